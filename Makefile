@@ -1,0 +1,57 @@
+# Two commands do everything on a bare Debian machine, as root: `make demo` and `make test`.
+SALT ?= 3008
+VENV := $(if $(filter 3008,$(SALT)),.venv,.venv-$(SALT))
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed-$(SALT)
+APT := wireguard-tools wireguard-go nftables iproute2 iputils-ping python3 python3-venv
+
+.PHONY: help demo test test-salt check format bench clean tools venv
+
+help:
+	@echo 'make demo [KEEP=1]        a real mesh of nine nodes in network namespaces, built and checked (root)'
+	@echo 'make test                 everything: unit, functional, integration, lab (root)'
+	@echo 'make check                the quick part: format, lint, types, import contracts, unit tests'
+	@echo 'make test-salt SALT=3006  unit, functional and one integration run on another Salt (3006, 3007, 3008)'
+	@echo 'make bench [NAME=...]     measure; results go to bench/results'
+	@echo 'make clean                remove the environments and what runs have left'
+
+demo: tools venv
+	@$(PY) -m tests.lab demo $(if $(KEEP),--keep)
+
+test: check
+	@$(MAKE) --no-print-directory tools
+	$(PY) -m pytest tests/functional tests/integration tests/lab
+
+test-salt: tools venv
+	$(PY) -m pytest tests/unit tests/functional tests/integration
+
+check: venv
+	$(PY) -m ruff format --check src tests bench
+	$(PY) -m ruff check src tests bench
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --config setup.cfg
+	$(PY) -m pytest -q tests/unit
+
+format: venv
+	$(PY) -m ruff format src tests bench
+	$(PY) -m ruff check --fix src tests bench
+
+bench: tools venv
+	$(PY) -m bench $(NAME)
+
+clean:
+	rm -rf .venv .venv-* .lab build dist src/*.egg-info
+
+# Debian's packages: only what is missing, and only as root.
+tools:
+	@missing=$$(for p in $(APT); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	[ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] || { echo "run this as root: it must install" $$missing; exit 1; }; \
+	echo "installing:" $$missing; apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $$missing; }
+
+venv: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml constraints/salt-$(SALT).txt constraints/check.txt
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory tools
+	python3 -m venv $(VENV)
+	$(PY) -m pip install -q -c constraints/salt-$(SALT).txt -c constraints/check.txt -e '.[tests,check]'
+	@touch $@
