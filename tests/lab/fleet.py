@@ -1,0 +1,170 @@
+"""A real salt-master and real salt-minions on the machines of an underlay."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import saltconf
+from .machine import CommandFailed, Machine, signal_child
+from .processes import kill, tagged
+from .underlay import Underlay
+from .wait import wait_until
+
+BIN = Path(sys.executable).parent
+
+
+class Fleet:
+    """The Salt of one lab. Salt's own files are in ``salt`` below each machine's folder."""
+
+    def __init__(
+        self,
+        underlay: Underlay,
+        *,
+        master_options: Mapping[str, Any] | None = None,
+        minion_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.underlay = underlay
+        self.minions = underlay.topology.minions
+        self.master: Machine = underlay[underlay.topology.master]
+        self._master_options = master_options or {}
+        self._minion_options = minion_options or {}
+        self._daemons: dict[str, subprocess.Popen[str]] = {}
+
+    # --- daemons -----------------------------------------------------------------------------------------
+
+    def set_policy(self, policy: Mapping[str, Any]) -> None:
+        """The master's pillar holds *policy*: a mapping with the key ``wgmesh``."""
+        saltconf.write_policy(self._folder(self.master), policy)
+
+    def start_master(self) -> None:
+        """A salt-master runs and listens."""
+        folder = self._folder(self.master)
+        saltconf.write_master(folder, saltconf.master_config(folder, self._master_options))
+        self._start("salt-master", self.master)
+        wait_until(self._master_listens, 60, "the salt-master to listen")
+
+    def start_minion(self, name: str) -> None:
+        """A salt-minion runs on the machine; its key may still wait for acceptance."""
+        machine = self.underlay[name]
+        folder = self._folder(machine)
+        master = self.underlay.topology.machine(self.master.name).address
+        saltconf.write_minion(folder, saltconf.minion_config(folder, name, master, self._minion_options))
+        self._start("salt-minion", machine)
+
+    def stop_minion(self, name: str) -> None:
+        """No salt-minion runs on the machine; what it started for the mesh runs on."""
+        self._stop("salt-minion", self.underlay[name])
+
+    def stop_master(self) -> None:
+        """No salt-master runs."""
+        self._stop("salt-master", self.master)
+
+    def restart_minion(self, name: str) -> None:
+        """A new salt-minion answers on the machine."""
+        self.stop_minion(name)
+        self.start_minion(name)
+        self.await_minions([name])
+
+    # --- keys --------------------------------------------------------------------------------------------
+
+    def pending(self) -> set[str]:
+        """The ids whose keys wait for acceptance."""
+        return self._keys("minions_pre")
+
+    def accepted(self) -> set[str]:
+        """The ids whose keys are accepted."""
+        return self._keys("minions")
+
+    def accept_keys(self, names: Iterable[str] | None = None, deadline: float = 90) -> None:
+        """The keys of *names* (all minions, if None) have arrived and are accepted."""
+        wanted = set(self.minions if names is None else names)
+        wait_until(lambda: wanted <= self.pending() | self.accepted(), deadline, "the minions' keys to arrive")
+        for name in sorted(wanted & self.pending()) if names is not None else ["*"]:
+            self._master_command("salt-key", "--yes", f"--accept={name}")
+        wait_until(lambda: wanted <= self.accepted(), 10, "the keys to be accepted")
+
+    def await_minions(self, names: Iterable[str] | None = None, deadline: float = 60) -> None:
+        """Each of *names* (all minions, if None) answers test.ping."""
+        wanted = sorted(self.minions if names is None else names)
+        missing = set(wanted)
+
+        def all_answer() -> bool:
+            answers = self.salt(sorted(missing), "test.ping", timeout=5)
+            missing.difference_update(name for name, value in answers.items() if value is True)
+            return not missing
+
+        wait_until(all_answer, deadline, f"{', '.join(wanted)} to answer test.ping")
+
+    # --- commands ----------------------------------------------------------------------------------------
+
+    def salt(
+        self, target: str | list[str], function: str, *args: str, timeout: float = 60, **kwargs: Any
+    ) -> dict[str, Any]:
+        """``salt target function args``: what each minion returned. A silent minion is missing from it."""
+        where = ["-L", ",".join(target)] if isinstance(target, list) else [target]
+        words = [*where, function, *args, *_keywords(kwargs)]
+        options = ["--out=json", "--static", "--no-color", f"--timeout={timeout:g}", "--hide-timeout"]
+        text = self._master_command("salt", *options, *words, check=False, timeout=timeout + 120)
+        return _json(text) or {}
+
+    def salt_run(self, function: str, *args: str, timeout: float = 120, **kwargs: Any) -> Any:
+        """``salt-run function args``: the runner's return value."""
+        words = [function, *args, *_keywords(kwargs)]
+        return _json(self._master_command("salt-run", "--out=json", "--no-color", *words, timeout=timeout))
+
+    def log(self, name: str) -> str:
+        """The log of the Salt daemon on the machine."""
+        path = self._folder(self.underlay[name]) / "salt.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def command(self, program: str, *args: str) -> list[str]:
+        """The command line, for the master's machine, of one of Salt's programs."""
+        return [str(BIN / program), "-c", str(self._folder(self.master)), *args]
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _folder(self, machine: Machine) -> Path:
+        return machine.folder / "salt"
+
+    def _keys(self, kind: str) -> set[str]:
+        folder = self._folder(self.master) / "pki" / kind
+        return {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+
+    def _master_command(self, program: str, *args: str, check: bool = True, timeout: float = 120) -> str:
+        return self.master.run(*self.command(program, *args), check=check, timeout=timeout)
+
+    def _master_listens(self) -> bool:
+        if self._daemons[self.master.name].poll() is not None:
+            raise CommandFailed(f"salt-master ended: {self.log(self.master.name)[-2000:]}")
+        ports = self.master.run("ss", "-Hltn")
+        return ":4505 " in ports and ":4506 " in ports
+
+    def _start(self, program: str, machine: Machine) -> None:
+        self._folder(machine).mkdir(parents=True, exist_ok=True)
+        words = [str(BIN / program), "-c", str(self._folder(machine))]
+        self._daemons[machine.name] = machine.spawn(*words, log="daemon.log")
+
+    def _stop(self, program: str, machine: Machine) -> None:
+        process = self._daemons.pop(machine.name)
+        signal_child(process, signal.SIGTERM)
+        wait_until(lambda: process.poll() is not None, 20, f"the {program} on {machine.name} to end")
+        for left in tagged(machine.tag):
+            if left.machine == machine.name and program in left.command:
+                kill(left.pid, signal.SIGKILL)
+
+
+def _keywords(kwargs: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in kwargs.items()]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text) if text.strip() else None
+    except json.JSONDecodeError:
+        raise CommandFailed(f"not JSON: {text[-2000:]}") from None

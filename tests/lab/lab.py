@@ -1,0 +1,60 @@
+"""A lab: an underlay and its Salt, in one folder, under one tag. Leaving it ends all that it started."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from . import processes
+from .fleet import Fleet
+from .machine import REPOSITORY
+from .topology import Topology
+from .underlay import Underlay
+
+LABS = REPOSITORY / ".lab"
+
+
+class Lab:
+    """``with Lab(topology) as lab:`` builds nothing by itself: call ``lab.underlay.build()`` first.
+
+    On the way out every process is ended, whatever happened. The folder goes too, unless something was
+    raised: then its logs stay. ``keep = True`` leaves all of it up.
+    """
+
+    def __init__(self, topology: Topology, *, tag: str | None = None, **options: Mapping[str, Any]) -> None:
+        self.tag = tag or secrets.token_hex(2)
+        self.folder = LABS / self.tag
+        self.keep = False
+        self.underlay = Underlay(topology, self.tag, self.folder)
+        self.salt = Fleet(self.underlay, **options)
+
+    def __enter__(self) -> Lab:
+        if processes.tagged(self.tag):
+            raise SystemExit(f"lab {self.tag} is up already: stop it with `python -m tests.lab stop {self.tag}`")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.keep:
+            stop(self.tag, remove=error is None or isinstance(error, KeyboardInterrupt | SystemExit))
+
+
+def stop(tag: str, *, remove: bool = True) -> None:
+    """Nothing of the lab runs any more; with *remove*, its folder is gone too. A second Ctrl-C cuts nothing short."""
+    held = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        processes.end_all(tag)
+        if remove:
+            shutil.rmtree(LABS / tag, ignore_errors=True)
+            if LABS.is_dir() and not any(LABS.iterdir()):
+                LABS.rmdir()
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)

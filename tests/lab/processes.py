@@ -1,0 +1,139 @@
+"""The lab's processes: each carries the lab's tag in its environment, is found by it, and ended by its pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from .wait import wait_until
+
+TAG = "WGMESH_LAB"
+"""Environment variable with the tag of the lab that a process belongs to."""
+MACHINE = "WGMESH_LAB_MACHINE"
+"""Environment variable with the machine that a process runs on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process of a lab, as /proc showed it."""
+
+    pid: int
+    machine: str
+    command: str
+
+
+def environment(tag: str, machine: str) -> dict[str, str]:
+    """The whole environment of a process of the lab: nothing is inherited but what is named here."""
+    return {
+        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "HOME": os.environ.get("HOME", "/root"),
+        "TERM": os.environ.get("TERM", "dumb"),
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/run/tmp",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Salt sets process titles; without this the title may overwrite the environment in /proc, and the tag.
+        "SPT_NOENV": "1",
+        TAG: tag,
+        MACHINE: machine,
+    }
+
+
+def tagged(tag: str) -> list[Process]:
+    """The live processes with exactly this tag, by pid; never this process or one that it descends from."""
+    own = ancestors(os.getpid())
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) not in own:
+            process = _read(entry, tag)
+            if process is not None:
+                found.append(process)
+    return sorted(found, key=lambda p: p.pid)
+
+
+def tags() -> set[str]:
+    """The tags of all labs that have a live process."""
+    marker = f"{TAG}=".encode()
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            values = (v for v in _variables(entry) if v.startswith(marker))
+            found.update(v[len(marker) :].decode(errors="replace") for v in values)
+    return found
+
+
+def end_all(tag: str) -> None:
+    """No process with this tag is left. What starts while it works is ended too."""
+
+    def none_left() -> bool:
+        left = tagged(tag)
+        for process in left:
+            kill(process.pid, signal.SIGKILL)
+        return not left
+
+    wait_until(none_left, 20, f"the processes of lab {tag} to end", every=0.05)
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    """The process got the signal, or is gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process, or nothing if it is gone."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and parent(int(entry.name)) == pid:
+            found.append(int(entry.name))
+    return found
+
+
+def parent(pid: int) -> int:
+    """The parent of a process; 0 for none, or if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    # The second field is the name in brackets, and may itself hold blanks and brackets (proc(5)).
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def ancestors(pid: int) -> set[int]:
+    """A process and all that it descends from."""
+    found = set()
+    while pid:
+        found.add(pid)
+        pid = parent(pid)
+    return found
+
+
+def alive(pid: int) -> bool:
+    """True while the process exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _read(entry: Path, tag: str) -> Process | None:
+    variables = _variables(entry)
+    if f"{TAG}={tag}".encode() not in variables:
+        return None
+    marker = f"{MACHINE}=".encode()
+    machine = next((v[len(marker) :].decode() for v in variables if v.startswith(marker)), "")
+    try:
+        command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return None
+    return Process(pid=int(entry.name), machine=machine, command=command)
+
+
+def _variables(entry: Path) -> list[bytes]:
+    try:
+        return (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []

@@ -1,0 +1,92 @@
+"""The configuration of the lab's salt-master and salt-minions: what a real fleet has, with its timers shortened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .machine import REPOSITORY
+
+MASTER_ID = "hq_master"
+"""The id for which the master compiles its own pillar; Salt's default is the host name and ``_master`` alike."""
+
+
+def master_config(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The master's configuration; *folder* holds what it writes."""
+    return {
+        "id": MASTER_ID,
+        "user": "root",
+        **_paths(folder),
+        "interface": "0.0.0.0",
+        "worker_threads": 3,
+        "gather_job_timeout": 3,
+        "auto_accept": False,
+        "file_roots": {"base": [str(REPOSITORY / "states")]},
+        "pillar_roots": {"base": [str(folder / "pillar")]},
+        "ext_pillar": [{"wgmesh": True}],
+        "reactor": [{"wgmesh/*/facts": [str(REPOSITORY / "reactor" / "facts.sls")]}],
+        "enable_gpu_grains": False,
+        "enable_fqdns_grains": False,
+        "log_level": "error",
+        "log_level_logfile": "info",
+        **overrides,
+    }
+
+
+def minion_config(folder: Path, name: str, master: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A minion's configuration."""
+    return {
+        "id": name,
+        "user": "root",
+        "master": master,
+        **_paths(folder),
+        "acceptance_wait_time": 1,
+        "acceptance_wait_time_max": 1,
+        "random_reauth_delay": 1,
+        "recon_default": 200,
+        "recon_max": 2000,
+        "enable_gpu_grains": False,
+        "enable_fqdns_grains": False,
+        "log_level": "error",
+        "log_level_logfile": "info",
+        **overrides,
+    }
+
+
+def write_master(folder: Path, config: Mapping[str, Any]) -> None:
+    """The master's configuration and the top file of its pillar are in place."""
+    _write(folder / "master", config)
+    top = {"base": {"*_master": [{"match": "glob"}, "policy"]}}
+    _write(folder / "pillar" / "top.sls", top)
+
+
+def write_policy(folder: Path, policy: Mapping[str, Any]) -> None:
+    """The pillar holds *policy*, which the top file gives to the master alone."""
+    _write(folder / "pillar" / "policy.sls", policy)
+
+
+def write_minion(folder: Path, config: Mapping[str, Any]) -> None:
+    """The minion's configuration is in place."""
+    _write(folder / "minion", config)
+
+
+def _paths(folder: Path) -> dict[str, str]:
+    # Sockets have paths of at most 107 bytes: they go to the machine's own /run.
+    return {
+        "root_dir": "/",
+        "pki_dir": str(folder / "pki"),
+        "cachedir": str(folder / "cache"),
+        "log_file": str(folder / "salt.log"),
+        "key_logfile": str(folder / "key.log"),
+        "pidfile": "/run/salt.pid",
+        "sock_dir": "/run/salt",
+        "extension_modules": str(folder / "extmods"),
+    }
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(value), sort_keys=False))

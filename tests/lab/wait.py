@@ -1,0 +1,38 @@
+"""Waiting for something to become true, with a deadline: the only way in which the lab waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class TimedOut(AssertionError):
+    """What was waited for did not come true in time."""
+
+
+def wait_until(
+    predicate: Callable[[], T],
+    deadline: float,
+    what: str,
+    *,
+    every: float = 0.1,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> T:
+    """Return the first truthy value of *predicate*; TimedOut after *deadline* seconds.
+
+    The predicate is always asked once more after the deadline has passed, so that a slow machine is not
+    taken for a broken one. What it raises is passed on. *every* is the pause between two questions.
+    """
+    end = clock() + deadline
+    while True:
+        last_chance = clock() >= end
+        seen = predicate()
+        if seen:
+            return seen
+        if last_chance:
+            raise TimedOut(f"{what}: not within {deadline:g} s, last seen {seen!r}")
+        pause(min(every, max(0.0, end - clock())))
