@@ -1,0 +1,256 @@
+"""From what the master knows to what the nodes run: plan, prove, publish, push, confirm.
+
+``draft`` has no effect at all, and is what ``salt-run wgmesh.plan`` and ``verify`` show; ``converge`` makes
+it real. Both read the same inventory, and neither believes an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from saltext_wgmesh.core import facts as facts_module
+from saltext_wgmesh.core import plan as planner
+from saltext_wgmesh.core import policy as policy_module
+from saltext_wgmesh.core import verify
+from saltext_wgmesh.core.errors import Problem, ProofError
+from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Rejection
+from saltext_wgmesh.master import fleet, inventory
+from saltext_wgmesh.master.ledger import Head, Ledger, register_as_dict
+
+log = logging.getLogger(__name__)
+
+SILENT_AFTER = 60
+"""Seconds before a node that did not answer a push is asked again; doubles each time."""
+SILENT_CEILING = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A plan for one mesh beside what is published now."""
+
+    policy: MeshPolicy
+    head: Head
+    plan: Plan
+    facts: Mapping[str, Facts]
+    rejected: tuple[Rejection, ...]
+    reasons: Mapping[str, str]
+    """Accepted nodes with facts that are not in the plan → why."""
+    entries: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Node → its record as the ledger keeps it: a view with its digest, or a reason."""
+    raw_policy: Any = None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Node → digest of its record."""
+        return {node: entry["digest"] for node, entry in self.entries.items()}
+
+    @property
+    def changed(self) -> dict[str, dict[str, Any]]:
+        """The records that differ from the published ones."""
+        return {n: e for n, e in self.entries.items() if self.head.digests.get(n) != e["digest"]}
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a converge did to one mesh; ``as_dict`` is what the runner returns and the event carries."""
+
+    mesh: str
+    generation: int
+    published: bool = False
+    changed: list[str] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    rejected: list[str] = field(default_factory=list)
+
+    @property
+    def eventful(self) -> bool:
+        """Whether there is anything to tell: a run that found nothing to do is silent."""
+        return bool(self.published or self.applied or self.failed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; what is empty is left out."""
+        pairs = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in pairs.items() if value or name in ("generation", "published")}
+
+
+def draft(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory | None = None) -> list[Draft]:
+    """A draft for every mesh of the policy, in order of name.
+
+    Raises PolicyError or PlanError with everything that is wrong, over all meshes.
+    """
+    found = found or inventory.read(opts)
+    policy = policy_module.parse(found.policy)
+    report = facts_module.parse(found.mine, found.accepted)
+    return [_draft_mesh(mesh, ledger.head(mesh.name), found, report) for _, mesh in sorted(policy.meshes.items())]
+
+
+def _draft_mesh(mesh: MeshPolicy, head: Head, found: inventory.Inventory, report: facts_module.FactsReport) -> Draft:
+    believed = facts_module.believe(mesh, report, head.facts, found.accepted)
+    plan = planner.make(mesh, believed.facts, head.register)
+    reasons = _reasons(mesh, believed, plan)
+    return Draft(
+        policy=mesh,
+        head=head,
+        plan=plan,
+        facts=believed.facts,
+        rejected=believed.rejected,
+        reasons=reasons,
+        entries=_entries(plan, reasons, {r.node for r in believed.rejected}, head),
+        raw_policy=found.policy[mesh.name],
+    )
+
+
+def _reasons(mesh: MeshPolicy, believed: facts_module.Believed, plan: Plan) -> dict[str, str]:
+    strangers = {
+        node: f"no entry of wgmesh:{mesh.name}:nodes matches this id"
+        for node in believed.facts
+        if node not in plan.members and node not in plan.left_out
+    }
+    refused = {r.node: f"{r.reason}; {r.do}" for r in believed.rejected if r.node not in plan.members}
+    return dict(sorted({**strangers, **refused, **plan.left_out}.items()))
+
+
+def _entries(plan: Plan, reasons: Mapping[str, str], refused: Container[str], head: Head) -> dict[str, dict[str, Any]]:
+    """The record of each node. One that was a member and is no more in the policy is told to leave; one
+    that only can't be placed now keeps what it runs."""
+    entries: dict[str, dict[str, Any]] = {}
+    for node, view in plan.views.items():
+        entries[node] = {**view.as_dict(), "digest": view.digest()}
+    for node, reason in reasons.items():
+        was_stranger = head.digests.get(node, "reason:").startswith("reason:")
+        if was_stranger or node in plan.left_out or node in refused:
+            entries[node] = {"reason": reason, "digest": f"reason: {reason}"}
+        else:
+            entries[node] = {"reason": reason, "removed": True, "digest": f"removed: {reason}"}
+    return dict(sorted(entries.items()))
+
+
+def prove(found: Draft) -> None:
+    """Return if the plan holds its proof; ProofError with what does not."""
+    problems: tuple[Problem, ...] = verify.check(found.plan)
+    if problems:
+        raise ProofError(problems)
+
+
+def converge(opts: dict[str, Any], ask: str | None = None) -> list[Report]:
+    """Have every mesh planned, proved, published and pushed; the caller holds the gate.
+
+    *ask* is a node to be pushed to even if it left earlier pushes unanswered.
+    Nothing is published unless every mesh's plan holds; nodes whose view is unchanged are not spoken to.
+    """
+    ledger = Ledger(opts)
+    found = inventory.read(opts)
+    drafts = draft(opts, ledger, found)
+    for one in drafts:
+        if one.changed:
+            prove(one)
+    reports = [_publish(ledger, one) for one in drafts]
+    _forget_deleted(ledger, found)
+    _push(opts, ledger, reports, ask)
+    for report in reports:
+        if report.eventful:
+            log.info("wgmesh %s", report.as_dict())
+    return reports
+
+
+def _publish(ledger: Ledger, one: Draft) -> Report:
+    mesh, head = one.policy.name, one.head
+    generation = head.generation + 1 if one.changed else head.generation
+    new = Head(
+        generation=generation,
+        digests=one.digests,
+        register=one.plan.register,
+        facts=one.facts,
+        published_at=time.time() if one.changed else head.published_at,
+    )
+    if one.changed:
+        origin = {
+            "policy": one.raw_policy,
+            "facts": {node: facts_module.as_dict(value) for node, value in one.facts.items()},
+            "register": register_as_dict(head.register),
+            "reasons": dict(one.reasons),
+            "published_at": new.published_at,
+        }
+        ledger.publish(mesh, new, one.changed, origin)
+    elif new != head:
+        ledger.keep(mesh, new)
+    return Report(
+        mesh=mesh,
+        generation=generation,
+        published=bool(one.changed),
+        changed=sorted(one.changed),
+        left_out=dict(one.reasons),
+        rejected=[str(r) for r in one.rejected],
+    )
+
+
+def _forget_deleted(ledger: Ledger, found: inventory.Inventory) -> None:
+    for node in ledger.nodes():
+        if node not in found.accepted:
+            ledger.forget(node)
+
+
+def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], ask: str | None) -> None:
+    wanted: dict[str, dict[str, str]] = {}
+    for report in reports:
+        for node, digest in ledger.head(report.mesh).digests.items():
+            wanted.setdefault(node, {})[report.mesh] = digest
+    records = {node: ledger.acknowledged(node) for node in wanted}
+    now = time.time()
+    stale = [
+        node
+        for node, digests in sorted(wanted.items())
+        if not _acknowledged(records[node], digests) and (node == ask or _due(records[node], digests, now))
+    ]
+    if not stale:
+        return
+    answers = fleet.apply(opts, stale)
+    for node in stale:
+        record = _answered(answers.get(node), wanted[node], records[node], now)
+        ledger.acknowledge(node, record)
+        for report in reports:
+            if report.mesh in wanted[node]:
+                _tell(report, node, answers.get(node), record["digests"].get(report.mesh) == wanted[node][report.mesh])
+
+
+def _acknowledged(record: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
+    said = record.get("digests", {})
+    return all(said.get(mesh) == digest for mesh, digest in digests.items())
+
+
+def _due(record: Mapping[str, Any], digests: Mapping[str, str], now: float) -> bool:
+    """Whether an unacknowledged node is to be asked now: at once for a new view, else ever more slowly."""
+    silent = record.get("silent")
+    return not silent or silent["digests"] != dict(digests) or now >= silent["again_at"]
+
+
+def _answered(answer: Any, digests: Mapping[str, str], record: Mapping[str, Any], now: float) -> dict[str, Any]:
+    said = dict(record.get("digests", {}))
+    if isinstance(answer, dict):
+        for mesh, value in answer.items():
+            if mesh in digests and isinstance(value, dict) and isinstance(value.get("digest"), str):
+                said[mesh] = value["digest"]
+    new: dict[str, Any] = {"digests": said, "at": now}
+    if not _acknowledged(new, digests):
+        before = record.get("silent") or {}
+        tries = before.get("tries", 0) + 1 if before.get("digests") == dict(digests) else 1
+        pause = min(SILENT_AFTER * 2 ** (tries - 1), SILENT_CEILING)
+        new["silent"] = {"digests": dict(digests), "tries": tries, "again_at": now + pause}
+    return new
+
+
+def _tell(report: Report, node: str, answer: Any, acknowledged: bool) -> None:
+    if answer is None:
+        report.silent.append(node)
+    elif acknowledged:
+        report.applied.append(node)
+    else:
+        value = answer.get(report.mesh) if isinstance(answer, dict) else answer
+        error = value.get("error") if isinstance(value, dict) else value
+        report.failed[node] = str(error or "it applied another view than the published one")[:500]

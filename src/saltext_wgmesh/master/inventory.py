@@ -1,0 +1,64 @@
+"""What the master knows of the fleet: the policy, the accepted keys, the mine. Reading only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import salt.daemons.masterapi
+import salt.key
+import salt.pillar
+
+from saltext_wgmesh.core import names, saltkey
+from saltext_wgmesh.core.errors import PolicyError, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """One look at all three, before anything of it is believed."""
+
+    policy: Any
+    """The raw value of the pillar key ``wgmesh``; None where there is none."""
+    accepted: Mapping[str, str]
+    """Minion id → fingerprint of its accepted Salt key (``core.saltkey``)."""
+    mine: Mapping[str, Any]
+    """Accepted minion id → its raw ``wgmesh.facts``."""
+
+
+def read(opts: dict[str, Any]) -> Inventory:
+    """The inventory as it stands now; PolicyError if the master's own pillar does not render."""
+    accepted = accepted_keys(opts)
+    mine = {node: facts for node, facts in mine_facts(opts).items() if node in accepted}
+    return Inventory(policy=raw_policy(opts), accepted=accepted, mine=mine)
+
+
+def raw_policy(opts: dict[str, Any]) -> Any:
+    """The pillar key ``wgmesh``, compiled afresh for the master's own id, which no minion can have.
+
+    A pillar that fails to render is an error, not an empty policy.
+    """
+    pillar = salt.pillar.Pillar(opts, dict(opts.get("grains") or {}), opts["id"], "base").compile_pillar()
+    errors = pillar.get("_errors")
+    if errors:
+        raise PolicyError(
+            Problem(where=f"pillar of {opts['id']}", what=str(error), do="mend the pillar file") for error in errors
+        )
+    return pillar.get(names.POLICY_KEY)
+
+
+def accepted_keys(opts: dict[str, Any]) -> dict[str, str]:
+    """Accepted minion ids with the fingerprints of their keys, sorted."""
+    keys = salt.key.get_key(opts).key_str("*").get("minions", {})
+    return {node: saltkey.fingerprint(pem) for node, pem in sorted(keys.items())}
+
+
+def mine_facts(opts: dict[str, Any]) -> dict[str, Any]:
+    """The mine's ``wgmesh.facts`` by minion id.
+
+    Salt's own reader is asked, since the bank differs by version (3007 ``minions/<id>``, 3008 ``mine``).
+    """
+    api = salt.daemons.masterapi.RemoteFuncs(opts)
+    load = {"id": opts["id"], "tgt": "*", "fun": names.FACTS_FUNCTION, "tgt_type": "glob"}
+    found: dict[str, Any] = api._mine_get(load, skip_verify=True)
+    return dict(sorted(found.items()))

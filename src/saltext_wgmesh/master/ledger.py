@@ -1,0 +1,202 @@
+"""The master's memory of its meshes, in Salt's own cache, so that it lives where the master's data lives.
+
+Banks and keys (``wgmesh`` first, so that nobody else's are met):
+
+========================  ============  ==================================================================
+bank                      key           value
+========================  ============  ==================================================================
+``wgmesh/mesh``           ``<mesh>``    the number of the current generation, and nothing else: every pillar reads it
+``wgmesh/head``           ``<mesh>``    Head: digests, register, last good facts
+``wgmesh/generation``     ``<mesh>.N``  what generation N was planned from: policy, facts, register
+``wgmesh/node``           ``<minion>``  the node's views, per mesh the last few with their generations
+``wgmesh/acknowledged``   ``<minion>``  per mesh, the digest that the node said it has applied
+========================  ============  ==================================================================
+
+A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from
+a node's record the newest view that is not newer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import salt.cache
+
+from saltext_wgmesh.core import facts as facts_module
+from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.types import Facts, Register
+
+SCHEMA = 1
+KEPT_GENERATIONS = 10
+"""Generations that can be looked at, or returned to."""
+
+_CURRENT = "wgmesh/mesh"
+_HEADS = "wgmesh/head"
+_GENERATIONS = "wgmesh/generation"
+_NODES = "wgmesh/node"
+_ACKNOWLEDGED = "wgmesh/acknowledged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where a mesh stands."""
+
+    generation: int = 0
+    """0: never published."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Node → digest of what it should have applied."""
+    register: Register = field(default_factory=Register)
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    """Node → the last facts of it that were believed."""
+    published_at: float = 0.0
+    """Seconds since the epoch."""
+
+
+class Ledger:
+    """Reads and writes the master's records. One writer at a time: the caller holds the gate."""
+
+    def __init__(self, opts: dict[str, Any]) -> None:
+        self._cache = salt.cache.factory(opts)
+
+    # -- heads and generations --------------------------------------------------------------------------
+
+    def meshes(self) -> list[str]:
+        """The meshes that were ever published, sorted."""
+        return sorted(self._cache.list(_HEADS) or [])
+
+    def head(self, mesh: str) -> Head:
+        """The head of *mesh*; an empty one if it was never published."""
+        raw = self._fetch(_HEADS, mesh)
+        if not raw:
+            return Head()
+        if self._current(mesh) != raw["generation"]:
+            # A run died between the last two writes of publish: all but the number was written.
+            self._store(_CURRENT, mesh, {"generation": raw["generation"]})
+        return Head(
+            generation=raw["generation"],
+            digests=raw["digests"],
+            register=register_from_dict(raw["register"]),
+            facts={node: _facts_from_dict(node, value) for node, value in raw["facts"].items()},
+            published_at=raw["published_at"],
+        )
+
+    def publish(
+        self, mesh: str, head: Head, entries: Mapping[str, Mapping[str, Any]], origin: Mapping[str, Any]
+    ) -> None:
+        """Make *head* the current one. *entries* are the records of the nodes that changed, *origin* what
+        the plan was made from. Interrupted at any point, readers see the generation before."""
+        for node, entry in sorted(entries.items()):
+            self._add_entry(mesh, head.generation, node, entry)
+        self._store(_GENERATIONS, f"{mesh}.{head.generation}", dict(origin))
+        self.keep(mesh, head)
+        old = head.generation - KEPT_GENERATIONS
+        if old > 0:
+            self._cache.flush(_GENERATIONS, f"{mesh}.{old}")
+
+    def keep(self, mesh: str, head: Head) -> None:
+        """Write the head alone, as when facts or register changed and no view did."""
+        self._store(
+            _HEADS,
+            mesh,
+            {
+                "generation": head.generation,
+                "digests": dict(head.digests),
+                "register": register_as_dict(head.register),
+                "facts": {node: facts_module.as_dict(value) for node, value in head.facts.items()},
+                "published_at": head.published_at,
+            },
+        )
+        self._store(_CURRENT, mesh, {"generation": head.generation})
+
+    def origin(self, mesh: str, generation: int) -> dict[str, Any]:
+        """What a generation was planned from; LedgerError if it is no longer kept."""
+        raw = self._fetch(_GENERATIONS, f"{mesh}.{generation}")
+        if not raw:
+            raise LedgerError(f"{mesh}: generation {generation} is not in the ledger; the last {KEPT_GENERATIONS} are")
+        return raw
+
+    # -- nodes ------------------------------------------------------------------------------------------
+
+    def views(self, node: str) -> dict[str, dict[str, Any]]:
+        """Mesh → the current record of *node*: its view as a dict with generation and digest, or a reason."""
+        found = {}
+        for mesh, entries in sorted(self._fetch(_NODES, node).get("meshes", {}).items()):
+            current = self._current(mesh)
+            known = [entry for entry in entries if entry["generation"] <= current]
+            if known:
+                found[mesh] = known[-1]
+        return found
+
+    def forget(self, node: str) -> None:
+        """Drop the records of a node whose key is gone. Its addresses stay in the register."""
+        self._cache.flush(_NODES, node)
+        self._cache.flush(_ACKNOWLEDGED, node)
+
+    def nodes(self) -> list[str]:
+        """Every node that has a record, sorted."""
+        return sorted(self._cache.list(_NODES) or [])
+
+    def _current(self, mesh: str) -> int:
+        return int(self._fetch(_CURRENT, mesh).get("generation", 0))
+
+    def _add_entry(self, mesh: str, generation: int, node: str, entry: Mapping[str, Any]) -> None:
+        record = self._fetch(_NODES, node) or {"meshes": {}}
+        # A run that died before it set the head left entries of this generation: they never counted.
+        kept = [old for old in record["meshes"].get(mesh, []) if old["generation"] < generation]
+        record["meshes"][mesh] = [*kept[-(KEPT_GENERATIONS - 1) :], {**entry, "generation": generation}]
+        self._store(_NODES, node, record)
+
+    # -- acknowledgements -------------------------------------------------------------------------------
+
+    def acknowledged(self, node: str) -> dict[str, Any]:
+        """Mesh → digest that *node* said it has applied; and ``silent``: pushes it left unanswered."""
+        return self._fetch(_ACKNOWLEDGED, node)
+
+    def acknowledge(self, node: str, record: Mapping[str, Any]) -> None:
+        """Keep what *node* answered."""
+        self._store(_ACKNOWLEDGED, node, dict(record))
+
+    # -- storage ----------------------------------------------------------------------------------------
+
+    def _fetch(self, bank: str, key: str) -> dict[str, Any]:
+        raw = self._cache.fetch(bank, key) or {}
+        if raw and raw.get("schema") != SCHEMA:
+            raise LedgerError(
+                f"the ledger's {bank} {key} is of schema {raw.get('schema')!r}, this version writes {SCHEMA}: "
+                "upgrade the master, or remove the bank to plan afresh (addresses are then assigned anew)"
+            )
+        return dict(raw)
+
+    def _store(self, bank: str, key: str, value: dict[str, Any]) -> None:
+        self._cache.store(bank, key, {**value, "schema": SCHEMA})
+
+
+def register_as_dict(register: Register) -> dict[str, Any]:
+    """The register as plain values."""
+    return {
+        "addresses": {node: list(value) for node, value in register.addresses.items()},
+        "numbers": dict(register.numbers),
+        "homes": {node: list(value) for node, value in register.homes.items()},
+    }
+
+
+def register_from_dict(raw: Mapping[str, Any]) -> Register:
+    """The inverse of ``register_as_dict``."""
+    return Register(
+        addresses={node: tuple(value) for node, value in raw["addresses"].items()},
+        numbers=dict(raw["numbers"]),
+        homes={node: tuple(value) for node, value in raw["homes"].items()},
+    )
+
+
+def _facts_from_dict(node: str, raw: Mapping[str, Any]) -> Facts:
+    return Facts(
+        node=node,
+        public_key=raw["public_key"],
+        salt_key=raw["salt_key"],
+        underlay=tuple(raw["underlay"]),
+        networks=tuple(raw["networks"]),
+        ipv6=raw["ipv6"],
+    )

@@ -1,0 +1,127 @@
+"""What the runner tells people and programs about the meshes. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saltext_wgmesh.core import render, verify
+from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.master import inventory, record
+from saltext_wgmesh.master.converge import Draft, draft
+from saltext_wgmesh.master.ledger import Ledger
+
+
+def plan(opts: dict[str, Any]) -> dict[str, Any]:
+    """Mesh → what a converge would change: node → readable lines; and who is left out, and why."""
+    ledger = Ledger(opts)
+    return {one.policy.name: _pending(ledger, one) for one in draft(opts, ledger)}
+
+
+def _pending(ledger: Ledger, one: Draft) -> dict[str, Any]:
+    old = record.published(ledger, one.policy.name).plan.views if one.head.generation else {}
+    nodes = {}
+    for node in sorted(one.changed):
+        lines = render.view_diff(old.get(node), one.plan.views.get(node))
+        nodes[node] = lines or [one.reasons.get(node, "is no longer told anything")]
+    problems = verify.check(one.plan)
+    return {
+        "generation": one.head.generation,
+        "changes": nodes,
+        "left_out": dict(one.reasons),
+        "rejected": [str(r) for r in one.rejected],
+        "proof": [str(p) for p in problems] or "holds",
+    }
+
+
+def proof(opts: dict[str, Any]) -> dict[str, Any]:
+    """Mesh → ``holds`` or what is wrong, for what is published and for what a converge would publish."""
+    ledger = Ledger(opts)
+    found = {}
+    for one in draft(opts, ledger):
+        verdicts = {"next": [str(p) for p in verify.check(one.plan)] or "holds"}
+        if one.head.generation:
+            published = record.published(ledger, one.policy.name).plan
+            verdicts["published"] = [str(p) for p in verify.check(published)] or "holds"
+        found[one.policy.name] = verdicts
+    return found
+
+
+def status(opts: dict[str, Any]) -> dict[str, Any]:
+    """Mesh → generation, when, and node → role, site, addresses, relays, whether it runs what is published."""
+    ledger = Ledger(opts)
+    if not ledger.meshes():
+        raise LedgerError("no mesh was published yet: run `salt-run wgmesh.plan` to see what is missing")
+    accepted = inventory.accepted_keys(opts)
+    return {mesh: _status(ledger, mesh, accepted) for mesh in ledger.meshes()}
+
+
+def _status(ledger: Ledger, mesh: str, accepted: dict[str, str]) -> dict[str, Any]:
+    published = record.published(ledger, mesh)
+    head = ledger.head(mesh)
+    nodes = {}
+    for node, member in published.plan.members.items():
+        acknowledged = ledger.acknowledged(node).get("digests", {}).get(mesh)
+        row = {
+            "role": member.role.value,
+            "site": member.site,
+            "addresses": list(member.addresses),
+            "relays": list(member.homes),
+            "peers": sum(len(i.peers) for i in published.plan.views[node].interfaces),
+            "acknowledged": acknowledged == head.digests.get(node),
+        }
+        if member.subnets or member.standby_subnets:
+            row["subnets"] = {"active": list(member.subnets), "standby": list(member.standby_subnets)}
+        if node not in accepted:
+            row["key"] = "no longer accepted"
+        nodes[node] = row
+    return {
+        "generation": published.generation,
+        "published_at": published.published_at,
+        "nodes": nodes,
+        "not_acknowledged": sorted(n for n, row in nodes.items() if not row["acknowledged"]),
+        "left_out": published.reasons,
+    }
+
+
+def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> dict[str, Any]:
+    """The path between two nodes of the published plan, and why that one."""
+    published = record.published(Ledger(opts), mesh)
+    for node in (source, destination):
+        _member(published, node)
+    return render.explain(published.plan, published.policy, source, destination)
+
+
+def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
+    """What would be cut off, and which paths would change, if the nodes and links of *down* died.
+
+    *down* is a comma-separated list of node ids, and of links as ``a--b``.
+    """
+    published = record.published(Ledger(opts), mesh)
+    elements: set[str | frozenset[str]] = set()
+    for word in (w.strip() for w in down.split(",") if w.strip()):
+        ends = word.split("--")
+        for node in ends:
+            _member(published, node)
+        elements.add(word if len(ends) == 1 else frozenset(ends))
+    return verify.outage(published.plan, frozenset(elements))
+
+
+def paths(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
+    """Source → destination → the nodes on the way, both ends included."""
+    found = verify.paths(record.published(Ledger(opts), mesh).plan)
+    return {a: {b: list(hops) for b, hops in row.items()} for a, row in found.items()}
+
+
+def graph(opts: dict[str, Any], mesh: str | None, style: str) -> str:
+    """The published mesh as ``table``, ``dot`` or ``mermaid``."""
+    writers = {"table": render.table, "dot": render.dot, "mermaid": render.mermaid}
+    if style not in writers:
+        raise LedgerError(f"there is no style {style!r}: say style=<one of {', '.join(writers)}>")
+    return writers[style](record.published(Ledger(opts), mesh).plan)
+
+
+def _member(published: record.Published, node: str) -> None:
+    if node in published.plan.members:
+        return
+    why = published.reasons.get(node, "it is not in the policy, or has published no facts")
+    raise LedgerError(f"{node} is not in {published.plan.mesh}: {why}")

@@ -1,0 +1,180 @@
+"""
+Plan, prove, publish and push the WireGuard meshes of the policy, and tell about them.
+
+Runs on the master, where the policy, the accepted keys and the mine are. Each function returns plain data:
+``--out=json`` gives it to programs.
+"""
+
+import functools
+from pathlib import Path
+
+import salt.exceptions
+
+from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.master import converge as converging
+from saltext_wgmesh.master import install, show
+from saltext_wgmesh.master.gate import Gate
+
+__virtualname__ = "wgmesh"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def _told(function):
+    """Errors of the library as the one exception that ``salt-run`` prints without a traceback, exit status 1."""
+
+    @functools.wraps(function)
+    def shell(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except WgmeshError as error:
+            raise salt.exceptions.NotImplemented(str(error)) from error
+
+    return shell
+
+
+@_told
+def plan():
+    """
+    What a converge would change, as readable lines by node, with who is left out and whether the plan
+    holds its proof. Changes nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.plan
+    """
+    return show.plan(__opts__)
+
+
+@_told
+def converge(node=None):
+    """
+    Plan, prove, publish and push, so that every node that answers runs the current plan.
+
+    One run at a time: while another runs, this call leaves a mark, returns at once, and the other runs once
+    more. Nodes whose view did not change are not spoken to.
+
+    node
+        A minion id to be asked again even if it left the last pushes unanswered.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.converge
+    """
+    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh")
+    reports = gate.run(lambda: converging.converge(__opts__, ask=node))
+    if reports is None:
+        return "another run is at it, and will run once more"
+    return {report.mesh: report.as_dict() for report in reports}
+
+
+@_told
+def verify():
+    """
+    Whether every required pair reaches each other, with nothing down, with each relay and each link down:
+    in the published plan, and in the one that a converge would publish now.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.verify
+    """
+    return show.proof(__opts__)
+
+
+@_told
+def status():
+    """
+    Generation, nodes, relays, and who does not run yet what is published.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.status
+    """
+    return show.status(__opts__)
+
+
+@_told
+def explain(source, destination, mesh=None):
+    """
+    The path between two nodes in the published plan, and why that one.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.explain web1 db1
+    """
+    return show.explain(__opts__, source, destination, mesh)
+
+
+@_told
+def whatif(down, mesh=None):
+    """
+    Who would be cut off, and which paths would change, if something died.
+
+    down
+        Comma-separated minion ids, and links as ``a--b``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.whatif down=relay-fra1
+        salt-run wgmesh.whatif down=relay-fra1--relay-nyc1,web1
+    """
+    return show.whatif(__opts__, down, mesh)
+
+
+@_told
+def paths(mesh=None):
+    """
+    The nodes on the way from each node to each other, both ends included.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.paths --out=json
+    """
+    return show.paths(__opts__, mesh)
+
+
+@_told
+def graph(mesh=None, style="mermaid"):
+    """
+    The published mesh as a picture.
+
+    style
+        ``mermaid``, ``dot`` or ``table``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.graph style=dot | dot -Tsvg > mesh.svg
+    """
+    return show.graph(__opts__, mesh, style)
+
+
+@_told
+def config():
+    """
+    The master configuration that fits this installation, for ``/etc/salt/master.d/wgmesh.conf``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.config --out=newline_values_only > /etc/salt/master.d/wgmesh.conf
+    """
+    return install.master_config()
