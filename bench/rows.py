@@ -1,0 +1,68 @@
+"""What a measurement leaves: rows in bench/results/<name>.json, a table and a plot made from them."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+_COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One figure; ``goal`` as in ``<= 1.3``, empty where a figure is only for comparison."""
+
+    metric: str
+    value: float
+    unit: str
+    goal: str = ""
+    runs: int = 1
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the goal is met; None without a goal."""
+        if not self.goal:
+            return None
+        sign, bound = self.goal.split()
+        return _COMPARE[sign](self.value, float(bound))
+
+
+def write(name: str, measures: Sequence[Measure]) -> Path:
+    """bench/results/<name>.json holds these figures, the commit and the machine they were taken on."""
+    common = {"commit": _commit(), "machine": _machine()}
+    rows = [{**asdict(m), "value": float(f"{m.value:.6g}"), "holds": m.holds, **common} for m in measures]
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def table(measures: Sequence[Measure]) -> str:
+    """The figures for a terminal."""
+    verdict = {True: "holds", False: "MISSED", None: ""}
+    lines = [
+        (m.metric, f"{m.value:,.4g} {m.unit}", m.goal, verdict[m.holds], f"{m.runs} runs" if m.runs > 1 else "")
+        for m in measures
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _machine() -> str:
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    )

@@ -1,0 +1,90 @@
+"""Planning and proving 100, 1,000 and 10,000 nodes, beside json.dumps of the same views."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench import fleet
+from bench.rows import Measure
+from saltext_wgmesh.core import plan as planner
+from saltext_wgmesh.core import verify
+from saltext_wgmesh.core.types import Register
+
+SIZES = (100, 1_000, 10_000)
+RUNS = 5
+
+
+def run() -> list[Measure]:
+    """Each size in a process of its own, so that memory is that size's alone."""
+    found = {}
+    for size in SIZES:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[size] = pool.apply(measure, (size,))
+    rows = []
+    for size, figures in found.items():
+        goal = "<= 3" if size == max(SIZES) else ""
+        rows += [
+            Measure(metric=f"views as JSON, {size} nodes", value=figures["bytes"], unit="bytes"),
+            Measure(metric=f"json.dumps of the views, {size} nodes", value=figures["dumps"], unit="s", runs=RUNS),
+            Measure(metric=f"plan, {size} nodes", value=figures["plan"], unit="s", runs=RUNS),
+            Measure(metric=f"re-plan with register, {size} nodes", value=figures["replan"], unit="s", runs=RUNS),
+            Measure(metric=f"proof, {size} nodes", value=figures["proof"], unit="s", runs=RUNS),
+            Measure(
+                metric=f"plan / dumps, {size} nodes",
+                value=figures["plan"] / figures["dumps"],
+                unit="x",
+                goal=goal,
+                runs=RUNS,
+            ),
+            Measure(
+                metric=f"proof / dumps, {size} nodes",
+                value=figures["proof"] / figures["dumps"],
+                unit="x",
+                goal=goal,
+                runs=RUNS,
+            ),
+            Measure(metric=f"memory of plan and proof, {size} nodes", value=figures["memory"], unit="MiB"),
+        ]
+    for small, large in itertools.pairwise(SIZES):
+        for what in ("plan", "proof", "memory"):
+            growth = found[large][what] / found[small][what]
+            rows.append(Measure(metric=f"growth of {what}, {small} to {large} nodes", value=growth, unit="x"))
+    return rows
+
+
+def measure(size: int) -> dict[str, float]:
+    """The figures of one size: medians of several runs, in seconds; the peak of memory above the start's."""
+    mesh, facts = fleet.partial(size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    plan = planner.make(mesh, facts, Register())
+    problems = verify.check(plan)
+    assert not problems, problems[:3]
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    views = [view.as_dict() for view in plan.views.values()]
+    text = json.dumps(views)
+    return {
+        "bytes": len(text),
+        "memory": max(memory, 0.1),
+        "dumps": median(lambda: json.dumps(views)),
+        "plan": median(lambda: planner.make(mesh, facts, Register())),
+        "replan": median(lambda: planner.make(mesh, facts, plan.register)),
+        "proof": median(lambda: verify.check(plan)),
+    }
+
+
+def median(work: Callable[[], Any]) -> float:
+    """Seconds of the middle one of RUNS runs."""
+    taken = []
+    for _ in range(RUNS):
+        gc.collect()
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[RUNS // 2]
