@@ -1,0 +1,67 @@
+"""The gate: one at a time, and no request forgotten."""
+
+import threading
+
+import pytest
+
+from saltext_wgmesh.master.gate import Gate
+
+
+def test_one_request_is_one_run(tmp_path):
+    """Work is done once, and its result returned."""
+    runs = []
+    assert Gate(tmp_path).run(lambda: runs.append(1) or len(runs)) == 1
+    assert runs == [1]
+
+
+def test_who_asks_meanwhile_gets_one_more_run_however_many_they_are(tmp_path):
+    """Fifty requests during a run return at once with None and cause exactly one further run."""
+    started, go_on, runs = threading.Event(), threading.Event(), []
+
+    def work():
+        runs.append(1)
+        if len(runs) == 1:
+            started.set()
+            assert go_on.wait(10)
+        return len(runs)
+
+    results = []
+    holder = threading.Thread(target=lambda: results.append(Gate(tmp_path).run(work)))
+    holder.start()
+    assert started.wait(10)
+    meanwhile = [Gate(tmp_path).run(work) for _ in range(50)]
+    go_on.set()
+    holder.join(10)
+    assert meanwhile == [None] * 50
+    assert results == [2]
+
+
+def test_no_request_falls_between_the_last_look_and_the_release(tmp_path):
+    """Of many threads that ask at random, every request is followed by a run that began after it."""
+    lock, asked, seen = threading.Lock(), 0, 0
+
+    def work():
+        nonlocal seen
+        with lock:
+            seen = asked
+
+    def ask():
+        nonlocal asked
+        for _ in range(100):
+            with lock:
+                asked += 1
+            Gate(tmp_path).run(work)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (asked, seen) == (800, 800)
+
+
+def test_a_failed_run_leaves_the_gate_open(tmp_path):
+    """An error passes through, and the next request runs."""
+    with pytest.raises(ZeroDivisionError):
+        Gate(tmp_path).run(lambda: 1 // 0)
+    assert Gate(tmp_path).run(lambda: "done") == "done"
