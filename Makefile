@@ -37,6 +37,7 @@ format: venv
 	$(PY) -m ruff check --fix src tests bench
 
 bench: tools venv
+	@$(PY) -m pip install -q -c constraints/salt-$(SALT).txt -c constraints/bench.txt -e '.[tests,check,bench]'
 	$(PY) -m bench $(NAME)
 
 clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -95,7 +96,7 @@ def test_the_view_travels_as_pillar_and_the_private_key_nowhere(salt, salt_run, 
     """The node's own pillar holds its view; its private key is in no cache, log or return of either daemon."""
     pillar = salt.run("pillar.items", minion_tgt=MINION)
     assert "wgmesh_view" in pillar.data
-    private = open("/etc/wireguard/wgmesh.key").read().strip()
+    private = Path("/etc/wireguard/wgmesh.key").read_text().strip()
     for folder in (master.config["root_dir"], minion.config["root_dir"]):
         found = subprocess.run(["grep", "-rlF", private, str(folder)], capture_output=True, text=True, check=False)
         assert found.stdout == ""
