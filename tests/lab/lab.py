@@ -22,13 +22,14 @@ class Lab:
     """``with Lab(topology) as lab:`` builds nothing by itself: call ``lab.underlay.build()`` first.
 
     On the way out every process is ended, whatever happened. The folder goes too, unless something was
-    raised: then its logs stay. ``keep = True`` leaves all of it up.
+    raised, or ``keep_folder`` was set: then its logs stay. ``keep = True`` leaves all of it up.
     """
 
     def __init__(self, topology: Topology, *, tag: str | None = None, **options: Mapping[str, Any]) -> None:
         self.tag = tag or secrets.token_hex(2)
         self.folder = LABS / self.tag
         self.keep = False
+        self.keep_folder = False
         self.underlay = Underlay(topology, self.tag, self.folder)
         self.salt = Fleet(self.underlay, **options)
 
@@ -43,7 +44,8 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.keep:
-            stop(self.tag, remove=error is None or isinstance(error, KeyboardInterrupt | SystemExit))
+            wanted = error is None or isinstance(error, KeyboardInterrupt | SystemExit)
+            stop(self.tag, remove=wanted and not self.keep_folder)
 
 
 def stop(tag: str, *, remove: bool = True) -> None:

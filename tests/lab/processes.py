@@ -67,11 +67,16 @@ def tags() -> set[str]:
 def end_all(tag: str) -> None:
     """No process with this tag is left. What starts while it works is ended too."""
 
+    quiet = 0
+
     def none_left() -> bool:
+        # Twice in a row: a child between fork and exec does not carry the tag yet.
+        nonlocal quiet
         left = tagged(tag)
         for process in left:
             kill(process.pid, signal.SIGKILL)
-        return not left
+        quiet = 0 if left else quiet + 1
+        return quiet == 2
 
     wait_until(none_left, 20, f"the processes of lab {tag} to end", every=0.05)
 

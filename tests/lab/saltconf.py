@@ -15,7 +15,7 @@ MASTER_ID = "hq_master"
 
 
 def master_config(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The master's configuration; *folder* holds what it writes."""
+    """The master's own configuration; *folder* holds what it writes. What wgmesh needs stands in ``master.d``."""
     return {
         "id": MASTER_ID,
         "user": "root",
@@ -24,10 +24,8 @@ def master_config(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
         "worker_threads": 3,
         "gather_job_timeout": 3,
         "auto_accept": False,
-        "file_roots": {"base": [str(REPOSITORY / "states")]},
         "pillar_roots": {"base": [str(folder / "pillar")]},
-        "ext_pillar": [{"wgmesh": True}],
-        "reactor": [{"wgmesh/*/facts": [str(REPOSITORY / "reactor" / "facts.sls")]}],
+        "default_include": "master.d/*.conf",
         "enable_gpu_grains": False,
         "enable_fqdns_grains": False,
         "log_level": "error",
@@ -57,8 +55,11 @@ def minion_config(folder: Path, name: str, master: str, overrides: Mapping[str, 
 
 
 def write_master(folder: Path, config: Mapping[str, Any]) -> None:
-    """The master's configuration and the top file of its pillar are in place."""
+    """The master's configuration, the project's snippet for it, and the top file of the pillar are in place."""
     _write(folder / "master", config)
+    snippet = (REPOSITORY / "reactor" / "master.conf").read_text().replace("@DATA@", str(REPOSITORY))
+    (folder / "master.d").mkdir(exist_ok=True)
+    (folder / "master.d" / "wgmesh.conf").write_text(snippet)
     top = {"base": {"*_master": [{"match": "glob"}, "policy"]}}
     _write(folder / "pillar" / "top.sls", top)
 

@@ -22,6 +22,8 @@ SYSCTLS = {
     # Measuring paths takes one "time exceeded" a packet; the kernel would send one a second.
     "net__ipv4__icmp_ratelimit": 0,
 }
+SYSCTLS_6 = {"net__ipv6__icmp__ratelimit": 0}
+"""Only where the kernel knows IPv6."""
 
 
 class Underlay:
@@ -61,7 +63,8 @@ class Underlay:
 
     def _configure(self, spec: MachineSpec) -> None:
         machine = self[spec.name]
-        machine.sysctl(**{**SYSCTLS, "net__ipv4__ip_forward": int(spec.forward)})
+        six = SYSCTLS_6 if Path("/proc/sys/net/ipv6").exists() else {}
+        machine.sysctl(**{**SYSCTLS, **six, "net__ipv4__ip_forward": int(spec.forward)})
         lines = []
         for p, port in enumerate(spec.ports):
             lines += [f"address add {address} dev eth{p}" for address in port.addresses]

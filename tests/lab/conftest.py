@@ -1,0 +1,70 @@
+"""Scenarios: each folder below ``scenarios`` is one, its tests are its steps, in the order of the file.
+
+A failed step skips the rest of its scenario. ``WGMESH_LAB_KEEP=1`` leaves the lab of a failed scenario up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import requirements
+from .lab import Lab
+
+SCENARIOS = Path(__file__).with_name("scenarios")
+_failed: dict[Path, str] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever runs in a lab needs root."""
+    for item in items:
+        if SCENARIOS in item.path.parents:
+            item.add_marker(pytest.mark.root)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip where there is no root, and after a failed step; fail where something else is missing."""
+    if SCENARIOS not in item.path.parents:
+        return
+    if os.geteuid() != 0:
+        pytest.skip("needs root: network namespaces and WireGuard devices")
+    if reason := requirements.obstacle():
+        pytest.fail(reason, pytrace=False)
+    if item.path.parent in _failed:
+        pytest.skip(f"an earlier step failed: {_failed[item.path.parent]}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Remember which scenario failed, and where."""
+    report = yield
+    if report.failed:
+        _failed.setdefault(item.path.parent, item.name)
+    return report
+
+
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab of this scenario, with its underlay built: the module's TOPOLOGY. Nothing of Salt runs yet."""
+    scenario = request.path.parent
+    with Lab(request.module.TOPOLOGY, tag=f"{scenario.name}-{os.getpid()}") as lab:
+        lab.underlay.build()
+        yield lab
+        if scenario in _failed:
+            lab.keep_folder = True
+            lab.keep = bool(os.environ.get("WGMESH_LAB_KEEP"))
+
+
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest, lab: Lab) -> Lab:
+    """The same lab, with a master that has the module's POLICY, and minions that all answer."""
+    lab.salt.set_policy(request.module.POLICY)
+    for name in lab.salt.minions:
+        lab.salt.start_minion(name)
+    lab.salt.start_master()
+    lab.salt.accept_keys()
+    lab.salt.await_minions()
+    return lab

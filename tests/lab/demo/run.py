@@ -1,0 +1,149 @@
+"""The demo: a fleet that knows nothing of a mesh, one command, and proof that the mesh is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..expectation import LanHost, faults, targets
+from ..lab import Lab
+from ..narrator import Narrator, Step
+from ..overlay import Trip, addresses_in, trips
+from ..table import table
+from ..wait import wait_until
+from .topology import DEMO, GATEWAY, LAN_HOST
+
+POLICY = Path(__file__).with_name("policy.yaml")
+PRINTER = LanHost(name=LAN_HOST, gateway=GATEWAY, address="192.168.50.20")
+MESH = "wg0"
+STEPS = 8
+CONSEQUENCE = "One or more requisite failed"
+"""How Salt begins the comment of a state that failed only because another one did."""
+
+
+def policy() -> dict[str, Any]:
+    """The demo's policy as the pillar has it."""
+    return yaml.safe_load(POLICY.read_text())
+
+
+def networks(of: Mapping[str, Any]) -> list[str]:
+    """The overlay networks of a policy's demo mesh."""
+    return list(of["wgmesh"][MESH]["network"])
+
+
+def demo(lab: Lab, narrator: Narrator, *, only_underlay: bool = False) -> bool:
+    """Build everything, tell about it, and say whether every pair reaches each other by the planned path."""
+    build(lab, narrator)
+    if only_underlay:
+        return True
+    start_salt(lab, narrator)
+    apply(lab, narrator)
+    measured = measure(lab, narrator)
+    found = compare(lab, narrator, measured)
+    narrator.say()
+    for line in table(measured):
+        narrator.say(line)
+    narrator.say()
+    for fault in found:
+        narrator.say(narrator.bad(f"✗ {fault}"))
+    verdict = f"{len(measured) - len(found)} of {len(measured)} directed pairs arrive by the planned path"
+    narrator.say((narrator.bad if found else narrator.good)(f"{verdict}; {narrator.elapsed:.0f} s in all"))
+    return not found
+
+
+def build(lab: Lab, narrator: Narrator) -> None:
+    """The underlay is up."""
+    with narrator.step("build the network: two sites, a home, an office") as step:
+        lab.underlay.build()
+        step.progress(f"{len(DEMO.machines)} machines on {len(DEMO.segments)} segments")
+
+
+def start_salt(lab: Lab, narrator: Narrator) -> None:
+    """The master runs with the demo's policy, and all minions answer."""
+    fleet = lab.salt
+    with narrator.step("start the salt-master and the salt-minions") as step:
+        fleet.set_policy(policy())
+        for name in fleet.minions:
+            fleet.start_minion(name)
+        fleet.start_master()
+        step.progress(f"1 master, {len(fleet.minions)} minions")
+    with narrator.step("accept their keys") as step:
+
+        def all_knock() -> bool:
+            step.progress(f"{len(fleet.pending())} of {len(fleet.minions)}")
+            return fleet.pending() == set(fleet.minions)
+
+        wait_until(all_knock, 90, "all minions to show their keys")
+        fleet.accept_keys()
+    with narrator.step("wait for the minions to answer") as step:
+        fleet.await_minions()
+        step.progress(f"{len(fleet.minions)} of {len(fleet.minions)}")
+
+
+def apply(lab: Lab, narrator: Narrator) -> None:
+    """``state.apply wgmesh`` succeeded on every minion."""
+    with narrator.step("salt '*' state.apply wgmesh") as step:
+        answers = lab.salt.salt("*", "state.apply", "wgmesh", timeout=90)
+        failed = failures(answers, lab.salt.minions)
+        step.progress(f"{len(lab.salt.minions) - len({f.partition(':')[0] for f in failed})} minions succeeded")
+        if failed:
+            raise AssertionError("state.apply wgmesh failed:\n  " + "\n  ".join(failed))
+
+
+def failures(answers: Mapping[str, Any], minions: tuple[str, ...]) -> list[str]:
+    """One line for each state that failed and each minion that did not answer, by minion."""
+    lines = []
+    for name in minions:
+        answer = answers.get(name)
+        if not isinstance(answer, Mapping):
+            said = "; ".join(map(str, answer)) if isinstance(answer, list) else answer
+            lines.append(f"{name}: {'no answer' if answer is None else said}")
+            continue
+        broken = [(key, state["comment"]) for key, state in answer.items() if state["result"] is False]
+        causes = [(key, said) for key, said in broken if not said.startswith(CONSEQUENCE)]
+        lines += [f"{name}: {key.split('_|-')[1]}: {said.strip()}" for key, said in sorted(causes or broken)]
+    return lines
+
+
+def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
+    """What every pair's packets did, once all of them arrive or the time is up."""
+    nets = networks(policy())
+    with narrator.step("wait for the mesh to come up on every node") as step:
+        overlay = _await_addresses(lab, step, nets)
+    wanted = targets(overlay, PRINTER)
+    with narrator.step("measure every pair: both directions, IPv4 and IPv6, round trip and path") as step:
+        measured: list[Trip] = []
+
+        def all_arrive() -> bool:
+            measured[:] = trips(lab.underlay, wanted)
+            arrived = sum(t.arrived and "?" not in t.path for t in measured)
+            step.progress(f"{arrived} of {len(measured)} arrive")
+            return arrived == len(measured)
+
+        try:
+            wait_until(all_arrive, 15, "all pairs to reach each other")
+        except AssertionError:
+            narrator.say()
+    return measured
+
+
+def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
+    """What is not as planned."""
+    with narrator.step("compare the paths with the plan (salt-run wgmesh.paths)") as step:
+        paths = lab.salt.salt_run("wgmesh.paths")
+        found = faults(measured, paths.get(MESH, paths), PRINTER)
+        step.progress(f"{len(measured) - len(found)} of {len(measured)} as planned")
+    return found
+
+
+def _await_addresses(lab: Lab, step: Step, nets: list[str]) -> dict[str, tuple[str, ...]]:
+    def all_have() -> dict[str, tuple[str, ...]] | None:
+        found = addresses_in(lab.underlay, lab.salt.minions, nets)
+        ready = sum(len(a) == len(nets) for a in found.values())
+        step.progress(f"{ready} of {len(found)}")
+        return found if ready == len(found) else None
+
+    return wait_until(all_have, 60, "every node to have its overlay addresses", every=0.5)
