@@ -28,6 +28,8 @@ WAIT = 1.0
 """Seconds that an answer may take."""
 PACE = 0.002
 """Seconds between two packets, so that probing is no load."""
+PLAIN = 64
+"""Time to live of a request that shall arrive."""
 ECHO = struct.Struct("!BBHHHI")
 """Type, code, checksum, identifier, sequence number, and as payload the number of the packet."""
 # Types of request, reply and "time exceeded" (RFC 792, RFC 4443).
@@ -116,7 +118,7 @@ class Probing:
 def measure(addresses: list[str], rounds: int, hops: int) -> dict[str, dict[str, object]]:
     """Path and round trips of each address."""
     probing = Probing(addresses)
-    for ttl in [*range(1, hops + 1), *[64] * rounds]:
+    for ttl in [*range(1, hops + 1), *[PLAIN] * rounds]:
         for address in addresses:
             probing.send(address, ttl)
             probing.listen(PACE)
@@ -130,9 +132,9 @@ def _result(probing: Probing, address: str, hops: int) -> dict[str, object]:
     for number, (target, ttl, at) in enumerate(probing.sent):
         if target == address and number in probing.answers:
             sender, arrived, then = probing.answers[number]
-            if ttl == 64:
+            if ttl == PLAIN and arrived:
                 round_trips.append(round((then - at) * 1000, 3))
-            else:
+            elif ttl != PLAIN:
                 seen[ttl] = (sender, arrived)
     path: list[str | None] = []
     for ttl in range(1, hops + 1):
@@ -150,7 +152,7 @@ def stream(addresses: list[str], rate: float) -> dict[str, dict[str, object]]:
     turn = 0
     while not select.select([sys.stdin], [], [], 0)[0]:
         for address in addresses:
-            probing.send(address, 64)
+            probing.send(address, PLAIN)
         turn += 1
         probing.listen(began + turn / rate - time.monotonic(), until_all=False)
     probing.listen(WAIT)

@@ -33,7 +33,6 @@ def environment(tag: str, machine: str) -> dict[str, str]:
         "TERM": os.environ.get("TERM", "dumb"),
         "LANG": "C.UTF-8",
         "TMPDIR": "/run/tmp",
-        "PYTHONDONTWRITEBYTECODE": "1",
         # Salt sets process titles; without this the title may overwrite the environment in /proc, and the tag.
         "SPT_NOENV": "1",
         TAG: tag,
@@ -113,15 +112,6 @@ def ancestors(pid: int) -> set[int]:
         found.add(pid)
         pid = parent(pid)
     return found
-
-
-def alive(pid: int) -> bool:
-    """True while the process exists and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _read(entry: Path, tag: str) -> Process | None:

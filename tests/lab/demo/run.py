@@ -133,8 +133,8 @@ def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
 def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
     """What is not as planned."""
     with narrator.step("compare the paths with the plan (salt-run wgmesh.paths)") as step:
-        paths = lab.salt.salt_run("wgmesh.paths")
-        found = faults(measured, paths.get(MESH, paths), PRINTER)
+        paths = lab.salt.salt_run("wgmesh.paths", mesh=MESH)
+        found = faults(measured, paths, PRINTER)
         step.progress(f"{len(measured) - len(found)} of {len(measured)} as planned")
     return found
 

@@ -1,0 +1,43 @@
+"""What the narrator prints, with and without a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from .narrator import Narrator
+
+
+class Terminal(io.StringIO):
+    """Text that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def told(out: io.StringIO) -> str:
+    narrator = Narrator(2, out)
+    with narrator.step("count") as step:
+        step.progress("3 of 3")
+    with pytest.raises(ValueError), narrator.step("break"):
+        raise ValueError
+    return out.getvalue()
+
+
+def test_without_a_terminal_there_are_plain_lines():
+    text = told(io.StringIO())
+    assert [line.rstrip("0123456789. s") for line in text.splitlines()] == [
+        "[1/2] count …",
+        "  done  3 of",
+        "[2/2] break …",
+        "  failed",
+    ]
+    assert "\033" not in text
+    assert "\r" not in text
+
+
+def test_on_a_terminal_there_are_colours_and_live_lines():
+    text = told(Terminal())
+    assert "\r\033[K[1/2] count  \033[32mdone\033[0m  3 of 3  " in text
+    assert "\r\033[K[2/2] break  \033[31mfailed\033[0m  " in text

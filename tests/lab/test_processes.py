@@ -1,0 +1,54 @@
+"""Which processes belong to a lab. Needs no root: the tag is in their environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from . import processes
+from .machine import REPOSITORY
+
+
+@pytest.fixture
+def tag() -> Iterator[str]:
+    """A tag of this test alone."""
+    tag = f"unit-{os.getpid()}"
+    yield tag
+    processes.end_all(tag)
+
+
+def sleeper(tag: str, machine: str = "m1") -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "600"], env=processes.environment(tag, machine))
+
+
+def test_a_process_is_found_by_its_exact_tag(tag: str):
+    with sleeper(tag) as mine, sleeper(f"{tag}x") as other:
+        assert processes.tagged(tag) == [processes.Process(pid=mine.pid, machine="m1", command="sleep 600")]
+        assert {tag, f"{tag}x"} <= processes.tags()
+        processes.end_all(tag)
+        assert mine.wait(5) == -9
+        assert other.poll() is None
+        processes.end_all(f"{tag}x")
+
+
+def test_what_runs_this_test_is_never_ended(tag: str):
+    """A lab that is stopped from a shell on one of its machines must not end itself half-way."""
+    script = (
+        "import os; from tests.lab import processes as p;"
+        "print([x.command for x in p.tagged(os.environ[p.TAG]) if x.pid in (os.getpid(), os.getppid())])"
+    )
+    env = {**os.environ, **processes.environment(tag, "m1"), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_process_that_is_gone_has_no_parent(tag: str):
+    with sleeper(tag) as one:
+        assert processes.parent(one.pid) == os.getpid()
+        assert one.pid in processes.children(os.getpid())
+        one.kill()
+    assert processes.parent(one.pid) == 0
