@@ -95,7 +95,7 @@ class Fleet:
         missing = set(wanted)
 
         def all_answer() -> bool:
-            answers = self.salt(sorted(missing), "test.ping", timeout=5)
+            answers = self.salt(sorted(missing), "test.ping", timeout=2)
             missing.difference_update(name for name, value in answers.items() if value is True)
             return not missing
 
@@ -153,7 +153,7 @@ class Fleet:
     def _stop(self, program: str, machine: Machine) -> None:
         process = self._daemons.pop(machine.name)
         signal_child(process, signal.SIGTERM)
-        wait_until(lambda: process.poll() is not None, 20, f"the {program} on {machine.name} to end")
+        wait_until(lambda: process.poll() is not None, 30, f"the {program} on {machine.name} to end")
         for left in tagged(machine.tag):
             if left.machine == machine.name and program in left.command:
                 kill(left.pid, signal.SIGKILL)

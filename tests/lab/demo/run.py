@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,19 @@ def start_salt(lab: Lab, narrator: Narrator) -> None:
 
 def apply(lab: Lab, narrator: Narrator) -> None:
     """``state.apply wgmesh`` succeeded on every minion."""
+    nets = networks(policy())
     with narrator.step("salt '*' state.apply wgmesh") as step:
-        answers = lab.salt.salt("*", "state.apply", "wgmesh", timeout=90)
-        failed = failures(answers, lab.salt.minions)
-        step.progress(f"{len(lab.salt.minions) - len({f.partition(':')[0] for f in failed})} minions succeeded")
+        pool = ThreadPoolExecutor(1)
+        running = pool.submit(lab.salt.salt, "*", "state.apply", "wgmesh", timeout=90)
+        pool.shutdown(wait=False)
+
+        def over() -> bool:
+            joined = sum(map(bool, addresses_in(lab.underlay, lab.salt.minions, nets).values()))
+            step.progress(f"{joined} of {len(lab.salt.minions)} nodes are in the mesh")
+            return running.done()
+
+        wait_until(over, 240, "state.apply to return", every=0.5)
+        failed = failures(running.result(), lab.salt.minions)
         if failed:
             raise AssertionError("state.apply wgmesh failed:\n  " + "\n  ".join(failed))
 
