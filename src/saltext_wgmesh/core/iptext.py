@@ -1,0 +1,113 @@
+"""iproute2's texts: what ``ip -json`` prints, and the lines that ``ip -batch`` takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saltext_wgmesh.core import names
+from saltext_wgmesh.core.device import MAIN_TABLE, RouteEntry, RuleEntry
+from saltext_wgmesh.core.errors import HostError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network device of any kind."""
+
+    name: str
+    mtu: int
+    up: bool
+    addresses: tuple[str, ...]
+    """With prefix length, of scope global only, without temporary and deprecated ones, in the kernel's order."""
+
+
+def parse_links(text: str) -> dict[str, Link]:
+    """The devices of ``ip -json address`` by name."""
+    return {entry["ifname"]: _link(entry) for entry in _entries(text)}
+
+
+def _link(entry: Mapping[str, Any]) -> Link:
+    addresses = (
+        f"{a['local']}/{a['prefixlen']}"
+        for a in entry.get("addr_info", [])
+        if a.get("scope") == "global" and "local" in a and not a.get("temporary") and not a.get("deprecated")
+    )
+    return Link(
+        name=entry["ifname"],
+        mtu=int(entry["mtu"]),
+        up="UP" in entry["flags"],
+        addresses=tuple(addresses),
+    )
+
+
+def parse_routes(text: str) -> tuple[RouteEntry, ...]:
+    """The routes of ``ip -json route show table all proto …`` (one family or both), sorted."""
+    return tuple(sorted((_route(entry) for entry in _entries(text)), key=lambda route: route.place))
+
+
+def _route(entry: Mapping[str, Any]) -> RouteEntry:
+    table = entry.get("table", "main")
+    return RouteEntry(
+        table=MAIN_TABLE if table == "main" else int(table),
+        prefix=_prefix(entry),
+        # IPv6 shows unreachable routes on "lo".
+        device=None if entry.get("type") == "unreachable" else entry["dev"],
+        source=entry.get("prefsrc"),
+    )
+
+
+def _prefix(entry: Mapping[str, Any]) -> str:
+    dst = str(entry["dst"])
+    if dst == "default":
+        return "::/0" if entry.get("pref") else "0.0.0.0/0"
+    if "/" in dst:
+        return dst
+    return f"{dst}/128" if ":" in dst else f"{dst}/32"
+
+
+def parse_rules(text: str, family: int) -> tuple[RuleEntry, ...]:
+    """Our rules out of ``ip -<family> -json rule``, sorted."""
+    return tuple(
+        sorted(
+            RuleEntry(family=family, device=entry["iif"], table=int(entry["table"]))
+            for entry in _entries(text)
+            if entry["priority"] == names.RULE_PRIORITY and "iif" in entry and str(entry["table"]).isdecimal()
+        )
+    )
+
+
+def parse_defaults(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Device and preferred source of each default route in ``ip -json route show default``, best first."""
+    ranked = sorted(_entries(text), key=lambda entry: int(entry.get("metric", 0)))
+    return tuple((entry["dev"], entry.get("prefsrc")) for entry in ranked if "dev" in entry)
+
+
+def _entries(text: str) -> Iterable[Mapping[str, Any]]:
+    try:
+        # Nothing to show is no text at all in some versions; some print an empty object for a filtered entry.
+        entries = json.loads(text) if text.strip() else []
+    except ValueError as error:
+        raise HostError(f"'ip -json' printed no JSON ({error}): iproute2 of 2018 or newer is needed") from error
+    return [entry for entry in entries if entry]
+
+
+def route_line(verb: str, route: RouteEntry) -> tuple[str, ...]:
+    """``route <verb> …`` for *route*, verb being ``replace`` or ``del``."""
+    where = ("dev", route.device) if route.device else ()
+    source = ("src", route.source) if route.source and verb != "del" else ()
+    table = () if route.table == MAIN_TABLE else ("table", str(route.table))
+    kind = () if route.device else ("unreachable",)
+    return ("route", verb, *kind, route.prefix, *where, "proto", str(names.ROUTE_PROTOCOL), *source, *table)
+
+
+def rule_line(verb: str, rule: RuleEntry) -> tuple[str, ...]:
+    """``rule <verb> …`` for *rule*, verb being ``add`` or ``del``."""
+    return ("rule", verb, "iif", rule.device, "lookup", str(rule.table), "priority", str(names.RULE_PRIORITY))
+
+
+def address_line(verb: str, device: str, address: str) -> tuple[str, ...]:
+    """``address <verb> …``; an address of a point-to-point device has nobody to ask for duplicates."""
+    nodad = ("nodad",) if ":" in address and verb == "add" else ()
+    return ("address", verb, address, "dev", device, *nodad)

@@ -1,0 +1,146 @@
+"""A node's view → what its kernel should hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from saltext_wgmesh.core import names
+from saltext_wgmesh.core.device import (
+    MAIN_TABLE,
+    Device,
+    NodeState,
+    PeerConfig,
+    RouteEntry,
+    RuleEntry,
+    family_of,
+)
+from saltext_wgmesh.core.routes import KernelRoute
+from saltext_wgmesh.core.types import Interface, Kind, Peer, View, host_prefixes
+from saltext_wgmesh.core.wgtext import is_name
+
+PeerKey = tuple[str, str]
+"""A peer on this node: device name and public key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """What a node knows of itself and no view tells."""
+
+    public_key: str
+    families: frozenset[int]
+    """4, and 6 where IPv6 is enabled: what belongs to another family is left out silently."""
+
+
+def state(view: View, routes: Iterable[KernelRoute], own: Own) -> NodeState:
+    """All that *view*, with its *routes* as chosen for the links that are up, asks of a node's kernel."""
+    addresses = tuple(a for a in view.addresses if family_of(a) in own.families)
+    devices = sorted((_device(view, i, addresses, own) for i in view.interfaces), key=lambda d: d.name)
+    entries = (_route(view.mesh, r, addresses) for r in routes if family_of(r.prefix) in own.families)
+    families = {family_of(n) for n in view.networks} & own.families
+    return NodeState(
+        devices=tuple(devices),
+        routes=tuple(sorted(entries, key=lambda r: r.place)),
+        rules=tuple(sorted(_rules(view, families))),
+        sysctls=tuple(sorted(_sysctls(view, families))),
+    )
+
+
+def _device(view: View, interface: Interface, addresses: tuple[str, ...], own: Own) -> Device:
+    peers = sorted((_peer(p) for p in interface.peers), key=lambda p: p.public_key)
+    return Device(
+        name=interface.name,
+        public_key=own.public_key,
+        listen_port=interface.listen_port,
+        mtu=view.mtu,
+        up=True,
+        # On every interface: with rp_filter=2 a packet is dropped where the receiving one has no address.
+        addresses=tuple(sorted(host_prefixes(addresses))),
+        peers=tuple(peers),
+    )
+
+
+def _peer(peer: Peer) -> PeerConfig:
+    return PeerConfig(
+        public_key=peer.public_key,
+        endpoint=peer.endpoint,
+        keepalive=peer.keepalive,
+        allowed_ips=tuple(sorted(peer.allowed_ips)),
+    )
+
+
+def _route(mesh: str, route: KernelRoute, addresses: tuple[str, ...]) -> RouteEntry:
+    family = family_of(route.prefix)
+    return RouteEntry(
+        table=names.trunk_table(mesh) if route.table == "trunk" else MAIN_TABLE,
+        prefix=route.prefix,
+        device=route.device,
+        source=next((a for a in addresses if family_of(a) == family), None) if route.device else None,
+    )
+
+
+def _rules(view: View, families: Iterable[int]) -> Iterator[RuleEntry]:
+    table = names.trunk_table(view.mesh)
+    for interface in view.interfaces:
+        if interface.kind is Kind.TRUNK:
+            for family in families:
+                yield RuleEntry(family=family, device=interface.name, table=table)
+
+
+def _sysctls(view: View, families: Collection[int]) -> Iterator[tuple[str, str]]:
+    for interface in view.interfaces:
+        # Paths may differ in the two directions, so a packet may come in where its answer would not go out.
+        yield f"net/ipv4/conf/{interface.name}/rp_filter", "2"
+        # A relay forwards out of the interface that a packet came in by: the kernel would send redirects.
+        yield f"net/ipv4/conf/{interface.name}/send_redirects", "0"
+    if view.forward:
+        yield "net/ipv4/ip_forward", "1"
+        # Redirects are sent if either the interface or "all" says so (Documentation/networking/ip-sysctl).
+        yield "net/ipv4/conf/all/send_redirects", "0"
+        if 6 in families:
+            yield "net/ipv6/conf/all/forwarding", "1"
+
+
+def keep_roamed(
+    wanted: NodeState, live: NodeState, fresh: Collection[PeerKey], applied: Mapping[PeerKey, str | None]
+) -> NodeState:
+    """*wanted*, with no endpoint for the peers that may keep the one they have.
+
+    A live endpoint that is not the wanted one has roamed, and is right as long as the peer answers there. It is
+    set back only if the view itself now names another than the one last *applied*, or if the peer is not *fresh*
+    (no handshake within the life of a session). A DNS name can't be compared with what it led to: it is looked up
+    when the peer is made and when the view names another, and else left.
+    """
+
+    def may_keep(key: PeerKey, endpoint: str) -> bool:
+        return applied.get(key) == endpoint and (key in fresh or is_name(endpoint))
+
+    return _release(wanted, live, may_keep)
+
+
+def keep_any(wanted: NodeState, live: NodeState) -> NodeState:
+    """*wanted*, content with whatever endpoint a live peer has: after an apply it may roam at any moment."""
+    return _release(wanted, live, lambda _key, _endpoint: True)
+
+
+def _release(wanted: NodeState, live: NodeState, may_keep: Callable[[PeerKey, str], bool]) -> NodeState:
+    have = {(d.name, p.public_key): p.endpoint for d in live.devices for p in d.peers}
+
+    def released(device: Device, peer: PeerConfig) -> PeerConfig:
+        key = (device.name, peer.public_key)
+        if peer.endpoint and have.get(key) and may_keep(key, peer.endpoint):
+            return replace(peer, endpoint=None)
+        return peer
+
+    devices = tuple(replace(d, peers=tuple(released(d, p) for p in d.peers)) for d in wanted.devices)
+    return replace(wanted, devices=devices)
+
+
+def endpoints(view: View) -> dict[PeerKey, str | None]:
+    """The endpoints that *view* names, by peer."""
+    return {(i.name, p.public_key): p.endpoint for i in view.interfaces for p in i.peers}
+
+
+def labels(view: View) -> dict[str, str]:
+    """Public key → node, for everything that a person reads."""
+    return {p.public_key: p.node for i in view.interfaces for p in i.peers}

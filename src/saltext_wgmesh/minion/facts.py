@@ -1,0 +1,69 @@
+"""What this node can say of itself to the master. Nothing in it is secret, and nothing grants it anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+from saltext_wgmesh.core import names
+from saltext_wgmesh.core.device import family_of
+from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.core.iptext import Link, parse_defaults, parse_links
+from saltext_wgmesh.minion import keys, store
+from saltext_wgmesh.minion.host import Host
+
+
+def gather(host: Host, salt_key: str) -> dict[str, Any]:
+    """The facts in the shape in which they travel; HostError if the node has no key yet."""
+    public_key = keys.public_key(host)
+    if public_key is None:
+        raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
+    own = store.owned_interfaces(host)
+    links = {n: link for n, link in parse_links(host.run("ip", "-json", "address")).items() if n not in own}
+    return {
+        "schema": names.FACTS_SCHEMA,
+        "public_key": public_key,
+        "salt_key": salt_key,
+        "underlay": _underlay(host, links),
+        "networks": _networks(links.values()),
+        "ipv6": host.has_ipv6,
+        "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two sets of facts say the same, whenever they were observed."""
+    return bool(_timeless(one) == _timeless(other))
+
+
+def _timeless(facts: Any) -> Any:
+    return {k: v for k, v in facts.items() if k != "observed_at"} if isinstance(facts, dict) else facts
+
+
+def _underlay(host: Host, links: dict[str, Link]) -> list[str]:
+    """Addresses at which others may reach this node: those of the default routes first, then by number."""
+    found = (address for link in links.values() for address in _bare(link.addresses))
+    rest = sorted(found, key=lambda a: (family_of(a), int(ip_address(a))))
+    return list(dict.fromkeys((*_default_sources(host, links), *rest)))
+
+
+def _default_sources(host: Host, links: dict[str, Link]) -> Iterator[str]:
+    for family in (4, 6) if host.has_ipv6 else (4,):
+        for device, source in parse_defaults(host.run("ip", f"-{family}", "-json", "route", "show", "default")):
+            candidates = _bare(links[device].addresses) if device in links else []
+            same_family = [a for a in candidates if family_of(a) == family]
+            if source in candidates:
+                yield str(source)
+            elif same_family:
+                yield same_family[0]
+
+
+def _networks(links: Iterable[Link]) -> list[str]:
+    found = {ip_interface(a).network for link in links for a in link.addresses}
+    return [str(n) for n in sorted(found, key=lambda n: (n.version, int(n.network_address), n.prefixlen))]
+
+
+def _bare(addresses: Sequence[str]) -> list[str]:
+    return [a.partition("/")[0] for a in addresses]

@@ -1,0 +1,45 @@
+"""Waiting, for a bounded time, for the master's first word: its push runs in another process of this node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from saltext_wgmesh.minion import offers, store
+from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.store import Store
+
+POLL = 0.2
+"""Seconds."""
+
+
+def wait(host: Host, timeout: float) -> tuple[offers.Outcome, ...] | None:
+    """What came of the offers that the master pushes within *timeout* seconds; None if it pushed none.
+
+    A push that came just before counts: it may have been faster than this run.
+    """
+    start = time.time()
+    while True:
+        taken_at = store.outcomes_at(host)
+        if taken_at is not None and taken_at > start - timeout:
+            return _outcomes(store.outcomes(host))
+        if time.time() - start > timeout:
+            return None
+        time.sleep(POLL)
+
+
+def _outcomes(recorded: dict[str, dict[str, Any]]) -> tuple[offers.Outcome, ...]:
+    return tuple(offers.Outcome(mesh=mesh, **told) for mesh, told in sorted(recorded.items()))
+
+
+def interfaces(host: Host) -> dict[str, tuple[str, ...]]:
+    """Interface → the nodes that are its peers, over all meshes that this node has joined."""
+    views = (Store(host=host, mesh=mesh).view() for mesh in store.meshes(host))
+    return {i.name: tuple(sorted(p.node for p in i.peers)) for view in views if view for i in view.interfaces}
+
+
+def appeared(before: Iterable[str], now: dict[str, tuple[str, ...]]) -> dict[str, dict[str, str | None]]:
+    """The interfaces that were not there *before*, in the shape of a state's changes."""
+    new = {name: peers for name, peers in sorted(now.items()) if name not in set(before)}
+    return {name: {"old": None, "new": f"peers {', '.join(peers) or 'none'}"} for name, peers in new.items()}

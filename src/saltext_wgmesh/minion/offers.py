@@ -1,0 +1,94 @@
+"""What the master offers this node in its pillar, mesh by mesh: a view, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saltext_wgmesh.core.errors import ViewError, WgmeshError
+from saltext_wgmesh.core.types import View
+from saltext_wgmesh.core.wording import Entry
+from saltext_wgmesh.minion import apply, store
+from saltext_wgmesh.minion.host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The master has no place for this node in the mesh."""
+
+    mesh: str
+    reason: str
+    digest: str | None
+    """What the master takes as proof that the node heard it."""
+    removed: bool
+    """True: the node was a member and is told to leave. False: whatever it runs, it keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one mesh's offer. A failure is a value here, so that one mesh does not hold up another."""
+
+    mesh: str
+    digest: str | None = None
+    generation: int | None = None
+    changes: tuple[Entry, ...] = ()
+    reason: str | None = None
+    """Why this node is no member."""
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; what is not there is left out."""
+        return {
+            **self.gist(),
+            "changed": bool(self.changes),
+            "changes": [str(change) for change in self.changes],
+        }
+
+    def gist(self) -> dict[str, Any]:
+        """All but the changes: what is worth keeping."""
+        told = {"digest": self.digest, "generation": self.generation, "reason": self.reason, "error": self.error}
+        return {k: v for k, v in told.items() if v is not None}
+
+
+def parse(mesh: str, raw: Any) -> View | Refusal:
+    """The offer for *mesh*; ViewError if it is neither a view of that mesh nor a reason."""
+    if isinstance(raw, Mapping) and "interfaces" not in raw and isinstance(raw.get("reason"), str):
+        return Refusal(mesh=mesh, reason=raw["reason"], digest=raw.get("digest"), removed=raw.get("removed") is True)
+    view = View.from_dict(raw)
+    if view.mesh != mesh:
+        raise ViewError(f"the view in this node's pillar under {mesh} is one of {view.mesh}: converge again")
+    return view
+
+
+def take(host: Host, offers: Any, mesh: str | None = None, *, dry_run: bool = False) -> tuple[Outcome, ...]:
+    """Each offer, or the one for *mesh*, is taken up; in order of the meshes' names.
+
+    A mesh that is not offered at all is left as it is: an empty pillar is a fault, not an instruction.
+    """
+    found = offers if isinstance(offers, Mapping) else {}
+    chosen = sorted(name for name in found if mesh in (None, name))
+    outcomes = tuple(_take_one(host, name, found[name], dry_run=dry_run) for name in chosen)
+    if not dry_run and chosen:
+        others = {name: told for name, told in store.outcomes(host).items() if name in found and name not in chosen}
+        store.keep_outcomes(host, {**others, **{o.mesh: o.gist() for o in outcomes}})
+    return outcomes
+
+
+def _take_one(host: Host, mesh: str, raw: Any, *, dry_run: bool) -> Outcome:
+    generation = raw.get("generation") if isinstance(raw, Mapping) else None
+    try:
+        offer = parse(mesh, raw)
+        if isinstance(offer, Refusal):
+            return _take_refusal(host, offer, generation, dry_run=dry_run)
+        report = apply.apply(host, offer, dry_run=dry_run)
+        return Outcome(mesh=mesh, digest=report.digest, generation=generation, changes=report.changes)
+    except (WgmeshError, OSError) as error:
+        return Outcome(mesh=mesh, generation=generation, error=str(error))
+
+
+def _take_refusal(host: Host, offer: Refusal, generation: int | None, *, dry_run: bool) -> Outcome:
+    changes: tuple[Entry, ...] = ()
+    if offer.removed and offer.mesh in store.meshes(host):
+        changes = apply.remove(host, offer.mesh, dry_run=dry_run).changes
+    return Outcome(mesh=offer.mesh, digest=offer.digest, generation=generation, changes=changes, reason=offer.reason)

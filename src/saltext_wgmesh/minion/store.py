@@ -1,0 +1,138 @@
+"""What this node remembers of its meshes, one folder each: enough to compare, to go back, and to know its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saltext_wgmesh.core.errors import HostError, ViewError
+from saltext_wgmesh.core.types import View
+from saltext_wgmesh.minion import files
+from saltext_wgmesh.minion.host import Host
+
+OUTCOMES = "outcomes.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """What of the kernel belongs to a mesh, written before it is made, so that a crash leaves no orphans."""
+
+    interfaces: frozenset[str] = frozenset()
+    prefixes: frozenset[str] = frozenset()
+    """Prefixes that may have an unreachable route, which names no interface."""
+
+    def __or__(self, other: Owned) -> Owned:
+        return Owned(interfaces=self.interfaces | other.interfaces, prefixes=self.prefixes | other.prefixes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The folder of one mesh."""
+
+    host: Host
+    mesh: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.host.state_dir / self.mesh
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process works on this mesh of this node."""
+        with files.locked(self.host.state_dir / f"{self.mesh}.lock"):
+            yield
+
+    def view(self) -> View | None:
+        """The view last applied in full; None if there was none."""
+        return self._view("view.json")
+
+    def previous(self) -> View | None:
+        """The view applied before that one; None if there was none."""
+        return self._view("previous.json")
+
+    def keep(self, view: View) -> None:
+        """*view* is the one applied; the one before, if it differs, is the previous one."""
+        before = self.view()
+        if before == view:
+            return
+        if before is not None:
+            files.write(self.folder / "previous.json", _text(before.as_dict()))
+        files.write(self.folder / "view.json", _text(view.as_dict()))
+
+    def owned(self) -> Owned:
+        """What was recorded as ours; nothing if nothing was."""
+        raw = _read(self.folder / "owned.json")
+        if raw is None:
+            return Owned()
+        return Owned(interfaces=frozenset(raw["interfaces"]), prefixes=frozenset(raw["prefixes"]))
+
+    def own(self, owned: Owned) -> None:
+        """Exactly *owned* is recorded as ours."""
+        if owned != self.owned():
+            raw = {"interfaces": sorted(owned.interfaces), "prefixes": sorted(owned.prefixes)}
+            files.write(self.folder / "owned.json", _text(raw))
+
+    def forget(self) -> None:
+        """Nothing is remembered of the mesh. What is ours goes last, so that a crash can be finished."""
+        for name in ("view.json", "previous.json", "owned.json"):
+            files.remove(self.folder / name)
+        if self.folder.is_dir():
+            self.folder.rmdir()
+
+    def _view(self, name: str) -> View | None:
+        raw = _read(self.folder / name)
+        try:
+            return None if raw is None else View.from_dict(raw)
+        except ViewError:
+            # Written by another version: the next apply compares with the kernel alone.
+            return None
+
+
+def meshes(host: Host) -> tuple[str, ...]:
+    """The meshes that have something on this node, sorted."""
+    return tuple(sorted(path.parent.name for path in host.state_dir.glob("*/owned.json")))
+
+
+def owned_interfaces(host: Host) -> frozenset[str]:
+    """The interfaces of all meshes of this node."""
+    return frozenset().union(*(Store(host=host, mesh=mesh).owned().interfaces for mesh in meshes(host)))
+
+
+def outcomes(host: Host) -> dict[str, dict[str, Any]]:
+    """Mesh → what came of the master's last offer, as recorded."""
+    return dict(_read(host.state_dir / OUTCOMES) or {})
+
+
+def outcomes_at(host: Host) -> float | None:
+    """When the last offers were taken up, in seconds since the epoch; None: never."""
+    try:
+        return (host.state_dir / OUTCOMES).stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def keep_outcomes(host: Host, told: dict[str, dict[str, Any]]) -> None:
+    """Exactly *told* is recorded, as of now."""
+    path = host.state_dir / OUTCOMES
+    if path.exists() and told == outcomes(host):
+        os.utime(path)
+    else:
+        files.write(path, _text(told))
+
+
+def _read(path: Path) -> Any:
+    text = files.read(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        raise HostError(f"{path} is damaged: delete it and apply again") from None
+
+
+def _text(raw: Any) -> str:
+    return json.dumps(raw, indent=1, sort_keys=True) + "\n"

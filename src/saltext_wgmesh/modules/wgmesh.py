@@ -1,0 +1,160 @@
+"""
+This node's part in WireGuard meshes that the master plans.
+
+Each function is a thin shell over ``saltext_wgmesh.minion``, which knows nothing of Salt. No function returns,
+logs or passes on a private key.
+"""
+
+import functools
+import os
+
+import salt.pillar
+import salt.utils.files
+from salt.exceptions import CommandExecutionError
+
+from saltext_wgmesh.core import names, saltkey
+from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.minion import apply as apply_
+from saltext_wgmesh.minion import facts as facts_
+from saltext_wgmesh.minion import keys, offers, report
+from saltext_wgmesh.minion.host import Host
+
+__virtualname__ = "wgmesh"
+__func_alias__ = {"apply_view": "apply", "diff_view": "diff"}
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def _translated(function):
+    """Errors of this package and of the operating system become Salt's own, with the same words."""
+
+    @functools.wraps(function)
+    def shell(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except (WgmeshError, OSError) as error:
+            raise CommandExecutionError(str(error)) from error
+
+    return shell
+
+
+@_translated
+def facts():
+    """
+    Return what this node says of itself to the master: public key, underlay addresses, networks.
+
+    It is meant for the mine, and changes nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' wgmesh.facts
+    """
+    with salt.utils.files.fopen(os.path.join(__opts__["pki_dir"], "minion.pub")) as pem:
+        salt_key = saltkey.fingerprint(pem.read())
+    return facts_.gather(Host(), salt_key)
+
+
+@_translated
+def public_key():
+    """
+    Return this node's WireGuard public key, or None if it has none yet.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' wgmesh.public_key
+    """
+    return keys.public_key(Host())
+
+
+@_translated
+def show(mesh=None):
+    """
+    Return the meshes of this node as they are now: devices, peers with age of handshake and traffic, routes.
+
+    mesh
+        Only the mesh of that name.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 wgmesh.show
+    """
+    return report.show(Host(), mesh)
+
+
+@_translated
+def diff_view(mesh=None):
+    """
+    Return, by mesh, what ``wgmesh.apply`` would change now, one line a change. Nothing is changed.
+
+    mesh
+        Only the mesh of that name.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 wgmesh.diff
+    """
+    outcomes = offers.take(Host(), _fresh_offers(), mesh, dry_run=True)
+    return {outcome.mesh: outcome.as_dict() for outcome in outcomes}
+
+
+@_translated
+def apply_view(mesh=None):
+    """
+    Fetch this node's views from the master and make the node what they say.
+
+    Only what differs is touched; a mesh that the pillar does not mention is left as it is. Returns by mesh the digest
+    of the view that now holds, its generation and the changes, or an ``error``; and under ``facts`` this node's facts.
+
+    mesh
+        Only the mesh of that name.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 wgmesh.apply
+    """
+    outcomes = offers.take(Host(), _fresh_offers(), mesh)
+    return {**{outcome.mesh: outcome.as_dict() for outcome in outcomes}, "facts": facts()}
+
+
+@_translated
+def rollback(mesh):
+    """
+    Go back to the view that this node held before the present one, until the next apply.
+
+    mesh
+        The mesh's name.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 wgmesh.rollback wg0
+    """
+    done = apply_.rollback(Host(), mesh)
+    return {"digest": done.digest, "changed": done.changed, "changes": done.lines}
+
+
+def _fresh_offers():
+    """The pillar key of the views, compiled now by the master.
+
+    Not by ``pillar.get``, which masks from Salt 3008 on, nor by a refresh, which would reload modules and beacons.
+    """
+    pillar = salt.pillar.get_pillar(
+        __opts__,
+        __grains__.value() if hasattr(__grains__, "value") else __grains__,
+        __opts__["id"],
+        __opts__["saltenv"],
+    )
+    return pillar.compile_pillar().get(names.VIEW_KEY)

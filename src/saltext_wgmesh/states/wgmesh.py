@@ -1,0 +1,195 @@
+"""
+State that this node has its part in WireGuard meshes that the master plans.
+
+.. code-block:: yaml
+
+    wgmesh-key:
+      wgmesh.key_present: []
+
+    wgmesh-facts:
+      wgmesh.facts_published:
+        - require:
+          - wgmesh: wgmesh-key
+
+    wgmesh-joined:
+      wgmesh.joined:
+        - require:
+          - wgmesh: wgmesh-facts
+"""
+
+from salt.exceptions import CommandExecutionError
+
+from saltext_wgmesh.core import names, wording
+from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.minion import apply, facts, joining, keys, offers, store
+from saltext_wgmesh.minion.host import Host
+
+__virtualname__ = "wgmesh"
+
+ERRORS = (WgmeshError, CommandExecutionError, OSError)
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def key_present(name):
+    """
+    Ensure that this node has a WireGuard key pair of its own, the private key readable by root only.
+
+    An existing key is never replaced; wrong permissions of its file are mended. The private key shows nowhere.
+
+    name
+        Names the state; it has no other meaning.
+    """
+    host = Host()
+    try:
+        changes = keys.missing(host)
+        if changes and not __opts__["test"]:
+            public_key = keys.ensure(host)
+            if "key" in changes:
+                changes["key"]["new"] = public_key
+    except ERRORS as error:
+        return _failed(name, error)
+    return _outcome(name, changes, same="The key is there", would="The key would be made", done="The key was made")
+
+
+def facts_published(name):
+    """
+    Ensure that the mine holds this node's facts as they are now, and that the master has heard of new ones.
+
+    name
+        Names the state; it has no other meaning.
+    """
+    try:
+        if __opts__["test"] and keys.public_key(Host()) is None:
+            changes = {"facts": {"old": None, "new": "to be gathered once the key is made"}}
+        else:
+            changes = _unpublished()
+        if changes and not __opts__["test"]:
+            __salt__["mine.send"](names.FACTS_FUNCTION)
+            __salt__["event.send"](names.FACTS_TAG.format(node=__opts__["id"]))
+    except ERRORS as error:
+        return _failed(name, error)
+    return _outcome(
+        name,
+        changes,
+        same="The mine holds this node's facts",
+        would="The facts would be published",
+        done="The facts were published",
+    )
+
+
+def joined(name, timeout=30):
+    """
+    Ensure that this node is what the views in its pillar say, in all meshes.
+
+    Where the pillar holds nothing for this node yet, wait for the master's push, and report what came of it.
+    A mesh that has no place for this node is no failure: the comment says why.
+
+    name
+        Names the state; it has no other meaning.
+
+    timeout
+        Seconds to wait for the push.
+    """
+    host = Host()
+    try:
+        offered = __pillar__.get(names.VIEW_KEY)
+        if offered:
+            return _taken(name, offers.take(host, offered, dry_run=__opts__["test"]))
+        if __opts__["test"]:
+            changes = {"meshes": {"old": None, "new": "as the master plans them once it has this node's facts"}}
+            return _outcome(name, changes, would="The node would join")
+        before = joining.interfaces(host)
+        pushed = joining.wait(host, timeout)
+        if pushed is None:
+            return _failed(
+                name, f"The master gave no answer within {timeout} s: 'salt-run wgmesh.plan' says what it is lacking"
+            )
+        return _taken(name, pushed, joining.appeared(before, joining.interfaces(host)))
+    except ERRORS as error:
+        return _failed(name, error)
+
+
+def interface_present(name, view=None):
+    """
+    Ensure that this node holds its view of one mesh: interfaces, peers, addresses, routes, files for boot.
+
+    name
+        The mesh's name, which is that of its base interface.
+
+    view
+        The view, as in the pillar key ``wgmesh_view``; by default the one in this node's pillar.
+    """
+    offered = {name: view} if view else __pillar__.get(names.VIEW_KEY) or {}
+    if name not in offered:
+        return _failed(name, f"The pillar holds no view of {name} for this node: 'salt-run wgmesh.plan' says why")
+    try:
+        return _taken(name, offers.take(Host(), offered, name, dry_run=__opts__["test"]))
+    except ERRORS as error:
+        return _failed(name, error)
+
+
+def absent(name, key=False):
+    """
+    Ensure that nothing of a mesh is on this node: no interface, route, rule or file for boot.
+
+    name
+        The mesh's name.
+
+    key
+        Whether the node's key is to go too. It stays as long as the node is in another mesh.
+    """
+    host, test = Host(), __opts__["test"]
+    try:
+        changes = wording.as_changes(apply.remove(host, name, dry_run=test).changes)
+        if key and keys.mode(host) is not None and not set(store.meshes(host)) - {name}:
+            changes["key"] = {"old": str(host.key_file), "new": None}
+            if not test:
+                keys.remove(host)
+    except ERRORS as error:
+        return _failed(name, error)
+    return _outcome(
+        name,
+        changes,
+        same=f"Nothing of {name} is here",
+        would=f"{name} would be removed",
+        done=f"{name} was removed",
+    )
+
+
+def _unpublished():
+    """The facts of which the mine holds others, or none."""
+    mine = __salt__["mine.get"](__opts__["id"], names.FACTS_FUNCTION) or {}
+    old, new = mine.get(__opts__["id"]), __salt__["wgmesh.facts"]()
+    return {} if facts.same(old, new) else {"facts": {"old": old, "new": new}}
+
+
+def _taken(name, outcomes, changes=None):
+    """A state's return for what came of the master's offers."""
+    changes = changes or wording.as_changes(change for outcome in outcomes for change in outcome.changes)
+    comments = [f"{o.mesh}: {o.error or o.reason}" for o in outcomes if o.error or o.reason]
+    ret = _outcome(
+        name,
+        changes,
+        same="The node holds its views",
+        would="The node would be changed",
+        done="The node holds its views now",
+    )
+    if any(o.error for o in outcomes):
+        ret["result"] = False
+        return {**ret, "comment": "\n".join(comments)}
+    return {**ret, "comment": "\n".join([ret["comment"], *comments])}
+
+
+def _outcome(name, changes, same="", would="", done=""):
+    if not changes:
+        return {"name": name, "result": True, "changes": {}, "comment": same}
+    if __opts__["test"]:
+        return {"name": name, "result": None, "changes": changes, "comment": would}
+    return {"name": name, "result": True, "changes": changes, "comment": done}
+
+
+def _failed(name, error):
+    return {"name": name, "result": False, "changes": {}, "comment": str(error)}
