@@ -60,11 +60,11 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def fleet(request: pytest.FixtureRequest, lab: Lab) -> Lab:
-    """The same lab, with a master that has the module's POLICY, and minions that all answer."""
+    """The same lab, with a master that has the module's POLICY, and minions that all answer.
+
+    Minions in the module's LATER, if it has that, do not run yet.
+    """
+    later = getattr(request.module, "LATER", ())
     lab.salt.set_policy(request.module.POLICY)
-    for name in lab.salt.minions:
-        lab.salt.start_minion(name)
-    lab.salt.start_master()
-    lab.salt.accept_keys()
-    lab.salt.await_minions()
+    lab.salt.start([name for name in lab.salt.minions if name not in later])
     return lab

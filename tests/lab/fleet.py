@@ -65,6 +65,21 @@ class Fleet:
         """No salt-master runs."""
         self._stop("salt-master", self.master)
 
+    def start(self, names: Iterable[str] | None = None) -> None:
+        """A master runs, and each of *names* (all minions, if None) answers it. Keys are accepted as they come."""
+        listed = sorted(self.minions if names is None else names)
+        for name in listed:
+            self.start_minion(name)
+        self.start_master()
+        self.accept_keys(listed)
+        self.await_minions(listed)
+
+    def kill(self, names: Iterable[str]) -> None:
+        """Salt's processes on these machines got no chance to say farewell; nothing else there was touched."""
+        for name in names:
+            self._kill("salt-master" if name == self.master.name else "salt-minion", self.underlay[name])
+            self._daemons.pop(name).wait(10)
+
     def restart_minion(self, name: str) -> None:
         """A new salt-minion answers on the machine."""
         self.stop_minion(name)
@@ -88,6 +103,11 @@ class Fleet:
         for name in sorted(wanted & self.pending()) if names is not None else ["*"]:
             self._master_command("salt-key", "--yes", f"--accept={name}")
         wait_until(lambda: wanted <= self.accepted(), 10, "the keys to be accepted")
+
+    def delete_key(self, name: str) -> None:
+        """The master does not accept the minion any more; if it starts again, it makes itself known anew."""
+        self._master_command("salt-key", "--yes", f"--delete={name}")
+        wait_until(lambda: name not in self.accepted(), 10, f"the key of {name} to be gone")
 
     def await_minions(self, names: Iterable[str] | None = None, deadline: float = 60) -> None:
         """Each of *names* (all minions, if None) answers test.ping."""
@@ -154,9 +174,16 @@ class Fleet:
         process = self._daemons.pop(machine.name)
         signal_child(process, signal.SIGTERM)
         wait_until(lambda: process.poll() is not None, 30, f"the {program} on {machine.name} to end")
-        for left in tagged(machine.tag):
-            if left.machine == machine.name and program in left.command:
-                kill(left.pid, signal.SIGKILL)
+        self._kill(program, machine)
+
+    def _kill(self, program: str, machine: Machine) -> None:
+        def none_left() -> bool:
+            left = [p for p in tagged(machine.tag) if p.machine == machine.name and program in p.command]
+            for process in left:
+                kill(process.pid, signal.SIGKILL)
+            return not left
+
+        wait_until(none_left, 10, f"the {program} on {machine.name} to die")
 
 
 def _keywords(kwargs: Mapping[str, Any]) -> list[str]:

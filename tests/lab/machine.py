@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import processes
+from .wait import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -148,6 +149,25 @@ class Machine:
     def sysctl(self, **values: int) -> None:
         """The given sysctls hold; a double underscore in a name stands for the dot."""
         self.run("sysctl", "-qw", *(f"{key.replace('__', '.')}={value}" for key, value in values.items()))
+
+    def lose_power(self) -> None:
+        """Every process on the machine is dead; WireGuard devices, unreachable routes and rules are gone."""
+        spared = processes.ancestors(self.pid)
+
+        def none_left() -> bool:
+            left = [p for p in processes.tagged(self.tag) if p.machine == self.name and p.pid not in spared]
+            for process in left:
+                processes.kill(process.pid, signal.SIGKILL)
+            return not left
+
+        wait_until(none_left, 10, f"the processes on {self.name} to die")
+        for link in self.json("ip", "-j", "link", "show", "type", "wireguard"):
+            self.run("ip", "link", "del", link["ifname"])
+        for family in ("-4", "-6"):
+            self.run("ip", family, "rule", "flush")
+            self.run("ip", family, "rule", "add", "priority", "32766", "lookup", "main")
+            self.run("ip", family, "route", "flush", "table", "all", "type", "unreachable", check=False)
+        self.run("rm", "-rf", "/run/wireguard")
 
     def addresses(self) -> dict[str, str]:
         """Address → interface, for all but link-local addresses and the loopback interface."""

@@ -22,7 +22,7 @@ SYSCTLS = {
     # Measuring paths takes one "time exceeded" a packet; the kernel would send one a second.
     "net__ipv4__icmp_ratelimit": 0,
 }
-SYSCTLS_6 = {"net__ipv6__icmp__ratelimit": 0}
+SYSCTLS_6 = {"net__ipv6__icmp__ratelimit": 0, "net__ipv6__conf__all__forwarding": 0}
 """Only where the kernel knows IPv6."""
 
 
@@ -47,6 +47,17 @@ class Underlay:
         for spec in self.topology.machines:
             self._configure(spec)
 
+    def lose_power(self, name: str) -> None:
+        """The machine is as after a boot that started nothing: its files, addresses and default route are there."""
+        self[name].lose_power()
+        self._set_sysctls(self.topology.machine(name))
+
+    def _set_sysctls(self, spec: MachineSpec) -> None:
+        values = {**SYSCTLS, "net__ipv4__ip_forward": int(spec.forward)}
+        if Path("/proc/sys/net/ipv6").exists():
+            values |= SYSCTLS_6
+        self[spec.name].sysctl(**values)
+
     def _wiring(self) -> list[str]:
         lines = []
         bridges = {segment: f"br{number}" for number, segment in enumerate(self.topology.segments)}
@@ -63,8 +74,7 @@ class Underlay:
 
     def _configure(self, spec: MachineSpec) -> None:
         machine = self[spec.name]
-        six = SYSCTLS_6 if Path("/proc/sys/net/ipv6").exists() else {}
-        machine.sysctl(**{**SYSCTLS, **six, "net__ipv4__ip_forward": int(spec.forward)})
+        self._set_sysctls(spec)
         lines = []
         for p, port in enumerate(spec.ports):
             lines += [f"address add {address} dev eth{p}" for address in port.addresses]

@@ -11,8 +11,10 @@ import yaml
 
 from ..expectation import LanHost, faults, targets
 from ..lab import Lab
+from ..mesh import failures
 from ..narrator import Narrator, Step
 from ..overlay import Trip, addresses_in, trips
+from ..planned import await_settled, paths
 from ..table import table
 from ..wait import wait_until
 from .topology import DEMO, GATEWAY, LAN_HOST
@@ -21,8 +23,6 @@ POLICY = Path(__file__).with_name("policy.yaml")
 PRINTER = LanHost(name=LAN_HOST, gateway=GATEWAY, address="192.168.50.20")
 MESH = "wg0"
 STEPS = 8
-CONSEQUENCE = "One or more requisite failed"
-"""How Salt begins the comment of a state that failed only because another one did."""
 
 
 def policy() -> dict[str, Any]:
@@ -103,26 +103,12 @@ def apply(lab: Lab, narrator: Narrator) -> None:
             raise AssertionError("state.apply wgmesh failed:\n  " + "\n  ".join(failed))
 
 
-def failures(answers: Mapping[str, Any], minions: tuple[str, ...]) -> list[str]:
-    """One line for each state that failed and each minion that did not answer, by minion."""
-    lines = []
-    for name in minions:
-        answer = answers.get(name)
-        if not isinstance(answer, Mapping):
-            said = "; ".join(map(str, answer)) if isinstance(answer, list) else answer
-            lines.append(f"{name}: {'no answer' if answer is None else said}")
-            continue
-        broken = [(key, state["comment"]) for key, state in answer.items() if state["result"] is False]
-        causes = [(key, said) for key, said in broken if not said.startswith(CONSEQUENCE)]
-        lines += [f"{name}: {key.split('_|-')[1]}: {said.strip()}" for key, said in sorted(causes or broken)]
-    return lines
-
-
 def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
     """What every pair's packets did, once all of them arrive or the time is up."""
     nets = networks(policy())
     with narrator.step("wait for the mesh to come up on every node") as step:
         overlay = _await_addresses(lab, step, nets)
+        await_settled(lab.salt, MESH, set(lab.salt.minions))
     wanted = targets(overlay, PRINTER)
     with narrator.step("measure every pair: both directions, IPv4 and IPv6, round trip and path") as step:
         measured: list[Trip] = []
@@ -143,8 +129,7 @@ def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
 def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
     """What is not as planned."""
     with narrator.step("compare the paths with the plan (salt-run wgmesh.paths)") as step:
-        paths = lab.salt.salt_run("wgmesh.paths", mesh=MESH)
-        found = faults(measured, paths, PRINTER)
+        found = faults(measured, paths(lab.salt, MESH), PRINTER)
         step.progress(f"{len(measured) - len(found)} of {len(measured)} as planned")
     return found
 

@@ -1,0 +1,109 @@
+"""A mesh on a lab's fleet: make it, and say how what it does differs from what was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from . import planned
+from .expectation import LanHost, faults, targets
+from .lab import Lab
+from .overlay import Loss, Stream, addresses_in, trips
+from .wait import TimedOut, wait_until
+
+CONSEQUENCE = "One or more requisite failed"
+"""How Salt begins the comment of a state that failed only because another one did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """One mesh of the policy that the lab's master has."""
+
+    lab: Lab
+    name: str
+    networks: tuple[str, ...]
+    members: tuple[str, ...]
+    """The nodes that belong to it by now."""
+    lan: LanHost | None = None
+
+    def overlay(self) -> dict[str, tuple[str, ...]]:
+        """Member → its overlay addresses, as the node has them."""
+        return addresses_in(self.lab.underlay, self.members, self.networks)
+
+    def apply(self) -> dict[str, Any]:
+        """What ``state.apply wgmesh`` returned on the members."""
+        return self.lab.salt.salt(sorted(self.members), "state.apply", "wgmesh", timeout=90)
+
+    def settle(self, deadline: float = 60) -> dict[str, Any]:
+        """Exactly the members are planned, and each runs its part; the runner's status of the mesh."""
+        return planned.await_settled(self.lab.salt, self.name, set(self.members), deadline)
+
+    def faults(self, paths: planned.Paths | None = None, deadline: float = 15) -> list[str]:
+        """What is not as planned when *deadline* seconds are over, over all pairs; empty as soon as all is.
+
+        *paths* is the plan; the master is asked for it if None.
+        """
+        plan = planned.paths(self.lab.salt, self.name) if paths is None else paths
+        wanted = targets(self.overlay(), self.lan)
+        found: list[str] = []
+
+        def as_planned() -> bool:
+            found[:] = faults(trips(self.lab.underlay, wanted), plan, self.lan)
+            return not found
+
+        with suppress(TimedOut):
+            wait_until(as_planned, deadline, "all pairs to be as planned", every=0.5)
+        return found
+
+    def links(self) -> dict[str, dict[str, int]]:
+        """Member → interface → ifindex."""
+        return {name: self.lab.underlay[name].links() for name in self.members}
+
+    @contextmanager
+    def streams(self, pairs: Mapping[str, str], rate: float = 100) -> Iterator[list[Loss]]:
+        """Streams run from each source to all overlay addresses of its target; the list is filled at the end."""
+        overlay = self.overlay()
+        losses: list[Loss] = []
+        running = []
+        with ExitStack() as stack:
+            for source, target in pairs.items():
+                # A LAN host has no address of the mesh, and here IPv4 only.
+                addresses = [a for a in overlay[target] if source in self.members or ":" not in a]
+                running.append(stack.enter_context(Stream(self.lab.underlay[source], addresses, rate=rate)))
+            yield losses
+        losses += [loss for stream in running for loss in stream.losses]
+
+
+def failures(answers: Mapping[str, Any], minions: Iterable[str]) -> list[str]:
+    """One line for each state that failed and each minion that did not answer, by minion."""
+    lines = []
+    for name in minions:
+        answer = answers.get(name)
+        if not isinstance(answer, Mapping):
+            said = "; ".join(map(str, answer)) if isinstance(answer, list) else answer
+            lines.append(f"{name}: {'no answer' if answer is None else said}")
+            continue
+        broken = [(key, state["comment"]) for key, state in answer.items() if state["result"] is False]
+        causes = [(key, said) for key, said in broken if not said.startswith(CONSEQUENCE)]
+        lines += [f"{name}: {key.split('_|-')[1]}: {said.strip()}" for key, said in sorted(causes or broken)]
+    return lines
+
+
+def changes(answers: Mapping[str, Any]) -> list[str]:
+    """``minion: state`` for each state with changes, sorted."""
+    return sorted(
+        f"{name}: {key.split('_|-')[1]}"
+        for name, states in answers.items()
+        for key, state in states.items()
+        if state["changes"]
+    )
+
+
+def losing(losses: Iterable[Loss]) -> list[Loss]:
+    """The streams that lost packets; AssertionError if one was too short to tell."""
+    listed = list(losses)
+    assert listed
+    assert all(loss.sent > 50 for loss in listed), listed
+    return [loss for loss in listed if loss.lost]

@@ -1,0 +1,43 @@
+"""What the master says of a mesh: whether it is settled, and the paths that it planned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .expectation import Paths
+from .fleet import Fleet
+from .machine import CommandFailed
+from .wait import wait_until
+
+
+def paths(fleet: Fleet, mesh: str) -> Paths:
+    """The published plan's paths between all nodes."""
+    return fleet.salt_run("wgmesh.paths", mesh=mesh)
+
+
+def status(fleet: Fleet, mesh: str) -> dict[str, Any]:
+    """What the runner's status tells of the mesh; empty before the first plan."""
+    try:
+        return fleet.salt_run("wgmesh.status").get(mesh, {})
+    except CommandFailed:
+        return {}
+
+
+def await_settled(fleet: Fleet, mesh: str, members: set[str], deadline: float = 60) -> dict[str, Any]:
+    """Exactly *members* are in the published plan, and each runs its part of it. Returns the status."""
+    seen: dict[str, Any] = {}
+
+    def settled() -> bool:
+        seen.clear()
+        seen.update(status(fleet, mesh))
+        return set(seen.get("nodes", ())) == members and not seen["not_acknowledged"]
+
+    try:
+        wait_until(settled, deadline, f"{mesh} to settle", every=0.5)
+    except AssertionError as error:
+        missing = sorted(members - set(seen.get("nodes", ())))
+        late = seen.get("not_acknowledged", [])
+        raise AssertionError(
+            f"{error}; not planned: {missing}; not acknowledged: {late}; left out: {seen.get('left_out')}"
+        ) from None
+    return seen
