@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from types import FrameType
@@ -67,13 +68,13 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: argparse.Namespace) -> int:
     narrator = Narrator(1 if args.only_underlay else STEPS)
     with Lab(DEMO, tag=args.tag) as lab:
-        lab.keep = args.keep
         try:
             good = demo(lab, narrator, only_underlay=args.only_underlay)
         except AssertionError as error:
             narrator.say(narrator.bad(f"✗ {error}"))
             good = False
         if args.keep:
+            lab.keep = True
             _say_how(narrator, lab.tag)
         elif not good:
             lab.keep_folder = True
@@ -82,7 +83,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _say_how(narrator: Narrator, tag: str) -> None:
-    run = f"{sys.executable} -m tests.lab"
+    run = f"{os.path.relpath(sys.executable)} -m tests.lab"
     narrator.say(f"\nLab {tag} stays up:")
     for what, command in (
         ("a shell on a node", f"{run} shell web1"),

@@ -55,7 +55,7 @@ def tagged(tag: str) -> list[Process]:
 def tags() -> set[str]:
     """The tags of all labs that have a live process."""
     marker = f"{TAG}=".encode()
-    found = set()
+    found: set[str] = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             values = (v for v in _variables(entry) if v.startswith(marker))
