@@ -1,0 +1,189 @@
+"""Policy, facts and register → the plan of one mesh. Read ``make``: it is the algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from saltext_wgmesh.core import addresses, homes, names, reach, rules, views
+from saltext_wgmesh.core.errors import PlanError, Problem
+from saltext_wgmesh.core.types import Facts, Kind, Link, Member, MeshPolicy, NodeRule, Plan, Register, Role
+
+
+def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register) -> Plan:
+    """The plan for all nodes with facts that a rule of the mesh matches; PlanError with all that prevents one.
+
+    A node without a rule is no member and is not mentioned. A node that can't be placed yet is in ``left_out``.
+    The order of *facts* does not matter, and neither do nodes that come or go to the addresses and numbers of others.
+    """
+    matched = rules.rules_for(mesh, facts)
+    left_out = _not_ready(mesh, matched, facts)
+    nodes = {node: rule for node, rule in matched.items() if node not in left_out}
+    relays = _relays(mesh, nodes)
+
+    assigned, problems = addresses.assign(mesh, nodes, register)
+    numbers = _numbers(relays, register)
+    problems += _unusable_numbers(mesh, relays, numbers)
+    leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
+    chosen = homes.assign(mesh, leaves, relays, register)
+    members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=chosen))
+    direct = reach.direct_pairs(mesh, (members[leaf] for leaf in leaves))
+    if not relays:
+        problems += _cut_off(mesh, members, direct)
+    if problems:
+        raise PlanError(problems)
+
+    return Plan(
+        mesh=mesh.name,
+        networks=tuple(str(n) for n in mesh.networks),
+        members=members,
+        links=_links(members, relays, direct),
+        views=views.make(mesh, members, direct, numbers),
+        left_out=left_out,
+        register=Register(
+            addresses=addresses.remember(register, assigned),
+            numbers=numbers,
+            homes=dict(sorted({**register.homes, **chosen}.items())),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What members are put together from; each mapping is by node."""
+
+    mesh: MeshPolicy
+    nodes: Mapping[str, NodeRule]
+    facts: Mapping[str, Facts]
+    addresses: Mapping[str, tuple[str, ...]]
+    homes: Mapping[str, tuple[str, ...]]
+
+
+def _not_ready(mesh: MeshPolicy, nodes: Mapping[str, NodeRule], facts: Mapping[str, Facts]) -> dict[str, str]:
+    """Nodes that can't be placed yet → why, and what to do."""
+    versions = {n.version for n in mesh.networks}
+    reasons: dict[str, str] = {}
+    for node, rule in nodes.items():
+        if facts[node].ipv6 or 6 not in versions:
+            continue
+        if 4 not in versions:
+            reasons[node] = "IPv6 is disabled on it and the mesh has no IPv4 network; enable IPv6 there"
+        elif rule.role is Role.RELAY:
+            # It would drop the IPv6 packets of all its leaves.
+            reasons[node] = "it is a relay with IPv6 disabled in a mesh with IPv6; enable IPv6 there"
+    wanted = tuple(rule.pattern for rule in mesh.nodes if rule.role is Role.RELAY)
+    ready = any(rule.role is Role.RELAY and node not in reasons for node, rule in nodes.items())
+    if wanted and not ready:
+        for node, rule in nodes.items():
+            if rule.role is Role.LEAF and node not in reasons:
+                own = mesh.sites[rule.site].relays if rule.site is not None and rule.site in mesh.sites else ()
+                relays = ", ".join(own or wanted)
+                reasons[node] = f"none of its relays has published facts: {relays}; apply the formula there"
+    return dict(sorted(reasons.items()))
+
+
+def _in_rule_order(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]:
+    """The nodes in the operator's order; those of one glob by name."""
+    place = {rule.pattern: i for i, rule in enumerate(mesh.nodes)}
+    return sorted(nodes, key=lambda node: (place[nodes[node].pattern], node))
+
+
+def _relays(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]:
+    """The relays that are there, in the operator's order."""
+    return _in_rule_order(mesh, {n: r for n, r in nodes.items() if r.role is Role.RELAY})
+
+
+def _numbers(relays: Sequence[str], register: Register) -> dict[str, int]:
+    """Relay → number: the register's, else the smallest that no relay ever had, in order of *relays*."""
+    numbers = dict(register.numbers)
+    used = set(numbers.values())
+    free = 1
+    for relay in relays:
+        if relay not in numbers:
+            while free in used:
+                free += 1
+            numbers[relay] = free
+            used.add(free)
+    return dict(sorted(numbers.items()))
+
+
+def _unusable_numbers(mesh: MeshPolicy, relays: Iterable[str], numbers: Mapping[str, int]) -> list[Problem]:
+    """One problem for each relay whose number makes an interface name or a port that can't be."""
+    problems = []
+    for relay in relays:
+        name = names.trunk_name(mesh.name, numbers[relay])
+        port = names.trunk_port(mesh.listen_port, numbers[relay])
+        if len(name) > names.IFNAMSIZ:
+            what = f"interfaces towards it would be named {name}, longer than {names.IFNAMSIZ} characters"
+            problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a shorter name"))
+        if port > 65535:
+            what = f"trunks towards it would listen on port {port}"
+            problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a lower listen_port"))
+    return problems
+
+
+def _gateways(parts: _Parts) -> dict[str, list[str]]:
+    """Subnet → the nodes that it is behind, in the operator's order; only those that have its family."""
+    found: dict[str, list[str]] = {}
+    behind = {node: rule for node, rule in parts.nodes.items() if rule.routes}
+    for node in _in_rule_order(parts.mesh, behind):
+        for subnet in behind[node].routes:
+            if subnet.version == 4 or parts.facts[node].ipv6:
+                found.setdefault(str(subnet), []).append(node)
+    return found
+
+
+def _members(parts: _Parts) -> dict[str, Member]:
+    """By node, sorted."""
+    active: dict[str, list[str]] = {}
+    standby: dict[str, list[str]] = {}
+    for subnet, (first, *others) in _gateways(parts).items():
+        active.setdefault(first, []).append(subnet)
+        for node in others:
+            standby.setdefault(node, []).append(subnet)
+    members = {}
+    for node, rule in parts.nodes.items():
+        facts = parts.facts[node]
+        own = parts.addresses[node]
+        members[node] = Member(
+            node=node,
+            role=rule.role,
+            site=rule.site,
+            nat=rule.nat,
+            public_key=facts.public_key,
+            endpoint=rule.endpoint,
+            underlay=facts.underlay,
+            addresses=own if facts.ipv6 else tuple(a for a in own if ":" not in a),
+            subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
+            standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
+            homes=parts.homes.get(node, ()),
+        )
+    return members
+
+
+def _links(members: Mapping[str, Member], relays: Iterable[str], direct: Iterable[tuple[str, str]]) -> tuple[Link, ...]:
+    """All links, in order of their ends."""
+    links = [Link(a=leaf.node, b=relay, kind=Kind.UPLINK) for leaf in members.values() for relay in leaf.homes]
+    links += [Link(a=a, b=b, kind=Kind.TRUNK) for a, b in combinations(sorted(relays), 2)]
+    links += [Link(a=a, b=b, kind=Kind.ACCESS) for a, b in direct]
+    return tuple(sorted(links, key=lambda link: (link.a, link.b)))
+
+
+def _cut_off(mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[tuple[str, str]]) -> list[Problem]:
+    """In a mesh without relays: one problem for each node that lacks a link to some other, with the first such pair."""
+    linked: dict[str, set[str]] = {node: {node} for node in members}
+    for a, b in direct:
+        linked[a].add(b)
+        linked[b].add(a)
+    problems = []
+    for node, reached in linked.items():
+        missing = len(members) - len(reached)
+        if missing:
+            other = next(m for m in members if m not in reached)
+            why = reach.verdict(mesh, members[node], members[other]).reason
+            more = f", nor to {missing - 1} more" if missing > 1 else ""
+            what = f"it has no link to {other} ({why}){more}, and the mesh has no relay"
+            do = "add a relay, or give one side an endpoint and add the pair to links"
+            problems.append(Problem(where=f"node {node}", what=what, do=do))
+    return problems

@@ -1,0 +1,276 @@
+"""Members, direct pairs and relay numbers → one view for each node: its interfaces, and where it sends packets.
+
+Most of what views hold is the same for many nodes (a relay as its leaves see it, the routes of all leaves with the
+same relays): such a part is made once and shared, so that ten thousand nodes cost little more than their own parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from saltext_wgmesh.core import merge, names, reach
+from saltext_wgmesh.core.types import Interface, Kind, Member, MeshPolicy, Peer, Route, View
+
+Homes = tuple[str, ...]
+
+
+def make(
+    mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[tuple[str, str]], numbers: Mapping[str, int]
+) -> dict[str, View]:
+    """Node → view, in the order of *members*. *direct* are the pairs of leaves that are linked directly."""
+    desk = _desk(mesh, members, direct, numbers)
+    return {node: _relay(desk, m) if m.is_relay else _leaf(desk, m) for node, m in members.items()}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Desk:
+    """What all views are made from, and the parts that were made already."""
+
+    mesh: MeshPolicy
+    members: Mapping[str, Member]
+    numbers: Mapping[str, int]
+    relays: list[Member]
+    networks: tuple[str, ...]
+    subnets: tuple[str, ...]
+    """All that have a gateway, sorted."""
+    everything: tuple[str, ...]
+    """Networks and subnets: the allowed-ips of uplinks and trunks."""
+    direct: dict[str, list[str]]
+    leaves_of: dict[str, list[Member]]
+    """Relay → its leaves, sorted."""
+    foreign: merge.Foreign
+    key: merge.Keys
+    uplinks: dict[tuple[str, bool], Interface] = field(default_factory=dict)
+    toward: dict[tuple[str, Homes, bool], Route] = field(default_factory=dict)
+    plain: dict[tuple[Homes, bool], tuple[Route, ...]] = field(default_factory=dict)
+    peers: dict[tuple[str, str | None, int, bool], Peer] = field(default_factory=dict)
+
+
+def _desk(
+    mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[tuple[str, str]], numbers: Mapping[str, int]
+) -> _Desk:
+    key = merge.Keys()
+    networks = tuple(sorted((str(n) for n in mesh.networks), key=key.__getitem__))
+    subnets = tuple(sorted((s for m in members.values() for s in m.subnets), key=key.__getitem__))
+    neighbours: dict[str, list[str]] = {}
+    for a, b in direct:
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    leaves_of: dict[str, list[Member]] = {m.node: [] for m in members.values() if m.is_relay}
+    groups: dict[Homes, list[Member]] = {}
+    for member in members.values():
+        for relay in member.homes:
+            leaves_of[relay].append(member)
+        if member.homes:
+            groups.setdefault(member.homes, []).append(member)
+    return _Desk(
+        mesh=mesh,
+        members=members,
+        numbers=numbers,
+        relays=[members[relay] for relay in leaves_of],
+        networks=networks,
+        subnets=subnets,
+        everything=tuple(sorted((*networks, *subnets), key=key.__getitem__)),
+        direct={node: sorted(others) for node, others in neighbours.items()},
+        leaves_of=leaves_of,
+        foreign=merge.foreign(groups, [n for site in mesh.sites.values() for n in site.networks], key),
+        key=key,
+    )
+
+
+def _view(desk: _Desk, member: Member, interfaces: tuple[Interface, ...], routes: tuple[Route, ...]) -> View:
+    return View(
+        mesh=desk.mesh.name,
+        node=member.node,
+        role=member.role,
+        addresses=member.addresses,
+        networks=_visible(desk, desk.networks, _has_ipv6(desk, member)),
+        forward=member.is_relay or bool(member.subnets or member.standby_subnets),
+        mtu=desk.mesh.mtu,
+        interfaces=interfaces,
+        routes=routes,
+    )
+
+
+def _has_ipv6(desk: _Desk, member: Member) -> bool:
+    """Whether the node is shown IPv6 at all: hosts that disable it can't take such routes."""
+    return len(member.addresses) == len(desk.networks)
+
+
+def _visible(desk: _Desk, prefixes: tuple[str, ...], ipv6: bool) -> tuple[str, ...]:
+    return prefixes if ipv6 else tuple(p for p in prefixes if ":" not in p)
+
+
+def _access(desk: _Desk, peers: Iterable[Peer]) -> Interface:
+    return Interface(name=desk.mesh.name, kind=Kind.ACCESS, listen_port=desk.mesh.listen_port, peers=tuple(peers))
+
+
+def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
+    return tuple(sorted((r for r in routes if r.prefixes), key=lambda r: desk.key[r.prefixes[0]]))
+
+
+# --- leaves --------------------------------------------------------------------------------------------
+
+
+def _leaf(desk: _Desk, leaf: Member) -> View:
+    ipv6 = _has_ipv6(desk, leaf)
+    access = _access(desk, (_direct_peer(desk, leaf, other, ipv6) for other in desk.direct.get(leaf.node, ())))
+    uplinks = sorted((_uplink(desk, relay, ipv6) for relay in leaf.homes), key=lambda i: i.name)
+    return _view(desk, leaf, (access, *uplinks), _leaf_routes(desk, leaf, ipv6))
+
+
+def _direct_peer(desk: _Desk, leaf: Member, name: str, ipv6: bool) -> Peer:
+    """The neighbour *name* as *leaf* sees it.
+
+    Who can't be opened to keeps the link open from its own side, and so does who is behind NAT.
+    """
+    other = desk.members[name]
+    where = reach.endpoint(desk.mesh, leaf, other)
+    stays_open = leaf.nat or reach.endpoint(desk.mesh, other, leaf) is None
+    keepalive = desk.mesh.keepalive if stays_open else 0
+    key = (name, None if where is None else str(where), keepalive, ipv6)
+    if key not in desk.peers:
+        desk.peers[key] = Peer(
+            node=name,
+            public_key=other.public_key,
+            endpoint=key[1],
+            keepalive=keepalive,
+            allowed_ips=_visible(desk, other.prefixes, ipv6),
+        )
+    return desk.peers[key]
+
+
+def _uplink(desk: _Desk, name: str, ipv6: bool) -> Interface:
+    """The interface of every leaf towards the relay *name*.
+
+    Its socket is its own, on a port that the kernel chooses, so the relay can never open to it: always keepalive.
+    """
+    if (name, ipv6) not in desk.uplinks:
+        relay = desk.members[name]
+        peer = Peer(
+            node=name,
+            public_key=relay.public_key,
+            endpoint=None if relay.endpoint is None else str(relay.endpoint),
+            keepalive=desk.mesh.keepalive,
+            allowed_ips=_visible(desk, desk.everything, ipv6),
+        )
+        desk.uplinks[name, ipv6] = Interface(
+            name=names.uplink_name(desk.mesh.name, desk.numbers[name]), kind=Kind.UPLINK, listen_port=0, peers=(peer,)
+        )
+    return desk.uplinks[name, ipv6]
+
+
+def _leaf_routes(desk: _Desk, leaf: Member, ipv6: bool) -> tuple[Route, ...]:
+    """Neighbours and relays by their own link, else by the relays in order; all the rest by the relays in order.
+
+    Without relays the rest is unreachable, so that no packet for the mesh leaves by the default route.
+    """
+    own = (*leaf.subnets, *leaf.standby_subnets)
+    near = (*desk.direct.get(leaf.node, ()), *leaf.homes)
+    shared = len(near) == len(leaf.homes) and not own
+    if shared and (leaf.homes, ipv6) in desk.plain:
+        return desk.plain[leaf.homes, ipv6]
+    routes = [_toward(desk, name, leaf.homes, ipv6) for name in near]
+    if own:
+        routes = [_without(route, own) for route in routes]
+    covered = {*own, *(s for name in near for s in desk.members[name].subnets)}
+    rest = tuple(p for p in desk.everything if p not in covered)
+    routes.append(Route(prefixes=_visible(desk, rest, ipv6), via=leaf.homes))
+    ordered = _in_order(desk, routes)
+    if shared:
+        desk.plain[leaf.homes, ipv6] = ordered
+    return ordered
+
+
+def _toward(desk: _Desk, name: str, homes: Homes, ipv6: bool) -> Route:
+    """To a neighbour by its own link, else by the relays of *homes*."""
+    key = (name, homes, ipv6)
+    if key not in desk.toward:
+        prefixes = _visible(desk, desk.members[name].prefixes, ipv6)
+        desk.toward[key] = Route(
+            prefixes=tuple(sorted(prefixes, key=desk.key.__getitem__)),
+            via=(name, *(h for h in homes if h != name)),
+        )
+    return desk.toward[key]
+
+
+def _without(route: Route, prefixes: tuple[str, ...]) -> Route:
+    left = tuple(p for p in route.prefixes if p not in prefixes)
+    return Route(prefixes=left, via=route.via, detour=route.detour, from_trunk=route.from_trunk)
+
+
+# --- relays --------------------------------------------------------------------------------------------
+
+
+def _relay(desk: _Desk, relay: Member) -> View:
+    leaves = desk.leaves_of[relay.node]
+    access = _access(desk, (_leaf_peer(desk, leaf) for leaf in leaves))
+    trunks = sorted((_trunk(desk, relay, s) for s in desk.relays if s is not relay), key=lambda i: i.name)
+    return _view(desk, relay, (access, *trunks), _relay_routes(desk, relay))
+
+
+def _leaf_peer(desk: _Desk, leaf: Member) -> Peer:
+    """A leaf as each of its relays sees it: only itself and what is behind it, and it opens the link."""
+    key = (leaf.node, None, 0, True)
+    if key not in desk.peers:
+        desk.peers[key] = Peer(
+            node=leaf.node, public_key=leaf.public_key, endpoint=None, keepalive=0, allowed_ips=leaf.prefixes
+        )
+    return desk.peers[key]
+
+
+def _trunk(desk: _Desk, relay: Member, other: Member) -> Interface:
+    """The interface of *relay* towards the relay *other*.
+
+    A relay hears the relay with number n at its ``listen_port + n``. Where its endpoint is a forwarded port, the
+    ports after that must be forwarded alike: it is reached at the endpoint's port plus n.
+    """
+    where = other.endpoint
+    if where is not None:
+        port = names.trunk_port(where.port, desk.numbers[relay.node])
+        where = type(where)(host=where.host, port=port)
+    peer = Peer(
+        node=other.node,
+        public_key=other.public_key,
+        endpoint=None if where is None else str(where),
+        keepalive=0,
+        allowed_ips=desk.everything,
+    )
+    number = desk.numbers[other.node]
+    return Interface(
+        name=names.trunk_name(desk.mesh.name, number),
+        kind=Kind.TRUNK,
+        listen_port=names.trunk_port(desk.mesh.listen_port, number),
+        peers=(peer,),
+    )
+
+
+def _relay_routes(desk: _Desk, relay: Member) -> tuple[Route, ...]:
+    """Own leaves by their link, else by their other relays; foreign leaves by theirs; relays by their trunk.
+
+    From a trunk, only relays that stand later in a leaf's list come next, so that no packet can loop. What belongs
+    to no member is unreachable.
+    """
+    routes = [_own_leaf(desk, relay.node, leaf) for leaf in desk.leaves_of[relay.node]]
+    routes += desk.foreign.routes(relay.node)
+    for other in desk.relays:
+        if other is not relay:
+            prefixes = tuple(sorted(other.prefixes, key=desk.key.__getitem__))
+            routes.append(Route(prefixes=prefixes, via=(other.node,), detour=True, from_trunk=(other.node,)))
+    own = (*relay.subnets, *relay.standby_subnets)
+    if own:
+        routes = [_without(route, own) for route in routes]
+    routes.append(Route(prefixes=desk.networks, via=(), from_trunk=()))
+    return _in_order(desk, routes)
+
+
+def _own_leaf(desk: _Desk, relay: str, leaf: Member) -> Route:
+    place = leaf.homes.index(relay)
+    later = leaf.homes[place + 1 :]
+    return Route(
+        prefixes=tuple(sorted(leaf.prefixes, key=desk.key.__getitem__)),
+        via=(leaf.node, *leaf.homes[:place], *later),
+        detour=True,
+        from_trunk=(leaf.node, *later),
+    )
