@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import enum
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9._@:+=~-]+")
 _PATTERN = re.compile(r"[A-Za-z0-9._@:+=~*?\[\]!-]+")
 
 
-class Wrong(Exception):
+class Wrong(ValueError):
     """A value is not what it should be: what is wrong, and what to do about it."""
 
     def __init__(self, what: str, do: str) -> None:
@@ -221,7 +220,7 @@ def seconds(value: object) -> float:
     """A finite time since the epoch, in seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Wrong(f"{shown(value)} is not a time", "write seconds since the epoch")
-    if not 0 <= value < 1e12 or math.isnan(value):
+    if not 0 <= value < 1e12:
         raise Wrong(f"{shown(value)} is not a time", "write seconds since the epoch")
     return float(value)
 
