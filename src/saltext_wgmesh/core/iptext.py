@@ -84,6 +84,11 @@ def parse_defaults(text: str) -> tuple[tuple[str, str | None], ...]:
     return tuple((entry["dev"], entry.get("prefsrc")) for entry in ranked if "dev" in entry)
 
 
+def parse_advertised(text: str) -> tuple[str, ...]:
+    """The devices whose default route in ``ip -6 -json route show default`` comes from router advertisements."""
+    return tuple(sorted({entry["dev"] for entry in _entries(text) if entry.get("protocol") == "ra" and "dev" in entry}))
+
+
 def _entries(text: str) -> Iterable[Mapping[str, Any]]:
     try:
         # Nothing to show is no text at all in some versions; some print an empty object for a filtered entry.

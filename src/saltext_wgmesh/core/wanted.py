@@ -15,7 +15,7 @@ from saltext_wgmesh.core.device import (
     RuleEntry,
     family_of,
 )
-from saltext_wgmesh.core.routes import KernelRoute
+from saltext_wgmesh.core.routes import TRUNK, KernelRoute
 from saltext_wgmesh.core.types import Interface, Kind, Peer, View, host_prefixes
 from saltext_wgmesh.core.wgtext import is_name
 
@@ -30,6 +30,8 @@ class Own:
     public_key: str
     families: frozenset[int]
     """4, and 6 where IPv6 is enabled: what belongs to another family is left out silently."""
+    advertised: tuple[str, ...] = ()
+    """Devices by which the node has its IPv6 default route from router advertisements."""
 
 
 def state(view: View, routes: Iterable[KernelRoute], own: Own) -> NodeState:
@@ -42,7 +44,7 @@ def state(view: View, routes: Iterable[KernelRoute], own: Own) -> NodeState:
         devices=tuple(devices),
         routes=tuple(sorted(entries, key=lambda r: r.place)),
         rules=tuple(sorted(_rules(view, families))),
-        sysctls=tuple(sorted(_sysctls(view, families))),
+        sysctls=tuple(sorted(_sysctls(view, families, own.advertised))),
     )
 
 
@@ -72,7 +74,7 @@ def _peer(peer: Peer) -> PeerConfig:
 def _route(mesh: str, route: KernelRoute, addresses: tuple[str, ...]) -> RouteEntry:
     family = family_of(route.prefix)
     return RouteEntry(
-        table=names.trunk_table(mesh) if route.table == "trunk" else MAIN_TABLE,
+        table=names.trunk_table(mesh) if route.table == TRUNK else MAIN_TABLE,
         prefix=route.prefix,
         device=route.device,
         source=next((a for a in addresses if family_of(a) == family), None) if route.device else None,
@@ -87,7 +89,7 @@ def _rules(view: View, families: Iterable[int]) -> Iterator[RuleEntry]:
                 yield RuleEntry(family=family, device=interface.name, table=table)
 
 
-def _sysctls(view: View, families: Collection[int]) -> Iterator[tuple[str, str]]:
+def _sysctls(view: View, families: Collection[int], advertised: Iterable[str]) -> Iterator[tuple[str, str]]:
     for interface in view.interfaces:
         # Paths may differ in the two directions, so a packet may come in where its answer would not go out.
         yield f"net/ipv4/conf/{interface.name}/rp_filter", "2"
@@ -99,6 +101,8 @@ def _sysctls(view: View, families: Collection[int]) -> Iterator[tuple[str, str]]
         yield "net/ipv4/conf/all/send_redirects", "0"
         if 6 in families:
             yield "net/ipv6/conf/all/forwarding", "1"
+            # A node that forwards ignores advertisements unless told otherwise, and would lose its default route.
+            yield from ((f"net/ipv6/conf/{device}/accept_ra", "2") for device in advertised)
 
 
 def keep_roamed(

@@ -111,7 +111,8 @@ def rollback(host: Host, mesh: str) -> Report:
 def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
     """What the node holds, what it should, and what of that must change. A foreign device is an error."""
     families = frozenset({4, 6} if host.has_ipv6 else {4})
-    own = wanted.Own(public_key=public_key, families=families)
+    advertised = observe.advertised(host) if view.forward else ()
+    own = wanted.Own(public_key=public_key, families=families, advertised=advertised)
     target = wanted.state(view, routes.choose(view), own)
     seen = observe.snapshot(host)
     _refuse_foreign(host, store, view, seen)

@@ -12,8 +12,6 @@ from saltext_wgmesh.core.wording import Entry
 from saltext_wgmesh.minion import files
 from saltext_wgmesh.minion.host import Host
 
-UNITS = Path("/etc/systemd/system/multi-user.target.wants")
-
 
 def write(host: Host, mesh: str, wanted: NodeState, *, dry_run: bool = False) -> tuple[Entry, ...]:
     """The files of *mesh* are those of *wanted* and no others, enabled where systemd runs. Returns what changed."""
@@ -80,7 +78,7 @@ def _read(host: Host, interface: str) -> str | None:
 
 def _enable(host: Host, interface: str) -> None:
     """systemd brings the interface up at boot. It is up already, so the unit itself is not started now."""
-    if host.has_systemd and not (UNITS / f"wg-quick@{interface}.service").is_symlink():
+    if host.has_systemd and not (host.units_dir / f"wg-quick@{interface}.service").is_symlink():
         host.run("systemctl", "enable", f"wg-quick@{interface}")
 
 

@@ -7,30 +7,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from saltext_wgmesh.core import names
 from saltext_wgmesh.core.device import family_of
 from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.core.facts import MOST_ADDRESSES, MOST_NETWORKS, as_dict
 from saltext_wgmesh.core.iptext import Link, parse_defaults, parse_links
+from saltext_wgmesh.core.types import Facts
 from saltext_wgmesh.minion import keys, store
 from saltext_wgmesh.minion.host import Host
 
 
-def gather(host: Host, salt_key: str) -> dict[str, Any]:
+def gather(host: Host, node: str, salt_key: str) -> dict[str, Any]:
     """The facts in the shape in which they travel; HostError if the node has no key yet."""
     public_key = keys.public_key(host)
     if public_key is None:
         raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
     own = store.owned_interfaces(host)
     links = {n: link for n, link in parse_links(host.run("ip", "-json", "address")).items() if n not in own}
-    return {
-        "schema": names.FACTS_SCHEMA,
-        "public_key": public_key,
-        "salt_key": salt_key,
-        "underlay": _underlay(host, links),
-        "networks": _networks(links.values()),
-        "ipv6": host.has_ipv6,
-        "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    found = Facts(
+        node=node,
+        public_key=public_key,
+        salt_key=salt_key,
+        underlay=_underlay(host, links)[:MOST_ADDRESSES],
+        networks=_networks(links.values())[:MOST_NETWORKS],
+        ipv6=host.has_ipv6,
+    )
+    return {**as_dict(found), "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
 def same(one: Any, other: Any) -> bool:
@@ -42,11 +43,11 @@ def _timeless(facts: Any) -> Any:
     return {k: v for k, v in facts.items() if k != "observed_at"} if isinstance(facts, dict) else facts
 
 
-def _underlay(host: Host, links: dict[str, Link]) -> list[str]:
+def _underlay(host: Host, links: dict[str, Link]) -> tuple[str, ...]:
     """Addresses at which others may reach this node: those of the default routes first, then by number."""
     found = (address for link in links.values() for address in _bare(link.addresses))
     rest = sorted(found, key=lambda a: (family_of(a), int(ip_address(a))))
-    return list(dict.fromkeys((*_default_sources(host, links), *rest)))
+    return tuple(dict.fromkeys((*_default_sources(host, links), *rest)))
 
 
 def _default_sources(host: Host, links: dict[str, Link]) -> Iterator[str]:
@@ -60,9 +61,9 @@ def _default_sources(host: Host, links: dict[str, Link]) -> Iterator[str]:
                 yield same_family[0]
 
 
-def _networks(links: Iterable[Link]) -> list[str]:
+def _networks(links: Iterable[Link]) -> tuple[str, ...]:
     found = {ip_interface(a).network for link in links for a in link.addresses}
-    return [str(n) for n in sorted(found, key=lambda n: (n.version, int(n.network_address), n.prefixlen))]
+    return tuple(str(n) for n in sorted(found, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
 
 
 def _bare(addresses: Sequence[str]) -> list[str]:

@@ -30,6 +30,8 @@ class Host:
     sysctl_dir: Path = Path("/proc/sys")
     systemd_dir: Path = Path("/run/systemd/system")
     """Exists where systemd is the init (sd_booted(3))."""
+    units_dir: Path = Path("/etc/systemd/system/multi-user.target.wants")
+    """Where systemd links the units that it starts at boot."""
 
     def run(self, *argv: str, text: str = "") -> str:
         """Standard output of *argv*, fed with *text*; HostError with the command and what it said.
@@ -50,7 +52,7 @@ class Host:
         return done.stdout
 
     def start(self, *argv: str) -> None:
-        """Run a program that goes into the background by itself. It gets none of our pipes to hold open."""
+        """Run a program that goes into the background by itself. It gets none of our pipes or folders to hold."""
         try:
             done = subprocess.run(
                 argv,
@@ -60,6 +62,7 @@ class Host:
                 timeout=TIMEOUT,
                 check=False,
                 env=_environment(),
+                cwd="/",
             )
         except subprocess.TimeoutExpired:
             raise HostError(f"'{shlex.join(argv)}' did not go into the background within {TIMEOUT} s") from None

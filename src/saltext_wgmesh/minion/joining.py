@@ -26,7 +26,12 @@ def wait(host: Host, timeout: float) -> tuple[offers.Outcome, ...] | None:
             return _outcomes(store.outcomes(host))
         if time.time() - start > timeout:
             return None
-        time.sleep(POLL)
+        pause()
+
+
+def pause() -> None:
+    """POLL seconds later."""
+    time.sleep(POLL)
 
 
 def _outcomes(recorded: dict[str, dict[str, Any]]) -> tuple[offers.Outcome, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from saltext_wgmesh.core import names
 from saltext_wgmesh.core.device import MAIN_TABLE, Device, NodeState, PeerStats, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.iptext import Link, parse_links, parse_routes, parse_rules
+from saltext_wgmesh.core.iptext import Link, parse_advertised, parse_links, parse_routes, parse_rules
 from saltext_wgmesh.core.wgtext import Dumped, parse_dump
 from saltext_wgmesh.minion.host import Host
 
@@ -47,6 +47,14 @@ def snapshot(host: Host) -> Snapshot:
             )
         ),
     )
+
+
+def advertised(host: Host) -> tuple[str, ...]:
+    """The devices by which the kernel itself took an IPv6 default route from a router's advertisements."""
+    if not host.has_ipv6:
+        return ()
+    devices = parse_advertised(host.run("ip", "-6", "-json", "route", "show", "default"))
+    return tuple(d for d in devices if host.sysctl(f"net/ipv6/conf/{d}/accept_ra") not in (None, "0"))
 
 
 def live(

@@ -70,7 +70,7 @@ def take(host: Host, offers: Any, mesh: str | None = None, *, dry_run: bool = Fa
     chosen = sorted(name for name in found if mesh in (None, name))
     outcomes = tuple(_take_one(host, name, found[name], dry_run=dry_run) for name in chosen)
     if not dry_run and chosen:
-        others = {name: told for name, told in store.outcomes(host).items() if name in found and name not in chosen}
+        others = store.outcomes(host) if mesh else {}
         store.keep_outcomes(host, {**others, **{o.mesh: o.gist() for o in outcomes}})
     return outcomes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ class Store:
         """Nothing is remembered of the mesh. What is ours goes last, so that a crash can be finished."""
         for name in ("view.json", "previous.json", "owned.json"):
             files.remove(self.folder / name)
-        if self.folder.is_dir():
+        with contextlib.suppress(OSError):
             self.folder.rmdir()
 
     def _view(self, name: str) -> View | None:

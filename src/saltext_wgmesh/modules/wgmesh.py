@@ -55,7 +55,7 @@ def facts():
     """
     with salt.utils.files.fopen(os.path.join(__opts__["pki_dir"], "minion.pub")) as pem:
         salt_key = saltkey.fingerprint(pem.read())
-    return facts_.gather(Host(), salt_key)
+    return facts_.gather(Host(), __opts__["id"], salt_key)
 
 
 @_translated
@@ -125,7 +125,9 @@ def apply_view(mesh=None):
         salt db1 wgmesh.apply
     """
     outcomes = offers.take(Host(), _fresh_offers(), mesh)
-    return {**{outcome.mesh: outcome.as_dict() for outcome in outcomes}, "facts": facts()}
+    ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
+    # A node without a key has nothing to publish; each mesh's error says so already.
+    return {**ret, "facts": facts()} if public_key() else ret
 
 
 @_translated
@@ -152,9 +154,6 @@ def _fresh_offers():
     Not by ``pillar.get``, which masks from Salt 3008 on, nor by a refresh, which would reload modules and beacons.
     """
     pillar = salt.pillar.get_pillar(
-        __opts__,
-        __grains__.value() if hasattr(__grains__, "value") else __grains__,
-        __opts__["id"],
-        __opts__["saltenv"],
+        __opts__, dict(__grains__), __opts__["id"], __opts__.get("saltenv"), pillarenv=__opts__.get("pillarenv")
     )
     return pillar.compile_pillar().get(names.VIEW_KEY)

@@ -1,0 +1,128 @@
+"""The real loaders on a machine of their own, for each test a new one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import salt.config
+from saltfactories.utils.functional import Loaders
+
+from saltext_wgmesh.core import names
+from saltext_wgmesh.core.types import View
+from saltext_wgmesh.minion.host import Host
+from tests.functional import namespace
+
+NEEDS = ("ip", "wg", "wg-quick")
+PEM = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----\n"
+
+
+def pytest_collection_modifyitems(items):
+    """Namespaces and devices need root, and the tools that the package drives."""
+    missing = [tool for tool in NEEDS if shutil.which(tool) is None]
+    reason = "needs root for network namespaces" if os.geteuid() else f"needs {', '.join(missing)}" if missing else None
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.root)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def machine():
+    """A machine of its own."""
+    with namespace.machine():
+        yield
+
+
+@pytest.fixture(scope="session")
+def minion_opts(tmp_path_factory):
+    """A masterless minion named node1 that has a Salt key."""
+    root = tmp_path_factory.mktemp("minion")
+    opts = salt.config.minion_config(None, minion_id="node1")
+    opts.update(
+        root_dir=str(root),
+        pki_dir=str(root / "pki"),
+        cachedir=str(root / "cache"),
+        sock_dir=str(root / "sock"),
+        conf_file=str(root / "minion"),
+        pillar_roots={"base": [str(root / "pillar")]},
+        file_client="local",
+        # These would start processes or look at the machine outside.
+        enable_fqdns_grains=False,
+        enable_gpu_grains=False,
+        __role="minion",
+    )
+    (root / "pki").mkdir()
+    (root / "pki" / "minion.pub").write_text(PEM)
+    (root / "cache").mkdir()
+    (root / "pillar").mkdir()
+    return opts
+
+
+@pytest.fixture(scope="session")
+def all_loaders(minion_opts):
+    """Made once: a loader takes a second."""
+    return Loaders(minion_opts)
+
+
+@pytest.fixture
+def loaders(all_loaders, machine):
+    """The loaders, on a machine of its own."""
+    all_loaders.context.clear()
+    return all_loaders
+
+
+@pytest.fixture
+def offer(minion_opts):
+    """Puts views, by mesh, into the pillar that is compiled from now on; a dict is put in as it is."""
+    folder = Path(minion_opts["pillar_roots"]["base"][0])
+
+    def put(**offers):
+        told = {mesh: _entry(value) for mesh, value in offers.items()}
+        (folder / "top.sls").write_text("base: {'*': [views]}\n")
+        (folder / "views.sls").write_text(json.dumps({names.VIEW_KEY: told}))
+
+    yield put
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _entry(value):
+    if isinstance(value, View):
+        return {**value.as_dict(), "generation": 3, "digest": value.digest()}
+    return value
+
+
+@pytest.fixture
+def modules(loaders):
+    """Execution functions, as a minion finds them."""
+    return loaders.modules
+
+
+@pytest.fixture
+def states(loaders):
+    """State functions, as a minion finds them."""
+    return loaders.states
+
+
+@pytest.fixture
+def outside(machine):
+    """Runs one command on the test's machine, as a person would; returns what it printed."""
+
+    def run(*argv):
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    return run
+
+
+def private_key_forms():
+    """The private key in the forms in which it could slip out: base64, hex, and as Python prints bytes."""
+    text = Host().key_file.read_text().strip()
+    raw = base64.b64decode(text)
+    return text, raw.hex(), repr(raw)[2:-1]
