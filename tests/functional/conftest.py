@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import salt._logging
 import salt.config
 from saltfactories.utils.functional import Loaders
 
@@ -68,6 +69,8 @@ def minion_opts(tmp_path_factory):
 @pytest.fixture(scope="session")
 def all_loaders(minion_opts):
     """Made once: a loader takes a second."""
+    # Else Salt keeps what it logs, and prints it all when this process ends.
+    salt._logging.shutdown_temp_handler()
     return Loaders(minion_opts)
 
 

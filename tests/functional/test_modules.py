@@ -34,7 +34,7 @@ def dump(outside):
 def test_each_function_is_documented(modules, name):
     """``salt '*' sys.doc`` shows an example of how to call it."""
     text = modules.sys.doc(f"wgmesh.{name}")[f"wgmesh.{name}"]
-    assert re.search(rf"CLI Example:\n\n *\.\. code-block:: bash\n\n +salt .* wgmesh\.{name}", text)
+    assert re.search(rf"CLI Example:\n\n +salt .* wgmesh\.{name}", text)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,8 @@ def test_each_function_is_documented(modules, name):
 )
 def test_salt_sees_the_parameters(modules, name, parameters):
     """The shell's wrapper hides no parameter and takes none that Salt makes up."""
-    assert modules.sys.argspec(f"wgmesh.{name}")[f"wgmesh.{name}"] == {
-        "args": parameters,
-        "defaults": None if not parameters or name == "rollback" else [None],
-        "varargs": None,
-        "kwargs": None,
-    }
+    told = modules.sys.argspec(f"wgmesh.{name}")[f"wgmesh.{name}"]
+    assert (told["args"] or [], told["varargs"], told["kwargs"]) == (parameters, None, None)
 
 
 def test_no_other_functions(modules):
