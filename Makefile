@@ -20,10 +20,15 @@ demo: tools venv
 
 test: check
 	@$(MAKE) --no-print-directory tools
-	$(PY) -m pytest tests/functional tests/integration tests/lab
+	$(PY) -m pytest tests/packaging
+	$(PY) -m pytest tests/functional
+	$(PY) -m pytest tests/integration
+	$(PY) -m pytest tests/lab
 
 test-salt: tools venv
-	$(PY) -m pytest tests/unit tests/functional tests/integration
+	$(PY) -m pytest -q tests/unit
+	$(PY) -m pytest tests/functional
+	$(PY) -m pytest tests/integration
 
 check: venv
 	$(PY) -m ruff format --check src tests bench

@@ -1,5 +1,5 @@
 {#- A node published new facts. Its word is not believed: the runner reads the mine itself. #}
 wgmesh_converge:
   runner.wgmesh.converge:
-    - kwarg:
-        node: {{ data.get('id', '') | string | tojson }}
+    - args:
+        - node: {{ data.get('id', '') | string | tojson }}

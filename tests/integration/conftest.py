@@ -30,6 +30,11 @@ POLICY = {
 }
 
 
+if os.geteuid() == 0:
+    # At import, before pytest-salt-factories opens the sockets by which the daemons report that they have started.
+    sandbox.enter()
+
+
 def pytest_collection_modifyitems(items):
     """Namespaces need root."""
     if os.geteuid() != 0:
@@ -49,13 +54,8 @@ def salt_factories_config():
     }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _sandbox():
-    sandbox.enter()
-
-
 @pytest.fixture(scope="package")
-def master(salt_factories, _sandbox):
+def master(salt_factories):
     """A running master with the snippet that ``wgmesh.config`` prints."""
     snippet = yaml.safe_load(install.master_config())
     factory = salt_factories.salt_master_daemon(

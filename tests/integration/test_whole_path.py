@@ -52,7 +52,7 @@ def test_the_runner_tells_what_runs(salt_run):
     assert mesh["not_acknowledged"] == []
     assert salt_run.run("wgmesh.plan").data["wg0"]["changes"] == {}
     assert salt_run.run("wgmesh.verify").data == {"wg0": {"next": "holds", "published": "holds"}}
-    assert MINION in salt_run.run("wgmesh.graph").data
+    assert MINION in salt_run.run("wgmesh.graph").stdout
 
 
 def test_a_run_with_nothing_to_do_publishes_and_pushes_nothing(salt_run):
