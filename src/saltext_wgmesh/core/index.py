@@ -1,0 +1,166 @@
+"""A finished plan, ready to be walked: what each node's kernel and WireGuard would look up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from saltext_wgmesh.core.lookup import PrefixTable
+from saltext_wgmesh.core.types import Endpoint, Interface, Kind, Member, Peer, Plan, Route, View, host_prefixes
+
+End = tuple[Interface, Peer]
+"""One end of a link: a peer, and the interface on which it stands."""
+
+
+class Node:
+    """One node's view with the tables that packets meet; each table is made when it is first asked for."""
+
+    def __init__(self, view: View, member: Member, hosts: frozenset[str]) -> None:
+        self.view = view
+        self.member = member
+        self._hosts = hosts
+        self._admission: dict[str, PrefixTable[Peer]] = {}
+
+    @cached_property
+    def ends(self) -> dict[str, End]:
+        """Neighbour → this node's end of the link to it (the first, if a broken view has two)."""
+        found: dict[str, End] = {}
+        for interface, peer in self.peers():
+            found.setdefault(peer.node, (interface, peer))
+        return found
+
+    def peers(self) -> Iterator[End]:
+        """All peers, with their interfaces."""
+        return ((interface, peer) for interface in self.view.interfaces for peer in interface.peers)
+
+    @cached_property
+    def by_key(self) -> dict[str, list[End]]:
+        """Public key → where peers with that key stand."""
+        found: dict[str, list[End]] = {}
+        for interface, peer in self.peers():
+            found.setdefault(peer.public_key, []).append((interface, peer))
+        return found
+
+    @cached_property
+    def trunks(self) -> tuple[str, ...]:
+        """The relays at the other ends of the trunks, in the order of the interfaces."""
+        return tuple(peer.node for interface, peer in self.peers() if interface.kind is Kind.TRUNK)
+
+    @cached_property
+    def entries(self) -> dict[str, Route]:
+        """Prefix → Route; of two for one prefix the last holds, as with ``ip route replace``."""
+        found: dict[str, Route] = {}
+        for route in self.view.routes:
+            found.update(dict.fromkeys(route.prefixes, route))
+        return found
+
+    @cached_property
+    def routes(self) -> PrefixTable[Route]:
+        """The route tables: via and from_trunk share their prefixes."""
+        return PrefixTable(self.entries, self._hosts)
+
+    @cached_property
+    def local(self) -> PrefixTable[str]:
+        """What is delivered here: the node's addresses, and the subnets behind it.
+
+        A standby gateway is in its subnets too: its own kernel knows them without the mesh.
+        """
+        own = (*host_prefixes(self.view.addresses), *self.subnets)
+        return PrefixTable({p: p for p in own}, self._hosts)
+
+    @cached_property
+    def subnets(self) -> frozenset[str]:
+        """The subnets behind the node, active and standby."""
+        return frozenset((*self.member.subnets, *self.member.standby_subnets))
+
+    @cached_property
+    def families(self) -> frozenset[int]:
+        """4 and 6, as far as the node has an address of them."""
+        return frozenset(6 if ":" in a else 4 for a in self.view.addresses)
+
+    def admission(self, interface: Interface) -> PrefixTable[Peer]:
+        """WireGuard's allowed-ips of one interface; a prefix given twice belongs to the peer that got it last."""
+        found = self._admission.get(interface.name)
+        if found is None:
+            entries = {p: peer for peer in interface.peers for p in peer.allowed_ips}
+            found = self._admission[interface.name] = PrefixTable(entries, self._hosts)
+        return found
+
+    def sockets(self, interface: Interface) -> frozenset[str]:
+        """Each ``host:port`` by which *interface* can be reached: the policy's endpoint, and the underlay addresses.
+
+        Where the policy's endpoint has another port than the interface (a forwarded port), all ports are
+        shifted alike.
+        """
+        if interface.listen_port == 0:
+            return frozenset()
+        found = {str(Endpoint(host=host, port=interface.listen_port)) for host in self.member.underlay}
+        public = self.member.endpoint
+        if public is not None:
+            shift = interface.listen_port - self._access_port
+            found |= {str(Endpoint(host=public.host, port=p)) for p in (public.port + shift, interface.listen_port)}
+        return frozenset(found)
+
+    @cached_property
+    def _access_port(self) -> int:
+        return next((i.listen_port for i in self.view.interfaces if i.kind is Kind.ACCESS), 0)
+
+
+class Index:
+    """The nodes of a plan, each made when it is first asked for. Views of unknown members are left out."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.hosts = frozenset(p for m in plan.members.values() for p in host_prefixes(m.addresses))
+        self._nodes: dict[str, Node] = {}
+        self._sockets: dict[tuple[str, str], frozenset[str]] = {}
+        self._far: dict[tuple[str, str, str, str], End | str] = {}
+
+    def node(self, name: str) -> Node | None:
+        """The node of that name; None if it is no member or has no view."""
+        found = self._nodes.get(name)
+        if found is None and name in self.plan.members and name in self.plan.views:
+            found = self._nodes[name] = Node(self.plan.views[name], self.plan.members[name], self.hosts)
+        return found
+
+    def other_end(self, name: str, interface: Interface, peer: Peer) -> End | str:
+        """Where packets from *name* to *peer* come in; or why no session comes up, as a sentence."""
+        key = (name, interface.name, peer.node, peer.public_key)
+        found = self._far.get(key)
+        if found is None:
+            found = self._far[key] = self._find_far(name, interface, peer)
+        return found
+
+    def _find_far(self, name: str, interface: Interface, peer: Peer) -> End | str:
+        sender, receiver = self.node(name), self.node(peer.node)
+        if sender is None or receiver is None:
+            return f"{name} has a peer {peer.node}, which has no view"
+        if peer.public_key != receiver.member.public_key:
+            return f"{name} has a key for {peer.node} that is not its key"
+        wanted = far_kind(interface.kind, sender.member)
+        found = [e for e in receiver.by_key.get(sender.member.public_key, ()) if e[0].kind is wanted]
+        if not found:
+            return f"{peer.node} has no peer with the key of {name} on an interface of kind {wanted.value}"
+        there, back = found[0]
+        if not (self.fits(peer, there) or self.fits(back, interface, of=name)):
+            return f"neither {name} nor {peer.node} has an endpoint at which the other listens"
+        return there, back
+
+    def fits(self, peer: Peer, interface: Interface, of: str | None = None) -> bool:
+        """Whether *peer* has an endpoint, and it leads to *interface* of the peer's node (or of the node *of*)."""
+        if peer.endpoint is None:
+            return False
+        name = of or peer.node
+        key = (name, interface.name)
+        found = self._sockets.get(key)
+        if found is None:
+            node = self.node(name)
+            found = self._sockets[key] = node.sockets(interface) if node else frozenset()
+        return peer.endpoint in found
+
+
+def far_kind(kind: Kind, near: Member) -> Kind:
+    """The kind of interface at the other end of a link, seen from one of *kind* at the node *near*."""
+    if kind is Kind.TRUNK:
+        return Kind.TRUNK
+    return Kind.UPLINK if kind is Kind.ACCESS and near.is_relay else Kind.ACCESS

@@ -1,0 +1,97 @@
+"""Longest-prefix matching, as kernels do it for routes and WireGuard does it for allowed-ips."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+BITS = {4: 32, 6: 128}
+
+
+class Host(NamedTuple):
+    """One address, ready to be looked up."""
+
+    version: int
+    value: int
+    prefix: str
+    """The host prefix in canonical form."""
+
+
+class Prefix(NamedTuple):
+    """A prefix as numbers; ``value`` is its first address."""
+
+    version: int
+    length: int
+    value: int
+
+    def holds(self, other: Prefix) -> bool:
+        """Whether every address of *other* is in this one."""
+        same = self.version == other.version and self.length <= other.length
+        return same and (self.value ^ other.value) >> (BITS[self.version] - self.length) == 0
+
+
+def host(address: str) -> Host:
+    """The bare *address*; ValueError if it is none."""
+    found = IPv6Address(address) if ":" in address else IPv4Address(address)
+    return Host(found.version, int(found), f"{found}/{found.max_prefixlen}")
+
+
+def prefix(text: str) -> Prefix:
+    """The prefix that *text* spells in canonical form; ValueError for anything else, host bits included."""
+    address, slash, length = text.partition("/")
+    found = IPv6Address(address) if ":" in address else IPv4Address(address)
+    bits = int(length) if slash and length.isdecimal() else -1
+    free = found.max_prefixlen - bits
+    if not 0 <= free <= found.max_prefixlen or int(found) & ((1 << free) - 1) or text != f"{found}/{bits}":
+        raise ValueError(f"{text!r} is not a prefix in canonical form")
+    return Prefix(found.version, bits, int(found))
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Prefix | None:
+    try:
+        return prefix(text)
+    except ValueError:
+        return None
+
+
+class PrefixTable(Generic[T]):
+    """Values by prefix. An address finds that of the longest prefix which holds it.
+
+    *hosts* are host prefixes known to be canonical: they are found by their text alone, without being parsed, which
+    is what makes relays with ten thousand entries cheap. An entry that is no prefix is never found.
+    """
+
+    __slots__ = ("_entries", "_wider")
+
+    def __init__(self, entries: Mapping[str, T], hosts: Collection[str]) -> None:
+        self._entries = entries
+        by_length: dict[tuple[int, int], dict[int, T]] = {}
+        for text in [p for p in entries if p not in hosts]:
+            read = _read(text)
+            if read is not None:
+                free = BITS[read.version] - read.length
+                by_length.setdefault((read.version, free), {})[read.value >> free] = entries[text]
+        ordered = sorted(by_length.items())
+        self._wider = {v: [(free, found) for (version, free), found in ordered if version == v] for v in BITS}
+
+    def longest(self, address: Host) -> T | None:
+        """The value of the longest prefix that holds *address*; None if none does."""
+        found = self._entries.get(address.prefix)
+        if found is not None:
+            return found
+        for free, values in self._wider[address.version]:
+            found = values.get(address.value >> free)
+            if found is not None:
+                return found
+        return None
+
+
+def first_host(place: Prefix) -> Host:
+    """The first address of *place*."""
+    address = IPv4Address(place.value) if place.version == 4 else IPv6Address(place.value)
+    return Host(place.version, place.value, f"{address}/{BITS[place.version]}")

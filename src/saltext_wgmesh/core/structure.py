@@ -1,0 +1,267 @@
+"""Is each member's part of a plan sound in itself, and do the two ends of each link fit?
+
+What holds when nothing is found here is what lets ``verify`` walk few packets for many: on every link, WireGuard
+takes each packet that may cross it, at both ends, and gives it to the node that the route named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from saltext_wgmesh.core import names
+from saltext_wgmesh.core.findings import Findings
+from saltext_wgmesh.core.index import Index, Node
+from saltext_wgmesh.core.lookup import Prefix, prefix
+from saltext_wgmesh.core.types import Interface, Kind, Link, Member, Peer, Plan, Role, host_prefixes
+
+
+def check(index: Index, found: Findings) -> None:
+    """Add to *found* whatever is wrong with members, views, interfaces and links."""
+    plan = index.plan
+    _views_match_members(plan, found)
+    _unique(plan, found)
+    _places(plan, found)
+    _homes(plan, found)
+    tunnels = _Tunnels(plan)
+    for name in plan.members:
+        node = index.node(name)
+        if node is not None:
+            _view(plan, node, found)
+            _interfaces(node, found)
+            _peers(index, node, tunnels, found)
+    _links(index, found)
+
+
+# --- members -------------------------------------------------------------------------------------------
+
+
+def _views_match_members(plan: Plan, found: Findings) -> None:
+    for name in sorted(plan.members.keys() ^ plan.views.keys()):
+        has = "member without a view" if name in plan.members else "view of no member"
+        found.add("members without a view, and views without a member", f"node {name}", f"it is a {has}")
+    for name, member in plan.members.items():
+        if member.node != name:
+            found.add("misfiled members", f"node {name}", f"its member is named {member.node}")
+
+
+def _unique(plan: Plan, found: Findings) -> None:
+    """Keys and addresses belong to one member each."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for name, member in plan.members.items():
+        for use in (("public key", member.public_key), *(("address", a) for a in member.addresses)):
+            users.setdefault(use, []).append(name)
+    for (what, value), owners in users.items():
+        if len(owners) > 1:
+            text = f"it has the {what} {value} of {', '.join(owners[:3])}"
+            found.add(f"shared {what}s", f"node {owners[-1]}", text)
+
+
+def _places(plan: Plan, found: Findings) -> None:
+    """Addresses are in the mesh's networks, one a family; subnets overlap neither networks nor each other."""
+    networks = [n for n in (_read(t, "plan", found) for t in plan.networks) if n]
+    subnets: dict[str, tuple[Prefix, str]] = {}
+    for name, member in plan.members.items():
+        where = f"node {name}"
+        read = [p for p in (_read(t, where, found) for t in host_prefixes(member.addresses)) if p]
+        if not read or len({p.version for p in read}) < len(read):
+            found.add(
+                "wrong number of addresses", where, f"it has the addresses {', '.join(member.addresses) or 'none'}"
+            )
+        for p in read:
+            if not any(n.holds(p) for n in networks):
+                found.add("addresses outside the mesh", where, f"one of {', '.join(member.addresses)} is in no network")
+        lacking = {n.version for n in networks} - {p.version for p in read}
+        if member.is_relay and lacking:
+            text = f"the relay has no IPv{max(lacking)} address, and would drop what others send by it"
+            found.add("relays without a family", where, text)
+        for text in member.subnets:
+            place = _read(text, where, found)
+            if place and text in subnets:
+                found.add("subnets with two gateways", where, f"{text} is behind {subnets[text][1]} as well")
+            elif place:
+                subnets[text] = (place, name)
+    _disjoint([(n, "the mesh") for n in networks], list(subnets.values()), found)
+
+
+def _disjoint(networks: Iterable[tuple[Prefix, str]], subnets: Iterable[tuple[Prefix, str]], found: Findings) -> None:
+    """No two of these hold one address: in order of place, an overlap shows between a prefix and an open one before."""
+    held: list[tuple[Prefix, str]] = []
+    for place, owner in sorted((*networks, *subnets), key=lambda p: (p[0].version, p[0].value, p[0].length, p[1])):
+        while held and not held[-1][0].holds(place):
+            held.pop()
+        if held:
+            found.add("overlapping prefixes", f"node {owner}", f"its subnet overlaps one of {held[-1][1]}")
+        held.append((place, owner))
+
+
+def _read(text: str, where: str, found: Findings) -> Prefix | None:
+    try:
+        return prefix(text)
+    except ValueError as error:
+        found.add("malformed prefixes", where, str(error))
+        return None
+
+
+def _homes(plan: Plan, found: Findings) -> None:
+    """A leaf has two relays if any leaf has: the mesh then has two that can be used."""
+    most = max((len(m.homes) for m in plan.members.values()), default=0)
+    for name, member in plan.members.items():
+        if not member.is_relay and len(set(member.homes)) < min(2, most):
+            text = f"it has {len(set(member.homes))} relays, where others have two"
+            found.add("leaves without a second relay", f"node {name}", text)
+
+
+# --- views ---------------------------------------------------------------------------------------------
+
+
+def _view(plan: Plan, node: Node, found: Findings) -> None:
+    """The view says what the member is, and the node forwards only if it must."""
+    view, member = node.view, node.member
+    where = f"node {member.node}"
+    must = member.is_relay or bool(node.subnets)
+    facts = (
+        ("mesh", view.mesh, plan.mesh),
+        ("name", view.node, member.node),
+        ("role", view.role, member.role),
+        ("addresses", view.addresses, member.addresses),
+        ("networks", sorted(view.networks), sorted(n for n in plan.networks if _family(n) in node.families)),
+        ("forward", view.forward, must),
+    )
+    for what, has, wanted in facts:
+        if has != wanted:
+            found.add(f"views with a wrong {what}", where, f"its view says {what} {has}, which should be {wanted}")
+
+
+def _interfaces(node: Node, found: Findings) -> None:
+    """Names and ports are a node's own; kinds fit its role; each prefix stands on one peer."""
+    where = f"node {node.view.node}"
+    interfaces = node.view.interfaces
+    wrong = Kind.UPLINK if node.member.is_relay else Kind.TRUNK
+    for interface in interfaces:
+        if not 1 <= len(interface.name.encode()) <= names.IFNAMSIZ:
+            found.add("unusable interface names", where, f"{interface.name!r} can't be an interface's name")
+        if interface.kind is wrong:
+            found.add("interfaces of a wrong kind", where, f"a {node.member.role.value} has no {wrong.value}")
+        if interface.kind is not Kind.ACCESS and len(interface.peers) != 1:
+            found.add("tunnels without one peer", where, f"{interface.name} has {len(interface.peers)} peers")
+        if not 0 <= interface.listen_port <= 65535:
+            found.add("impossible ports", where, f"{interface.name} listens on {interface.listen_port}")
+        _report_twice(where, f"allowed-ip on {interface.name}", _allowed(interface), found)
+    _report_twice(where, "interface name", (i.name for i in interfaces), found)
+    _report_twice(where, "listen port", (str(i.listen_port) for i in interfaces if i.listen_port), found)
+    _report_twice(where, "access interface", (i.kind.value for i in interfaces if i.kind is Kind.ACCESS), found)
+    _report_twice(where, "link to", (peer.node for _, peer in node.peers()), found)
+
+
+def _allowed(interface: Interface) -> Iterator[str]:
+    return (p for peer in interface.peers for p in peer.allowed_ips)
+
+
+def _report_twice(where: str, what: str, values: Iterable[str], found: Findings) -> None:
+    values = list(values)
+    if len(values) > len(set(values)):
+        for value in sorted(v for v, n in Counter(values).items() if n > 1):
+            found.add("things there twice", where, f"its view has the {what} {value} twice")
+
+
+# --- links ---------------------------------------------------------------------------------------------
+
+
+class _Tunnels:
+    """What the allowed-ips of uplinks and trunks must hold: all that may be a source or destination beyond."""
+
+    def __init__(self, plan: Plan) -> None:
+        active = {s for m in plan.members.values() for s in m.subnets}
+        self._wanted = frozenset((*plan.networks, *active))
+        self._known = self._wanted | {s for m in plan.members.values() for s in m.standby_subnets}
+        self._seen: dict[tuple[str, ...], tuple[frozenset[str], frozenset[str]]] = {}
+
+    def faults(self, node: Node, peer: Peer) -> tuple[list[str], list[str]]:
+        """What is missing, and what should not be there. A node's own subnets may be missing: they are on its side."""
+        if peer.allowed_ips not in self._seen:
+            has = frozenset(peer.allowed_ips)
+            self._seen[peer.allowed_ips] = self._wanted - has, has - self._known
+        missing, foreign = self._seen[peer.allowed_ips]
+        return [p for p in sorted(missing) if _family(p) in node.families and p not in node.subnets], sorted(foreign)
+
+
+def _peers(index: Index, node: Node, tunnels: _Tunnels, found: Findings) -> None:
+    """Each peer is a member's, its other end fits, and its allowed-ips are what the link is for."""
+    name, where = node.view.node, f"node {node.view.node}"
+    full = len(node.families) == 2
+    for interface, peer in node.peers():
+        far = index.other_end(name, interface, peer)
+        if isinstance(far, str):
+            found.add("links whose ends don't fit", where, far)
+            continue
+        member = index.plan.members[peer.node]
+        if peer.endpoint is not None and not index.fits(peer, far[0]):
+            text = f"its endpoint {peer.endpoint} for {peer.node} does not lead to {far[0].name} there"
+            found.add("wrong endpoints", where, text)
+        if peer.node == name or interface.kind is not _kind_of_end(node.member, member):
+            found.add("peers on a wrong interface", where, f"{peer.node} stands on {interface.name}")
+        if interface.kind is Kind.ACCESS:
+            # A neighbour of one family is shown nothing of the other.
+            wanted = member.prefixes
+            if not full:
+                wanted = tuple(p for p in wanted if _family(p) in node.families)
+            if peer.allowed_ips != wanted and sorted(peer.allowed_ips) != sorted(wanted):
+                text = f"{peer.node} may use {_list(peer.allowed_ips)}, which should be {_list(wanted)}"
+                found.add("wrong allowed-ips", where, text)
+            continue
+        for verdict, prefixes in zip(("lack", "should not hold"), tunnels.faults(node, peer), strict=True):
+            if prefixes:
+                text = f"the allowed-ips towards {peer.node} {verdict} {_list(prefixes)}"
+                found.add("wrong allowed-ips", where, text)
+
+
+def _kind_of_end(here: Member, there: Member) -> Kind:
+    if here.is_relay and there.is_relay:
+        return Kind.TRUNK
+    return Kind.UPLINK if there.is_relay else Kind.ACCESS
+
+
+def _links(index: Index, found: Findings) -> None:
+    """The plan's links are those of the views, each with both its ends; and a leaf's uplinks lead to its homes."""
+    plan = index.plan
+    listed = set(plan.links)
+    if len(listed) < len(plan.links):
+        found.add("things there twice", "plan", "a link is listed twice")
+    ends: Counter[Link] = Counter()
+    for name in plan.members:
+        node = index.node(name)
+        if node is not None:
+            ends.update(link for link in (_link(plan, name, other) for other in node.ends) if link)
+            _uplinks(node, found)
+    for link in sorted(listed | ends.keys()):
+        if link not in listed or ends[link] != 2:
+            what = "is not in the plan's links" if link not in listed else f"has {ends[link]} ends in the views"
+            found.add("links that views and plan don't share", f"node {link.a}", f"its link to {link.b} {what}")
+
+
+def _link(plan: Plan, name: str, other: str) -> Link | None:
+    members = plan.members
+    if other not in members:
+        return None
+    here, there = members[name], members[other]
+    if here.role is there.role:
+        return Link(a=min(name, other), b=max(name, other), kind=Kind.TRUNK if here.is_relay else Kind.ACCESS)
+    leaf, relay = (other, name) if here.role is Role.RELAY else (name, other)
+    return Link(a=leaf, b=relay, kind=Kind.UPLINK)
+
+
+def _uplinks(node: Node, found: Findings) -> None:
+    has = {peer.node for interface, peer in node.peers() if interface.kind is Kind.UPLINK}
+    if has != set(node.member.homes):
+        text = f"it has uplinks to {_list(has)}, and the homes {_list(node.member.homes)}"
+        found.add("uplinks that are not the homes", f"node {node.view.node}", text)
+
+
+def _family(text: str) -> int:
+    return 6 if ":" in text else 4
+
+
+def _list(words: Iterable[str], most: int = 4) -> str:
+    words = sorted(words)
+    return (", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")) or "none"
