@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from saltext_wgmesh.core import names
 from saltext_wgmesh.core.crosscheck import against_policy, crosscheck, shared_keys
 from saltext_wgmesh.core.errors import PlanError, Problem
-from saltext_wgmesh.core.fields import Converter, Wrong, flag, kind, name_in_path, seconds, shown, text
+from saltext_wgmesh.core.fields import Converter, Wrong, flag, kind, name_in_path, shown, text
 from saltext_wgmesh.core.prefixes import address, is_local, network
 from saltext_wgmesh.core.rules import rules_for
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Rejection
@@ -53,13 +53,12 @@ class Believed:
 # --- one node ------------------------------------------------------------------------------------------
 
 
-def as_dict(facts: Facts, observed_at: float | None = None) -> dict[str, Any]:
-    """*facts* as plain values for the mine or the ledger; ``from_dict`` is the inverse.
+def as_dict(facts: Facts) -> dict[str, Any]:
+    """*facts* as plain values for the mine and the ledger, without the node's name; ``from_dict`` is the inverse.
 
-    *observed_at* is when the node looked, in seconds since the epoch: the mine keeps no time of its own. The node's
-    name is not in it.
+    A node adds ``observed_at`` for people to read: nothing here believes a node's clock.
     """
-    found: dict[str, Any] = {
+    return {
         "schema": names.FACTS_SCHEMA,
         "public_key": facts.public_key,
         "salt_key": facts.salt_key,
@@ -67,7 +66,6 @@ def as_dict(facts: Facts, observed_at: float | None = None) -> dict[str, Any]:
         "networks": list(facts.networks),
         "ipv6": facts.ipv6,
     }
-    return found if observed_at is None else {**found, "observed_at": observed_at}
 
 
 def from_dict(node: str, raw: object) -> Facts:
@@ -81,8 +79,6 @@ def from_dict(node: str, raw: object) -> Facts:
             "install the same version of saltext-wgmesh on the master and on this minion",
         )
     try:
-        if raw.get("observed_at") is not None:
-            _field(raw, "observed_at", seconds)
         return Facts(
             node=node,
             public_key=_field(raw, "public_key", _public_key),

@@ -216,15 +216,6 @@ def integer(low: int, high: int) -> Converter[int]:
     return convert
 
 
-def seconds(value: object) -> float:
-    """A finite time since the epoch, in seconds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Wrong(f"{shown(value)} is not a time", "write seconds since the epoch")
-    if not 0 <= value < 1e12:
-        raise Wrong(f"{shown(value)} is not a time", "write seconds since the epoch")
-    return float(value)
-
-
 def choice(kinds: type[E]) -> Converter[E]:
     """A converter to the members of an enum, by their values."""
     words = {str(member.value): member for member in kinds}

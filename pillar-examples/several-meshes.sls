@@ -1,0 +1,21 @@
+# Two meshes on the same nodes: one for the services, one for those who administer them.
+# Each has networks and UDP ports of its own. A mesh with two relays or more takes one port more for each relay.
+wgmesh:
+  wg0:
+    network: 10.100.0.0/16
+    listen_port: 51820              # 51820, and 51821 to 51822 on the relays
+    sites:
+      fra: {network: 10.100.16.0/20}
+      nyc: {network: 10.100.32.0/20}
+    nodes:
+      relay-fra: {role: relay, site: fra, endpoint: 203.0.113.10}
+      relay-nyc: {role: relay, site: nyc, endpoint: 198.51.100.10}
+      '*.fra.example.com': {site: fra}
+      '*.nyc.example.com': {site: nyc}
+  adm:
+    network: fd00:ad::/64
+    listen_port: 51900
+    topology: hub
+    nodes:
+      relay-fra: {role: relay, endpoint: '203.0.113.10:51900'}
+      '*':
