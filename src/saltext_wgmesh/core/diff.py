@@ -190,7 +190,7 @@ def _switches(live: NodeState, wanted: NodeState) -> Iterator[RouteChange | Rule
     """Routes, those of trunk tables before those of main, then the rules that lead into a table now filled."""
     have = {route.place: route for route in live.routes}
     fresh = set(wanted.routes) - set(live.routes)
-    for route in sorted(fresh, key=lambda r: (r.table == MAIN_TABLE, r.place)):
+    for route in sorted(fresh, key=lambda r: (r.table == MAIN_TABLE, r.family, r.prefix)):
         yield RouteChange(old=have.get(route.place), new=route)
     for rule in sorted(set(wanted.rules) - set(live.rules)):
         yield RuleChange(old=None, new=rule)
@@ -199,7 +199,7 @@ def _switches(live: NodeState, wanted: NodeState) -> Iterator[RouteChange | Rule
 def _gone(live: Iterable[RouteEntry], wanted: Iterable[RouteEntry]) -> list[RouteEntry]:
     """Routes whose place no wanted route takes."""
     places = {route.place for route in wanted}
-    return sorted((r for r in live if r.place not in places), key=lambda r: r.place)
+    return sorted((r for r in live if r.place not in places), key=lambda r: (r.table, r.family, r.prefix))
 
 
 def _removals(have: Device, want: Device) -> Iterator[Change]:

@@ -55,30 +55,27 @@ def entry(change: Change, labels: Mapping[str, str]) -> Entry:
 
 
 def _peer_entry(change: PeerChange, labels: Mapping[str, str]) -> Entry:
-    old, new = change.old, change.new
+    old = _peer(change.old) if change.old else {}
+    new = _peer(change.new) if change.new else {}
+    if change.old and change.new:
+        # A wanted endpoint of None is content with the one that is there.
+        differ = [k for k in old if old[k] != new[k] and not (k == "endpoint" and change.new.endpoint is None)]
+        old, new = {k: old[k] for k in differ}, {k: new[k] for k in differ}
     return Entry(
         subject=change.device,
         item=f"peer {labels.get(change.public_key, change.public_key)}",
-        old=_peer(old, new) if old else None,
-        new=_peer(new, old) if new else None,
+        old=" ".join(f"{k} {v}" for k, v in old.items()) or None,
+        new=" ".join(f"{k} {v}" for k, v in new.items()) or None,
     )
 
 
-def _peer(peer: PeerConfig, other: PeerConfig | None) -> str:
-    """The peer's parts; beside *other* only those that differ."""
-    parts = {
+def _peer(peer: PeerConfig) -> dict[str, str]:
+    return {
         "endpoint": peer.endpoint or "none",
         "keepalive": str(peer.keepalive),
         "allowed-ips": ",".join(peer.allowed_ips) or "none",
+        "key": peer.public_key,
     }
-    if other is None:
-        return " ".join(f"{k} {v}" for k, v in parts.items()) + f" key {peer.public_key}"
-    same = {
-        "endpoint": peer.endpoint == other.endpoint or None in (peer.endpoint, other.endpoint),
-        "keepalive": peer.keepalive == other.keepalive,
-        "allowed-ips": peer.allowed_ips == other.allowed_ips,
-    }
-    return " ".join(f"{k} {v}" for k, v in parts.items() if not same[k])
 
 
 def _switch_entry(change: RouteChange | RuleChange) -> Entry:

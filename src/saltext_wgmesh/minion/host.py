@@ -103,9 +103,11 @@ class Host:
         try:
             self.run("ip", f"-{family}", "-batch", "-", text="".join(f"{' '.join(line)}\n" for line in listed))
         except HostError as error:
-            failed = re.search(r"Command failed -:(\d+)", str(error))
-            line = f" at 'ip -{family} {' '.join(listed[int(failed[1]) - 1])}'" if failed else ""
-            raise HostError(f"{error}{line}") from None
+            failed = re.search(r"failed \(\d+\): (.*?)\s*Command failed -:(\d+)", str(error), re.DOTALL)
+            if not failed:
+                raise
+            line = shlex.join(("ip", f"-{family}", *listed[int(failed[2]) - 1]))
+            raise HostError(f"'{line}' failed: {failed[1]}") from None
 
 
 def _environment() -> dict[str, str]:

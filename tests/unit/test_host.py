@@ -1,0 +1,114 @@
+"""The door to the system: what it runs, how it fails, and the files and locks beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.minion import files
+from saltext_wgmesh.minion.host import Host
+
+
+def test_run_returns_what_was_printed() -> None:
+    """Standard input goes in, standard output comes out; no shell looks at the words."""
+    assert Host().run("cat", text="a b\n") == "a b\n"
+    assert Host().run("echo", "$HOME; rm *") == "$HOME; rm *\n"
+
+
+def test_a_failure_tells_command_and_words() -> None:
+    """The message holds the command, the exit status and what it said."""
+    with pytest.raises(HostError, match=r"'ls /no/such/place' failed \(2\): .*No such file"):
+        Host().run("ls", "/no/such/place")
+
+
+def test_a_missing_program_tells_the_state_that_installs_it() -> None:
+    """A node without the tools is told how to get them."""
+    with pytest.raises(HostError, match=r"'no-such-tool' is not installed .* wgmesh\.tools"):
+        Host().run("no-such-tool", "x")
+
+
+def test_a_key_that_wg_quotes_is_cut_out(tmp_path: Path) -> None:
+    """wg repeats a key that it can't read; a damaged private key is still a secret."""
+    script = tmp_path / "wg"
+    script.write_text('#!/bin/sh\necho "Key is not the correct length or format: \\`half-a-secret\'" >&2\nexit 1\n')
+    script.chmod(0o755)
+    with pytest.raises(HostError, match="Key is not the correct length or format") as caught:
+        Host().run(str(script), "set")
+    assert "half-a-secret" not in str(caught.value)
+
+
+def test_a_failed_batch_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many lines, the one that the kernel refused is shown."""
+    script = tmp_path / "ip"
+    script.write_text(
+        "#!/bin/sh\necho 'RTNETLINK answers: No such process' >&2\necho 'Command failed -:2' >&2\nexit 1\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(
+        HostError, match=r"^'ip -4 route del 10\.0\.0\.2/32' failed: RTNETLINK answers: No such process$"
+    ):
+        Host().ip_batch(4, [("route", "del", "10.0.0.1/32"), ("route", "del", "10.0.0.2/32")])
+
+
+def test_a_program_in_the_background_holds_nothing_of_ours(tmp_path: Path) -> None:
+    """start returns though what it started lives on and would keep our pipes open."""
+    began = time.monotonic()
+    Host().start("sh", "-c", f"(sleep 5; touch {tmp_path}/late) &")
+    assert time.monotonic() - began < 3
+    with pytest.raises(HostError, match="'false' failed"):
+        Host().start("false")
+
+
+def test_kernel_settings(tmp_path: Path) -> None:
+    """A setting that the kernel lacks is None, and can't be set; IPv6 is there only if it is for new devices too."""
+    host = Host(sysctl_dir=tmp_path)
+    assert host.sysctl("net/ipv4/ip_forward") is None
+    assert host.has_ipv6 is False
+    with pytest.raises(HostError, match="/proc/sys/net/ipv4/ip_forward can't be set to 1"):
+        host.set_sysctl("net/ipv4/ip_forward", "1")
+    for which in ("all", "default"):
+        (tmp_path / "net/ipv6/conf" / which).mkdir(parents=True)
+        (tmp_path / "net/ipv6/conf" / which / "disable_ipv6").write_text("0\n")
+    assert host.has_ipv6 is True
+    host.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+    assert host.has_ipv6 is False
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """The old text gives way to the new with nothing left beside it."""
+    path = tmp_path / "a" / "b"
+    files.write(path, "one")
+    files.write(path, "two", mode=0o644)
+    assert files.read(path) == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["b"]
+    files.remove(path)
+    files.remove(path)
+    assert files.read(path) is None
+
+
+def _hold(path: Path, inside, leave) -> None:
+    with files.locked(path):
+        inside.set()
+        leave.wait(10)
+
+
+def test_a_lock_keeps_others_out_and_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits too long is told which lock; when its holder ends the lock is free."""
+    monkeypatch.setattr(files, "LOCK_TIMEOUT", 0.2)
+    path = tmp_path / "wg0.lock"
+    context = multiprocessing.get_context("fork")
+    inside, leave = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(path, inside, leave))
+    holder.start()
+    inside.wait(10)
+    with pytest.raises(HostError, match=str(path)), files.locked(path):
+        pass
+    leave.set()
+    holder.join()
+    with files.locked(path):
+        pass

@@ -1,0 +1,64 @@
+"""Which addresses a node tells, and in which order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from saltext_wgmesh.minion import facts, keys
+from saltext_wgmesh.minion.store import Owned, Store
+from tests.unit.fakehost import FakeDevice, FakeHost, Kernel, with_ipv6
+
+
+class Routed(FakeHost):
+    """A host with default routes: IPv4 by eth1, then eth0; IPv6 by eth0 with a source of its own."""
+
+    def run(self, *argv: str, text: str = "") -> str:
+        if argv == ("ip", "-4", "-json", "route", "show", "default"):
+            return json.dumps([{"dst": "default", "dev": "eth0", "metric": 200}, {"dst": "default", "dev": "eth1"}])
+        if argv == ("ip", "-6", "-json", "route", "show", "default"):
+            return json.dumps([{"dst": "default", "dev": "eth0", "prefsrc": "2001:db8::2"}])
+        return super().run(*argv, text=text)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Routed:
+    made = Routed.below(tmp_path, Kernel(sysctls=with_ipv6()))
+    keys.ensure(made)
+    made.kernel.devices["eth0"] = FakeDevice(
+        addresses=["198.51.100.7/24", "2001:db8::1/64", "2001:db8::2/64"], peers=None
+    )
+    made.kernel.devices["eth1"] = FakeDevice(addresses=["203.0.113.8/25", "203.0.113.7/25"], peers=None)
+    made.kernel.devices["wg0"] = FakeDevice(addresses=["10.100.0.5/32"])
+    Store(host=made, mesh="wg0").own(Owned(interfaces=frozenset({"wg0"})))
+    return made
+
+
+def test_default_sources_come_first(host: Routed) -> None:
+    """The best default route's address, the next one's, IPv6's, then the rest by number; none of the mesh's."""
+    told = facts.gather(host, "db1", "aa")
+    assert told["underlay"] == ["203.0.113.8", "198.51.100.7", "2001:db8::2", "203.0.113.7", "2001:db8::1"]
+    assert told["networks"] == ["198.51.100.0/24", "203.0.113.0/25", "2001:db8::/64"]
+    assert told["ipv6"] is True
+
+
+def test_without_ipv6(host: Routed) -> None:
+    """A node that disabled IPv6 says so."""
+    host.kernel.sysctls["net/ipv6/conf/default/disable_ipv6"] = "1"
+    assert facts.gather(host, "db1", "aa")["ipv6"] is False
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({"observed_at": "later", "public_key": "k"}, True),
+        ({"public_key": "k"}, True),
+        ({"observed_at": "now", "public_key": "other"}, False),
+        (None, False),
+    ],
+)
+def test_facts_are_the_same_whenever_observed(other: object, same: bool) -> None:
+    """Time alone is no news."""
+    assert facts.same({"observed_at": "now", "public_key": "k"}, other) is same

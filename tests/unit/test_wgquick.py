@@ -1,0 +1,88 @@
+"""The files for boot, to the letter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from saltext_wgmesh.core import routes, wanted, wgquick
+from saltext_wgmesh.core.wanted import Own
+from tests.nodeviews import key, peer, relay
+
+OWN = Own(public_key=key(1), families=frozenset({4, 6}))
+
+
+def files(view, own: Own = OWN) -> dict[str, str]:
+    return wgquick.texts("wg0", wanted.state(view, routes.choose(view), own), "/etc/wireguard/wgmesh.key")
+
+
+def test_the_files_of_a_relay() -> None:
+    """Each file restores its interface's routes and rules; what belongs to none is in the first one's. No key."""
+    told = files(relay(leaves=(peer(7, endpoint="192.0.2.7:51820", keepalive=25), peer(8))))
+    assert sorted(told) == ["wg0", "wg0-t2"]
+    assert told["wg0"] == (
+        f"""# Written by saltext-wgmesh for mesh wg0: the next apply writes it again.
+[Interface]
+Address = 10.100.0.1/32, fd00:64::1/128
+ListenPort = 51820
+MTU = 1420
+Table = off
+PostUp = wg set %i private-key /etc/wireguard/wgmesh.key
+PostUp = wg set %i peer {key(7)} persistent-keepalive 25
+PostUp = echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects
+PostUp = echo 2 > /proc/sys/net/ipv4/conf/wg0/rp_filter
+PostUp = echo 0 > /proc/sys/net/ipv4/conf/wg0/send_redirects
+PostUp = echo 1 > /proc/sys/net/ipv4/ip_forward
+PostUp = echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+PostUp = ip -4 route replace 10.100.0.7/32 dev wg0 proto 87 src 10.100.0.1
+PostUp = ip -4 route replace 10.100.0.8/32 dev wg0 proto 87 src 10.100.0.1
+PostUp = ip -4 route replace unreachable 10.100.0.0/16 proto 87 table 870028683
+PostUp = ip -4 route replace 10.100.0.7/32 dev wg0 proto 87 src 10.100.0.1 table 870028683
+PostUp = ip -4 route replace 10.100.0.8/32 dev wg0 proto 87 src 10.100.0.1 table 870028683
+PostUp = ip -6 route replace unreachable fd00:64::/64 proto 87 table 870028683
+
+[Peer]
+PublicKey = {key(7)}
+Endpoint = 192.0.2.7:51820
+AllowedIPs = 10.100.0.7/32
+
+[Peer]
+PublicKey = {key(8)}
+AllowedIPs = 10.100.0.8/32
+"""
+    )
+    assert told["wg0-t2"] == (
+        f"""# Written by saltext-wgmesh for mesh wg0: the next apply writes it again.
+[Interface]
+Address = 10.100.0.1/32, fd00:64::1/128
+ListenPort = 51822
+MTU = 1420
+Table = off
+PostUp = wg set %i private-key /etc/wireguard/wgmesh.key
+PostUp = echo 2 > /proc/sys/net/ipv4/conf/wg0-t2/rp_filter
+PostUp = echo 0 > /proc/sys/net/ipv4/conf/wg0-t2/send_redirects
+PostUp = ip -4 route replace 10.100.0.0/16 dev wg0-t2 proto 87 src 10.100.0.1
+PostUp = ip -6 route replace fd00:64::/64 dev wg0-t2 proto 87 src fd00:64::1
+PostUp = ip -4 rule add iif wg0-t2 lookup 870028683 priority 8700 2>/dev/null || true
+PostUp = ip -6 rule add iif wg0-t2 lookup 870028683 priority 8700 2>/dev/null || true
+
+[Peer]
+PublicKey = {key(2)}
+Endpoint = 192.0.2.20:51821
+AllowedIPs = 10.100.0.0/16, fd00:64::/64
+"""
+    )
+
+
+def test_a_node_that_forwards_keeps_its_advertised_default_route() -> None:
+    """Forwarding makes the kernel ignore router advertisements; the device that has them is told to go on."""
+    own = replace(OWN, advertised=("eth0",))
+    assert "PostUp = echo 2 > /proc/sys/net/ipv6/conf/eth0/accept_ra\n" in files(relay(), own)["wg0"]
+    without = replace(own, families=frozenset({4}))
+    assert "accept_ra" not in files(relay(), without)["wg0"]
+
+
+def test_a_key_file_with_a_space_is_quoted() -> None:
+    """wg-quick hands the line to a shell."""
+    view = relay(trunks=())
+    told = wgquick.texts("wg0", wanted.state(view, routes.choose(view), OWN), "/etc/my keys/k")
+    assert "private-key '/etc/my keys/k'\n" in told["wg0"]
