@@ -8,12 +8,12 @@ whatever is down between relays, the same choices. That is compared for each rel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from saltext_wgmesh.core.index import Index
-from saltext_wgmesh.core.lookup import BITS, Prefix, prefix
-from saltext_wgmesh.core.types import Kind, Route
+from saltext_wgmesh.core.index import Index, Node
+from saltext_wgmesh.core.lookup import BITS, Prefix, read
+from saltext_wgmesh.core.types import Route
 
 OWNER = "=owner"
 """Stands in a ``Choice`` for the owner of the target; no minion id has this form."""
@@ -54,53 +54,32 @@ class TargetClass:
 
 def target_classes(index: Index) -> list[TargetClass]:
     """All targets by class, in order of the first target of each."""
-    relays = [name for name, member in index.plan.members.items() if member.is_relay and index.node(name)]
-    owned = _owned(index)
-    wider = _wider(index, relays, owned)
-    targets = [*owned.values(), *wider]
-    chains, texts = _chains(targets, wider), [t.text for t in targets]
-    interned: dict[Choice | None, int] = {None: -1}
-    columns = [_column(index, relay, texts, chains, owned, interned) for relay in relays]
-    fixed = _fixed_parts(index, targets)
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i, key in enumerate(zip(fixed, *columns, strict=True)):
-        groups.setdefault(key, []).append(i)
-    meaning = {number: choice for choice, number in interned.items()}
+    relays = [(name, node) for name in index.plan.members if name in index.relays and (node := index.node(name))]
+    wider = _wider(index, [node for _, node in relays])
+    targets = [*(Target(text, place, index.owners[text]) for text, place in index.places.items()), *wider]
+    chains = _chains(targets, wider)
+    texts = [t.text for t in targets]
+    choices = _Choices(index)
+    columns = [choices.column(node, texts, chains) for _, node in relays]
+    groups: dict[tuple[object, tuple[int, ...]], list[Target]] = {}
+    for target, fixed, *numbers in zip(targets, _fixed_parts(index, targets), *columns, strict=True):
+        groups.setdefault((fixed, tuple(numbers)), []).append(target)
     return [
         TargetClass(
-            targets=tuple(targets[i] for i in members),
-            choices={r: meaning[column[members[0]]] for r, column in zip(relays, columns, strict=True)},
+            targets=tuple(members),
+            choices={name: choices.meaning[number] for (name, _), number in zip(relays, row, strict=True)},
         )
-        for members in groups.values()
+        for (_, row), members in groups.items()
     ]
 
 
-def _owned(index: Index) -> dict[str, Target]:
-    """The targets that members own, by text; what is no prefix is left out."""
-    found = {}
-    for name, member in index.plan.members.items():
-        for text in member.prefixes:
-            try:
-                found[text] = Target(text, prefix(text), name)
-            except ValueError:
-                continue
-    return found
-
-
-def _wider(index: Index, relays: Iterable[str], owned: Mapping[str, Target]) -> list[Target]:
+def _wider(index: Index, relays: Iterable[Node]) -> list[Target]:
     """The prefixes of relays' routes that are no member's, sorted."""
-    texts: set[str] = set()
-    for relay in relays:
-        node = index.node(relay)
-        if node is not None:
-            texts.update(p for p in node.entries if p not in owned)
-    found = []
-    for text in sorted(texts):
-        try:
-            found.append(Target(text, prefix(text), None))
-        except ValueError:
-            continue
-    return found
+    # Most relays share most Routes, and the same tuple holds the same prefixes.
+    different = {id(r.prefixes): r.prefixes for node in relays for r in node.view.routes}
+    texts = set().union(*different.values()) - index.places.keys()
+    places = ((text, read(text)) for text in sorted(texts))
+    return [Target(text, place, None) for text, place in places if place is not None]
 
 
 def _chains(targets: Sequence[Target], wider: Sequence[Target]) -> list[tuple[str, ...]]:
@@ -118,39 +97,65 @@ def _chains(targets: Sequence[Target], wider: Sequence[Target]) -> list[tuple[st
     return found
 
 
-def _column(
-    index: Index,
-    relay: str,
-    texts: Sequence[str],
-    chains: Sequence[tuple[str, ...]],
-    owned: Mapping[str, Target],
-    interned: dict[Choice | None, int],
-) -> list[int]:
-    """For each target the number of the Choice that *relay* makes. Prefixes that are not split need no parsing here."""
-    node = index.node(relay)
-    assert node is not None
-    numbers: dict[str, int] = {}
-    for route in node.view.routes:
-        choice = _choice(route, node.trunks, owned)
-        numbers.update(dict.fromkeys(route.prefixes, interned.setdefault(choice, len(interned))))
-    exact = list(map(numbers.get, texts))
-    if None not in exact:
-        return [n for n in exact if n is not None]
-    by_chain = {chain: next((numbers[p] for p in chain if p in numbers), -1) for chain in set(chains)}
-    return [by_chain[c] if n is None else n for n, c in zip(exact, chains, strict=True)]
+class _Choices:
+    """What the Routes of all relays say, each different Choice with a number."""
+
+    NONE = 0
+
+    def __init__(self, index: Index) -> None:
+        self.meaning: list[Choice | None] = [None]
+        self._index = index
+        self._numbers: dict[Choice | None, int] = {None: self.NONE}
+        self._by_route: dict[int, int] = {id(None): self.NONE}
+        """By identity of the Route: relays share most of them, and the plan keeps them alive."""
+
+    def column(self, relay: Node, texts: Iterable[str], chains: Sequence[tuple[str, ...]]) -> list[int]:
+        """For each target, the number of the Choice of *relay*: of its prefix, else of the longest that holds it.
+
+        No Route is for a part of a target: ``nexthops`` reports those.
+        """
+        for route in relay.view.routes:
+            if id(route) not in self._by_route:
+                self._by_route[id(route)] = self._number(route)
+        # Ten thousand targets for each relay: the loop over all of them must not be Python's own.
+        entries = relay.entries
+        found = list(map(self._by_route.__getitem__, map(id, map(entries.get, texts))))
+        wider: dict[tuple[str, ...], int] = {}
+        for i in _places_of(self.NONE, found):
+            chain = chains[i]
+            if chain not in wider:
+                wider[chain] = self._by_route[id(next((entries[p] for p in chain if p in entries), None))]
+            found[i] = wider[chain]
+        return found
+
+    def _number(self, route: Route) -> int:
+        choice = self._choice(route)
+        if choice not in self._numbers:
+            self._numbers[choice] = len(self.meaning)
+            self.meaning.append(choice)
+        return self._numbers[choice]
+
+    def _choice(self, route: Route) -> Choice:
+        """What *route* says; a leaf that owns all its prefixes is called OWNER."""
+        from_trunk = route.from_trunk
+        hops = (*route.via, *(from_trunk or ()))
+        if self._index.relays.issuperset(hops):
+            return Choice(route.via, route.detour, from_trunk)
+        owners = {self._index.owners.get(p) for p in route.prefixes}
+        own = {n: OWNER for n in hops if owners == {n} and n not in self._index.relays}
+        via = tuple(own.get(n, n) for n in route.via)
+        return Choice(via, route.detour, None if from_trunk is None else tuple(own.get(n, n) for n in from_trunk))
 
 
-def _choice(route: Route, trunks: Sequence[str], owned: Mapping[str, Target]) -> Choice:
-    """What *route* says; a leaf that owns all its prefixes is called OWNER."""
-    leaves = {n for n in (*route.via, *(route.from_trunk or ())) if n not in trunks}
-    owners = {owned[p].owner if p in owned else None for p in route.prefixes} if leaves else set()
-
-    def rename(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(OWNER if n in leaves and owners == {n} else n for n in names)
-
-    if not leaves:
-        return Choice(route.via, route.detour, route.from_trunk)
-    return Choice(rename(route.via), route.detour, None if route.from_trunk is None else rename(route.from_trunk))
+def _places_of(value: int, values: Sequence[int]) -> Iterator[int]:
+    """The places at which *value* stands; each may be overwritten when it was given."""
+    at = -1
+    try:
+        while True:
+            at = values.index(value, at + 1)
+            yield at
+    except ValueError:
+        return
 
 
 def _fixed_parts(index: Index, targets: Iterable[Target]) -> list[object]:
@@ -159,12 +164,11 @@ def _fixed_parts(index: Index, targets: Iterable[Target]) -> list[object]:
     A relay is in no class with another: its own links carry what passes it.
     """
     standby: dict[str, tuple[str, ...]] = {}
-    attached: dict[str | None, object] = {None: "nobody"}
+    attached: dict[str | None, object] = {None: None}
     for name, member in index.plan.members.items():
-        for subnet in member.standby_subnets:
-            standby[subnet] = (*standby.get(subnet, ()), name)
+        if member.is_relay:
+            for subnet in member.standby_subnets:
+                standby[subnet] = (*standby.get(subnet, ()), name)
         node = index.node(name)
-        ends = node.ends.items() if node else ()
-        attached[name] = name if member.is_relay else tuple(sorted(n for n, e in ends if e[0].kind is Kind.UPLINK))
-    relay_standby = {s: tuple(n for n in nodes if index.plan.members[n].is_relay) for s, nodes in standby.items()}
-    return [(t.place.version, t.owner is None, attached[t.owner], relay_standby.get(t.text, ())) for t in targets]
+        attached[name] = name if member.is_relay or not node else tuple(sorted(index.relays & node.ends.keys()))
+    return [(t.place.version, attached[t.owner], standby.get(t.text, ())) for t in targets]

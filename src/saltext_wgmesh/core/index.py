@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 
-from saltext_wgmesh.core.lookup import PrefixTable
+from saltext_wgmesh.core.lookup import Prefix, PrefixTable, read
 from saltext_wgmesh.core.types import Endpoint, Interface, Kind, Member, Peer, Plan, Route, View, host_prefixes
 
 End = tuple[Interface, Peer]
@@ -18,33 +17,26 @@ class Node:
     def __init__(self, view: View, member: Member, hosts: frozenset[str]) -> None:
         self.view = view
         self.member = member
+        self.families = frozenset(6 if ":" in a else 4 for a in view.addresses)
+        """4 and 6, as far as the node has an address of them."""
+        self.subnets = frozenset((*member.subnets, *member.standby_subnets))
+        """The subnets behind the node, active and standby."""
+        self.peers: list[End] = [(i, peer) for i in view.interfaces for peer in i.peers]
+        """All peers, with their interfaces."""
+        self.ends: dict[str, End] = {end[1].node: end for end in reversed(self.peers)}
+        """Neighbour → this node's end of the link to it (the first, if a broken view has two)."""
         self._hosts = hosts
         self._admission: dict[str, PrefixTable[Peer]] = {}
 
     @cached_property
-    def ends(self) -> dict[str, End]:
-        """Neighbour → this node's end of the link to it (the first, if a broken view has two)."""
-        found: dict[str, End] = {}
-        for interface, peer in self.peers():
-            found.setdefault(peer.node, (interface, peer))
-        return found
-
-    def peers(self) -> Iterator[End]:
-        """All peers, with their interfaces."""
-        return ((interface, peer) for interface in self.view.interfaces for peer in interface.peers)
-
-    @cached_property
-    def by_key(self) -> dict[str, list[End]]:
-        """Public key → where peers with that key stand."""
-        found: dict[str, list[End]] = {}
-        for interface, peer in self.peers():
-            found.setdefault(peer.public_key, []).append((interface, peer))
-        return found
+    def by_key(self) -> dict[str, End]:
+        """Public key → where the peer with that key stands (the first, if a broken view has two)."""
+        return {end[1].public_key: end for end in reversed(self.peers)}
 
     @cached_property
     def trunks(self) -> tuple[str, ...]:
         """The relays at the other ends of the trunks, in the order of the interfaces."""
-        return tuple(peer.node for interface, peer in self.peers() if interface.kind is Kind.TRUNK)
+        return tuple(peer.node for interface, peer in self.peers if interface.kind is Kind.TRUNK)
 
     @cached_property
     def entries(self) -> dict[str, Route]:
@@ -67,16 +59,6 @@ class Node:
         """
         own = (*host_prefixes(self.view.addresses), *self.subnets)
         return PrefixTable({p: p for p in own}, self._hosts)
-
-    @cached_property
-    def subnets(self) -> frozenset[str]:
-        """The subnets behind the node, active and standby."""
-        return frozenset((*self.member.subnets, *self.member.standby_subnets))
-
-    @cached_property
-    def families(self) -> frozenset[int]:
-        """4 and 6, as far as the node has an address of them."""
-        return frozenset(6 if ":" in a else 4 for a in self.view.addresses)
 
     def admission(self, interface: Interface) -> PrefixTable[Peer]:
         """WireGuard's allowed-ips of one interface; a prefix given twice belongs to the peer that got it last."""
@@ -112,6 +94,15 @@ class Index:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.hosts = frozenset(p for m in plan.members.values() for p in host_prefixes(m.addresses))
+        self.relays = frozenset(name for name, m in plan.members.items() if m.is_relay)
+        self.owners = {p: name for name, m in plan.members.items() for p in m.prefixes}
+        """Host prefix or active subnet → the member that it leads to."""
+        self.places: dict[str, Prefix] = {}
+        """The keys of ``owners`` as numbers; those that are no prefixes in canonical form are left out."""
+        for text in self.owners:
+            place = read(text)
+            if place is not None:
+                self.places[text] = place
         self._nodes: dict[str, Node] = {}
         self._sockets: dict[tuple[str, str], frozenset[str]] = {}
         self._far: dict[tuple[str, str, str, str], End | str] = {}
@@ -138,13 +129,12 @@ class Index:
         if peer.public_key != receiver.member.public_key:
             return f"{name} has a key for {peer.node} that is not its key"
         wanted = far_kind(interface.kind, sender.member)
-        found = [e for e in receiver.by_key.get(sender.member.public_key, ()) if e[0].kind is wanted]
-        if not found:
+        far = receiver.by_key.get(sender.member.public_key)
+        if far is None or far[0].kind is not wanted:
             return f"{peer.node} has no peer with the key of {name} on an interface of kind {wanted.value}"
-        there, back = found[0]
-        if not (self.fits(peer, there) or self.fits(back, interface, of=name)):
+        if not (self.fits(peer, far[0]) or self.fits(far[1], interface, of=name)):
             return f"neither {name} nor {peer.node} has an endpoint at which the other listens"
-        return there, back
+        return far
 
     def fits(self, peer: Peer, interface: Interface, of: str | None = None) -> bool:
         """Whether *peer* has an endpoint, and it leads to *interface* of the peer's node (or of the node *of*)."""

@@ -51,12 +51,16 @@ def prefix(text: str) -> Prefix:
     return Prefix(found.version, bits, int(found))
 
 
-@lru_cache(maxsize=4096)
-def _read(text: str) -> Prefix | None:
+def read(text: str) -> Prefix | None:
+    """As ``prefix``, but None for what is no prefix in canonical form."""
     try:
         return prefix(text)
     except ValueError:
         return None
+
+
+_recent = lru_cache(maxsize=4096)(read)
+"""Many nodes route the same few networks and subnets."""
 
 
 class PrefixTable(Generic[T]):
@@ -72,10 +76,10 @@ class PrefixTable(Generic[T]):
         self._entries = entries
         by_length: dict[tuple[int, int], dict[int, T]] = {}
         for text in [p for p in entries if p not in hosts]:
-            read = _read(text)
-            if read is not None:
-                free = BITS[read.version] - read.length
-                by_length.setdefault((read.version, free), {})[read.value >> free] = entries[text]
+            place = _recent(text)
+            if place is not None:
+                free = BITS[place.version] - place.length
+                by_length.setdefault((place.version, free), {})[place.value >> free] = entries[text]
         ordered = sorted(by_length.items())
         self._wider = {v: [(free, found) for (version, free), found in ordered if version == v] for v in BITS}
 

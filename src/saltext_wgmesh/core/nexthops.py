@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from saltext_wgmesh.core.findings import Findings
 from saltext_wgmesh.core.graph import Graph
 from saltext_wgmesh.core.index import Index, Node
-from saltext_wgmesh.core.lookup import Host, Prefix, PrefixTable, first_host, prefix
+from saltext_wgmesh.core.lookup import Host, Prefix, PrefixTable, first_host, read
 from saltext_wgmesh.core.types import Kind, Route
 
 
@@ -34,20 +34,18 @@ class _Spots:
     """All that can be a destination, and what was learned about prefixes so far."""
 
     def __init__(self, index: Index) -> None:
-        self.owner: dict[str, str] = {}
-        self.owned: dict[str, frozenset[str]] = {}
-        self.places: dict[str, Prefix] = {}
+        self.owner = index.owners
+        self.owned = {name: frozenset(m.prefixes) for name, m in index.plan.members.items()}
         self.networks = index.plan.networks
         self.subnets = [s for m in index.plan.members.values() for s in m.subnets]
         self.hosts = index.hosts
-        self.known: set[str] = set()
-        """Prefixes that may stand in routes."""
+        self.known = set(self.owner)
+        """Prefixes that may stand in Routes."""
+        self.known_tuples: set[int] = set()
+        """Identities of tuples of such: nodes share most Routes, and the plan keeps them alive."""
+        self._places = index.places
         self._uncovered: dict[tuple[tuple[tuple[str, ...], bool], ...], list[str]] = {}
-        for name, member in index.plan.members.items():
-            self.owned[name] = frozenset(member.prefixes)
-            self.owner.update(dict.fromkeys(member.prefixes, name))
-        self.known.update(self.owner)
-        self._subnet_places = [p for p in map(_read, self.subnets) if p]
+        self._subnet_places = [p for p in map(read, self.subnets) if p]
 
     def splits(self, place: Prefix) -> bool:
         """Whether *place* is a part of a subnet, so that one subnet would go two ways."""
@@ -58,19 +56,10 @@ class _Spots:
         shape = tuple((r.prefixes, bool(r.via)) for r in routes)
         if shape not in self._uncovered:
             table = PrefixTable({p: leads for prefixes, leads in shape for p in prefixes}, self.hosts)
-            if not self.places:
-                self.places = {t: p for t, p in ((t, _read(t)) for t in self.owner) if p}
             self._uncovered[shape] = [
-                t for t, p in self.places.items() if not table.longest(Host(p.version, p.value, t))
+                t for t, p in self._places.items() if not table.longest(Host(p.version, p.value, t))
             ]
         return self._uncovered[shape]
-
-
-def _read(text: str) -> Prefix | None:
-    try:
-        return prefix(text)
-    except ValueError:
-        return None
 
 
 # --- single routes -------------------------------------------------------------------------------------
@@ -81,16 +70,26 @@ def _prefixes(node: Node, spots: _Spots, found: Findings) -> None:
     where = f"node {node.view.node}"
     if sum(len(r.prefixes) for r in node.view.routes) != len(node.entries):
         found.add("prefixes in two Routes", where, "a prefix stands in two of its Routes")
-    for text in [p for p in node.entries if p not in spots.known]:
-        place = _read(text)
+    for route in node.view.routes:
+        if id(route.prefixes) not in spots.known_tuples and _are_usable(where, route.prefixes, spots, found):
+            spots.known_tuples.add(id(route.prefixes))
+    for text in sorted(s for s in node.subnets if s in node.entries):
+        found.add("Routes for a node's own subnets", where, f"it routes {text}, which is behind itself, elsewhere")
+
+
+def _are_usable(where: str, prefixes: Iterable[str], spots: _Spots, found: Findings) -> bool:
+    usable = True
+    for text in () if spots.known.issuperset(prefixes) else prefixes:
+        place = read(text)
         if place is None:
             found.add("malformed prefixes", where, f"{text!r} in its Routes is not a prefix in canonical form")
-        elif spots.splits(place):
+        elif text not in spots.known and spots.splits(place):
             found.add("Routes for a part of a subnet", where, f"it routes {text}, a part of a subnet, by itself")
         else:
             spots.known.add(text)
-    for text in sorted(s for s in node.subnets if s in node.entries):
-        found.add("Routes for a node's own subnets", where, f"it routes {text}, which is behind itself, elsewhere")
+            continue
+        usable = False
+    return usable
 
 
 def _route(node: Node, route: Route, spots: _Spots, found: Findings) -> None:
@@ -149,7 +148,7 @@ def _is_direct(node: Node, neighbour: str) -> bool:
 
 
 def _host(text: str) -> Host:
-    place = _read(text)
+    place = read(text)
     return first_host(place) if place else Host(4, 0, text)
 
 

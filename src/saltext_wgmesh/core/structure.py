@@ -7,13 +7,13 @@ takes each packet that may cross it, at both ends, and gives it to the node that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from saltext_wgmesh.core import names
 from saltext_wgmesh.core.findings import Findings
 from saltext_wgmesh.core.index import Index, Node
-from saltext_wgmesh.core.lookup import Prefix, prefix
-from saltext_wgmesh.core.types import Interface, Kind, Link, Member, Peer, Plan, Role, host_prefixes
+from saltext_wgmesh.core.lookup import Prefix, read
+from saltext_wgmesh.core.types import Interface, Kind, Member, Peer, Plan, host_prefixes
 
 
 def check(index: Index, found: Findings) -> None:
@@ -21,7 +21,7 @@ def check(index: Index, found: Findings) -> None:
     plan = index.plan
     _views_match_members(plan, found)
     _unique(plan, found)
-    _places(plan, found)
+    _places(index, found)
     _homes(plan, found)
     tunnels = _Tunnels(plan)
     for name in plan.members:
@@ -57,26 +57,29 @@ def _unique(plan: Plan, found: Findings) -> None:
             found.add(f"shared {what}s", f"node {owners[-1]}", text)
 
 
-def _places(plan: Plan, found: Findings) -> None:
+def _places(index: Index, found: Findings) -> None:
     """Addresses are in the mesh's networks, one a family; subnets overlap neither networks nor each other."""
-    networks = [n for n in (_read(t, "plan", found) for t in plan.networks) if n]
+    plan = index.plan
+    networks = [n for n in map(read, plan.networks) if n]
+    if len(networks) < len(plan.networks):
+        found.add("malformed prefixes", "plan", f"of the networks {_list(plan.networks)}, one is no prefix")
     subnets: dict[str, tuple[Prefix, str]] = {}
     for name, member in plan.members.items():
         where = f"node {name}"
-        read = [p for p in (_read(t, where, found) for t in host_prefixes(member.addresses)) if p]
-        if not read or len({p.version for p in read}) < len(read):
-            found.add(
-                "wrong number of addresses", where, f"it has the addresses {', '.join(member.addresses) or 'none'}"
-            )
-        for p in read:
-            if not any(n.holds(p) for n in networks):
-                found.add("addresses outside the mesh", where, f"one of {', '.join(member.addresses)} is in no network")
-        lacking = {n.version for n in networks} - {p.version for p in read}
+        for text in member.prefixes:
+            if text not in index.places:
+                found.add("malformed prefixes", where, f"{text!r} is not a prefix in canonical form")
+        own = [p for p in map(index.places.get, host_prefixes(member.addresses)) if p]
+        if not own or len({p.version for p in own}) < len(own):
+            found.add("wrong number of addresses", where, f"it has the addresses {_list(member.addresses)}")
+        if not all(any(n.holds(p) for n in networks) for p in own):
+            found.add("addresses outside the mesh", where, f"one of {_list(member.addresses)} is in no network")
+        lacking = {n.version for n in networks} - {p.version for p in own}
         if member.is_relay and lacking:
             text = f"the relay has no IPv{max(lacking)} address, and would drop what others send by it"
             found.add("relays without a family", where, text)
         for text in member.subnets:
-            place = _read(text, where, found)
+            place = index.places.get(text)
             if place and text in subnets:
                 found.add("subnets with two gateways", where, f"{text} is behind {subnets[text][1]} as well")
             elif place:
@@ -93,14 +96,6 @@ def _disjoint(networks: Iterable[tuple[Prefix, str]], subnets: Iterable[tuple[Pr
         if held:
             found.add("overlapping prefixes", f"node {owner}", f"its subnet overlaps one of {held[-1][1]}")
         held.append((place, owner))
-
-
-def _read(text: str, where: str, found: Findings) -> Prefix | None:
-    try:
-        return prefix(text)
-    except ValueError as error:
-        found.add("malformed prefixes", where, str(error))
-        return None
 
 
 def _homes(plan: Plan, found: Findings) -> None:
@@ -151,7 +146,8 @@ def _interfaces(node: Node, found: Findings) -> None:
     _report_twice(where, "interface name", (i.name for i in interfaces), found)
     _report_twice(where, "listen port", (str(i.listen_port) for i in interfaces if i.listen_port), found)
     _report_twice(where, "access interface", (i.kind.value for i in interfaces if i.kind is Kind.ACCESS), found)
-    _report_twice(where, "link to", (peer.node for _, peer in node.peers()), found)
+    _report_twice(where, "link to", (peer.node for _, peer in node.peers), found)
+    _report_twice(where, "peer with the key", (peer.public_key for _, peer in node.peers), found)
 
 
 def _allowed(interface: Interface) -> Iterator[str]:
@@ -190,7 +186,7 @@ def _peers(index: Index, node: Node, tunnels: _Tunnels, found: Findings) -> None
     """Each peer is a member's, its other end fits, and its allowed-ips are what the link is for."""
     name, where = node.view.node, f"node {node.view.node}"
     full = len(node.families) == 2
-    for interface, peer in node.peers():
+    for interface, peer in node.peers:
         far = index.other_end(name, interface, peer)
         if isinstance(far, str):
             found.add("links whose ends don't fit", where, far)
@@ -225,34 +221,38 @@ def _kind_of_end(here: Member, there: Member) -> Kind:
 def _links(index: Index, found: Findings) -> None:
     """The plan's links are those of the views, each with both its ends; and a leaf's uplinks lead to its homes."""
     plan = index.plan
-    listed = set(plan.links)
-    if len(listed) < len(plan.links):
-        found.add("things there twice", "plan", "a link is listed twice")
-    ends: Counter[Link] = Counter()
+    _report_twice("plan", "link", (f"{link.a}--{link.b}" for link in plan.links), found)
+    listed = {(link.a, link.b): link.kind for link in plan.links}
+    ends: dict[tuple[str, str], int] = {}
     for name in plan.members:
         node = index.node(name)
         if node is not None:
-            ends.update(link for link in (_link(plan, name, other) for other in node.ends) if link)
             _uplinks(node, found)
-    for link in sorted(listed | ends.keys()):
-        if link not in listed or ends[link] != 2:
-            what = "is not in the plan's links" if link not in listed else f"has {ends[link]} ends in the views"
-            found.add("links that views and plan don't share", f"node {link.a}", f"its link to {link.b} {what}")
+            for other in node.ends:
+                pair = _pair(index.relays, name, other)
+                ends[pair] = ends.get(pair, 0) + 1
+    for a, b in sorted(listed.keys() | ends.keys()):
+        has = ends.get((a, b), 0)
+        if has != 2 or listed.get((a, b)) is not _kind_of_link(index.relays, a, b):
+            what = f"is {'' if (a, b) in listed else 'not '}in the plan's links, and has {has} ends in the views"
+            found.add("links that views and plan don't share", f"node {a}", f"its link to {b} {what}")
 
 
-def _link(plan: Plan, name: str, other: str) -> Link | None:
-    members = plan.members
-    if other not in members:
-        return None
-    here, there = members[name], members[other]
-    if here.role is there.role:
-        return Link(a=min(name, other), b=max(name, other), kind=Kind.TRUNK if here.is_relay else Kind.ACCESS)
-    leaf, relay = (other, name) if here.role is Role.RELAY else (name, other)
-    return Link(a=leaf, b=relay, kind=Kind.UPLINK)
+def _pair(relays: Collection[str], a: str, b: str) -> tuple[str, str]:
+    """The ends in the order of a Link: the leaf of an uplink first, else the lesser name."""
+    if (a in relays) is (b in relays):
+        return (a, b) if a < b else (b, a)
+    return (b, a) if a in relays else (a, b)
+
+
+def _kind_of_link(relays: Collection[str], a: str, b: str) -> Kind:
+    if b in relays:
+        return Kind.TRUNK if a in relays else Kind.UPLINK
+    return Kind.ACCESS
 
 
 def _uplinks(node: Node, found: Findings) -> None:
-    has = {peer.node for interface, peer in node.peers() if interface.kind is Kind.UPLINK}
+    has = {peer.node for interface, peer in node.peers if interface.kind is Kind.UPLINK}
     if has != set(node.member.homes):
         text = f"it has uplinks to {_list(has)}, and the homes {_list(node.member.homes)}"
         found.add("uplinks that are not the homes", f"node {node.view.node}", text)
