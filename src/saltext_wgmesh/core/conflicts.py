@@ -69,6 +69,11 @@ class _Mesh:
         """Where an entry of ``nodes`` stands in the pillar."""
         return f"{self.path}:nodes:{name_in_path(rule.pattern)}"
 
+    def is_unread(self, node: str) -> bool:
+        """Whether the entry that a node lacks may be there, but could not be read."""
+        nodes = f"{self.path}:nodes"
+        return self.problems.at(nodes) or self.problems.at(f"{nodes}:{name_in_path(node)}")
+
     def check_name(self) -> None:
         """The interfaces of the mesh can be named after it."""
         mesh = self.mesh.name
@@ -159,7 +164,7 @@ class _Mesh:
         for relay in site.relays:
             rule = self.find(relay)
             if rule is None:
-                if not self.problems.at(f"{self.path}:nodes:{name_in_path(relay)}"):
+                if not self.is_unread(relay):
                     relays = (r.pattern for r in self.mesh.nodes if r.role is Role.RELAY)
                     do = suggestion(relay, relays, "the relays are")
                     self.problems.add(where, f"no entry of nodes matches {shown(relay)}", do)
@@ -190,7 +195,7 @@ class _Mesh:
         where = f"{self.path}:links"
         rules = [self.find(end) for end in link]
         for end, rule in zip(link, rules, strict=True):
-            if rule is None and not self.problems.at(f"{self.path}:nodes:{name_in_path(end)}"):
+            if rule is None and not self.is_unread(end):
                 do = suggestion(end, (r.pattern for r in self.mesh.nodes), "the entries are")
                 self.problems.add(where, f"no entry of nodes matches {shown(end)}", do)
         if link[0] == link[1]:

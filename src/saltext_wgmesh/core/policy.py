@@ -49,7 +49,8 @@ def parse(raw: object) -> Policy:
     """
     problems = Problems()
     pairs = entries(names.POLICY_KEY, raw, text, problems)
-    meshes = [_mesh(mesh_name, value, problems) for mesh_name, value in pairs]
+    read = [_mesh(mesh_name, value, problems) for mesh_name, value in pairs]
+    meshes = [mesh for mesh in read if mesh]
     if not meshes and not problems.found:
         problems.add(names.POLICY_KEY, "has no mesh", "give the master's own id this pillar key, with a mesh below it")
     conflicts.check(meshes, problems)
@@ -58,9 +59,11 @@ def parse(raw: object) -> Policy:
     return Policy(meshes=MappingProxyType({mesh.name: mesh for mesh in sorted(meshes, key=lambda m: m.name)}))
 
 
-def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy:
+def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:
     path = conflicts.mesh_path(mesh_name)
     mesh = Section.open(path, raw, MESH_KEYS, problems)
+    if problems.at(path):
+        return None
     networks = _one_a_family(mesh, "network", mesh.read_list("network", routable_network))
     if not networks and not problems.at(f"{path}:network"):
         problems.add(f"{path}:network", "is missing", "write the prefix from which nodes get their addresses")

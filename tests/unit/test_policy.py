@@ -1,0 +1,345 @@
+"""policy: what the pillar may say, and the exact words for what it may not."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fnmatch
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saltext_wgmesh.core import policy
+from saltext_wgmesh.core.errors import PolicyError
+from saltext_wgmesh.core.types import Endpoint, MeshPolicy, NodeRule, Role, Topology
+
+GOOD = """
+wg0:
+  network: [10.100.0.0/16, fd00:64::/64]
+  sites:
+    fra: {relays: [r1, r2]}
+    nyc:
+  nodes:
+    r1: {role: relay, site: fra, endpoint: 203.0.113.10, address: 10.100.0.1}
+    r2: {role: relay, site: fra, endpoint: relay.example.com}
+    db1: {site: nyc, routes: [192.168.7.0/24]}
+    'web*': {site: fra, nat: true}
+"""
+
+
+def good() -> dict[str, Any]:
+    """A policy without a fault, to be damaged by a test."""
+    raw: dict[str, Any] = yaml.safe_load(GOOD)
+    return raw
+
+
+def problems(raw: object) -> list[str]:
+    """The problems of a policy as a user reads them."""
+    with pytest.raises(PolicyError) as caught:
+        policy.parse(raw)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def damaged(path: str, value: object) -> dict[str, Any]:
+    """The good policy with *value* at *path*, as in ``wg0/nodes/r1/role``."""
+    raw = good()
+    *steps, last = path.split("/")
+    place = raw
+    for step in steps:
+        place[step] = place.get(step) or {}
+        place = place[step]
+    place[last] = value
+    return raw
+
+
+# --- what is read --------------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    """What the policy leaves out has a value all the same."""
+    mesh = policy.parse({"wg0": {"network": "10.100.0.0/16", "nodes": {"db1": None}}}).meshes["wg0"]
+    assert mesh == MeshPolicy(
+        name="wg0",
+        networks=(ip_network("10.100.0.0/16"),),
+        listen_port=51820,
+        topology=Topology.PARTIAL,
+        mtu=1420,
+        keepalive=25,
+        sites={},
+        nodes=(NodeRule(pattern="db1", role=Role.LEAF, site=None, endpoint=None, addresses=(), nat=False, routes=()),),
+        links=(),
+    )
+
+
+def test_every_key_is_read() -> None:
+    """Each key of mesh, site and node ends in the field of its name."""
+    raw = yaml.safe_load("""
+    wg7:
+      network: [fd00:64::/64, 10.100.0.0/16]
+      listen_port: 4000
+      topology: hub
+      mtu: 1300
+      keepalive: 0
+      sites: {fra: {relays: r1, direct: false, network: 10.100.4.0/22}}
+      nodes:
+        r1: {role: relay, site: fra, endpoint: 'Relay.Example.COM:99', address: ['fd00:64::0001', 10.100.4.9]}
+        db1: {nat: true, routes: 192.168.7.0/24}
+      links: [[r1, db1]]
+    """)
+    mesh = policy.parse(raw).meshes["wg7"]
+    assert (mesh.listen_port, mesh.topology, mesh.mtu, mesh.keepalive) == (4000, Topology.HUB, 1300, 0)
+    assert mesh.networks == (ip_network("10.100.0.0/16"), ip_network("fd00:64::/64"))
+    site = mesh.sites["fra"]
+    assert (site.name, site.relays, site.direct, site.networks) == (
+        "fra",
+        ("r1",),
+        False,
+        (ip_network("10.100.4.0/22"),),
+    )
+    r1, db1 = mesh.nodes
+    assert (r1.role, r1.site, r1.endpoint) == (Role.RELAY, "fra", Endpoint(host="relay.example.com", port=99))
+    assert r1.addresses == (ip_address("10.100.4.9"), ip_address("fd00:64::1"))
+    assert (db1.nat, db1.routes) == (True, (ip_network("192.168.7.0/24"),))
+    assert mesh.links == (("db1", "r1"),)
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "port"),
+    [
+        ("203.0.113.10", "203.0.113.10", 51820),
+        ("203.0.113.10:7", "203.0.113.10", 7),
+        ("relay", "relay", 51820),
+        ("A-1.Example.com:65535", "a-1.example.com", 65535),
+        ("1and1.example", "1and1.example", 51820),
+        ("2001:DB8::0:1", "2001:db8::1", 51820),
+        ("[2001:db8::1]", "2001:db8::1", 51820),
+        ("[2001:db8::1]:443", "2001:db8::1", 443),
+    ],
+)
+def test_endpoint_forms(written: str, host: str, port: int) -> None:
+    """Four forms of an endpoint; without a port it is that of the mesh."""
+    mesh = policy.parse(damaged("wg0/nodes/r1/endpoint", written)).meshes["wg0"]
+    assert mesh.nodes[0].endpoint == Endpoint(host=host, port=port)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "host\n",
+        "a b",
+        "a;reboot",
+        "$(reboot)",
+        "`id`",
+        "a|b",
+        "a&b",
+        "a>b",
+        "'a'",
+        "../a",
+        "-a",
+        "a-",
+        "a..b",
+        ".",
+        "",
+        "a_b",
+        "ä.example",
+        "a" * 64,
+        ".".join(["a" * 63] * 4),
+        "10.0.0.300",
+        "10.0.0",
+        "10.0.0.1/24",
+        "a:0",
+        "a:65536",
+        "a:",
+        "a:-1",
+        "a:+1",
+        "a: 1",
+        "a:١",
+        "a:80\n",
+        "[203.0.113.1]:80",
+        "[2001:db8::1",
+        "2001:db8::1]:80",
+        "[2001:db8::1]80",
+        "[2001:db8::1]:",
+        "[2001:db8::1%eth0\n]:80",
+        "fe80::1%eth0",
+        "::ffff:203.0.113.1",
+        "0.0.0.0",
+        "127.0.0.1",
+        "::1",
+        "ff02::1",
+        "fe80::1",
+        "١٢٧.1.1.1",
+    ],
+)
+def test_an_endpoint_that_could_harm_is_refused(written: str) -> None:
+    """Only IP literals that others can reach and RFC 1123 names pass, with a decimal port."""
+    found = problems(damaged("wg0/nodes/r1/endpoint", written))
+    assert len(found) == 1
+    assert found[0].startswith("wgmesh:wg0:nodes:r1:endpoint: ")
+    assert "\n" not in found[0]
+
+
+# --- what is refused, word by word ---------------------------------------------------------------------
+
+BAD = yaml.safe_load((Path(__file__).parent / "golden" / "bad-policies.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_policy_is_refused_in_these_words(case: str) -> None:
+    """One mistake gives these problems and no others, each with its path and what to do."""
+    assert problems(damaged(BAD[case]["at"], BAD[case]["value"])) == BAD[case]["problems"]
+
+
+def test_a_number_too_long_to_print_is_not_printed() -> None:
+    """Python refuses to write such numbers out, so the message must not try."""
+    assert problems(damaged("wg0/mtu", 10**5000)) == [
+        "wgmesh:wg0:mtu: a very long number is out of range; choose a number from 1280 to 9000"
+    ]
+
+
+def test_a_long_value_is_cut() -> None:
+    """A message repeats 60 characters of a value at most, in the path as well."""
+    cut = "'" + "n" * 56 + "..."
+    assert problems(damaged("wg0/nodes/" + "n" * 1000, {})) == [
+        f"wgmesh:wg0:nodes:{cut}: {cut} is neither a minion id nor a glob; "
+        "use letters, digits and . _ @ : + = ~ - and the wildcards * ? [..] only"
+    ]
+
+
+@pytest.mark.parametrize("nothing", [None, {}], ids=repr)
+def test_an_empty_policy_is_an_error(nothing: object) -> None:
+    """So that it changes nothing on a mesh that runs."""
+    assert problems(nothing) == ["wgmesh: has no mesh; give the master's own id this pillar key, with a mesh below it"]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """Mistakes in different places, of reading and of meaning, come in one error, which says that nothing happened."""
+    raw = damaged("wg0/mtu", "big")
+    raw["wg0"]["nodes"]["db1"]["site"] = "rome"
+    raw["wg0"]["nodes"]["r2"]["endpoint"] = None
+    raw["wg1"] = {"network": "10.9.0.0/16", "nodes": {"a": None}}
+    with pytest.raises(PolicyError) as caught:
+        policy.parse(raw)
+    assert str(caught.value) == "\n".join(
+        [
+            "the policy has errors (4), nothing was changed:",
+            "  - wgmesh:wg0:mtu: 'big' is not a whole number; write a number from 1280 to 9000, without quotes",
+            "  - wgmesh:wg0:nodes:db1:site: there is no site 'rome'; the sites are: fra, nyc",
+            "  - wgmesh:wg0:nodes:r2:endpoint: a relay needs an endpoint; "
+            "write the host or host:port at which other nodes reach it",
+            "  - wgmesh:wg1:listen_port: UDP ports 51820 overlap 51820-51822 of wgmesh:wg0; "
+            "choose ports that are apart: one, and one more a relay",
+        ]
+    )
+
+
+# --- what is allowed though it looks odd ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("wg0/nodes/gw", {"routes": ["192.168.7.0/24"]}),
+        ("wg0/nodes/db1/address", "10.100.1.255"),
+        ("wg0/nodes/db1/address", "fd00:64::"),
+        ("wg0/links", [["db1", "web7"], ["web7", "db1"]]),
+        ("wg0/nodes/db1/routes", ["192.168.7.0/24", "192.168.7.0/24"]),
+        ("wg0/nodes/db1/endpoint", "203.0.113.10:4000"),
+        ("wg0/listen_port", 65533),
+        ("wg0/sites/nyc", {"network": ["10.100.4.0/22", "fd00:64::/80"], "relays": []}),
+        ("wg1", {"network": "10.9.0.0/16", "listen_port": 51823, "nodes": {"a": {"nat": True}}}),
+        ("wg1", {"network": "10.9.0.0/31", "listen_port": 1, "nodes": {"a": {"address": "10.9.0.0"}}}),
+        ("fifteencharacte", {"network": "10.9.0.0/16", "listen_port": 1, "mtu": 576, "nodes": {"*": {}}}),
+    ],
+    ids=repr,
+)
+def test_this_is_no_mistake(path: str, value: object) -> None:
+    """Gateways in order, odd but valid addresses, repeated links and ports side by side are taken."""
+    policy.parse(damaged(path, value))
+
+
+# --- any input -----------------------------------------------------------------------------------------
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.dates()
+    | st.binary(max_size=8)
+    | st.text(max_size=20)
+    | st.sampled_from(["10.100.0.0/16", "10.100.0.1", "r1", "web*", "relay", "x\ny", "\x1b[2J", "z" * 500, 10**4000])
+)
+KEYS = st.sampled_from([*policy.MESH_KEYS, *policy.SITE_KEYS, *policy.NODE_KEYS, "wg0", "r1"]) | LEAVES
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=20,
+)
+PLACES = st.sampled_from(
+    [
+        "wg0",
+        "wg0/network",
+        "wg0/listen_port",
+        "wg0/topology",
+        "wg0/sites",
+        "wg0/sites/fra",
+        "wg0/sites/fra/relays",
+        "wg0/nodes",
+        "wg0/nodes/r1",
+        "wg0/nodes/r1/endpoint",
+        "wg0/nodes/db1/routes",
+        "wg0/links",
+        "wg0/mtu",
+        "new",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=PLACES, value=ANYTHING)
+def test_any_value_anywhere_is_taken_or_refused_in_printable_words(place: str, value: object) -> None:
+    """Whatever stands in the pillar, the outcome is a Policy or a PolicyError that a terminal can show safely."""
+    raw = damaged(place, value)
+    before = copy.deepcopy(raw)
+    try:
+        policy.parse(raw)
+    except PolicyError as error:
+        for problem in error.problems:
+            assert str(problem).isprintable()
+            assert len(problem.what) < 250
+    assert repr(raw) == repr(before)
+
+
+@settings(max_examples=100, deadline=None)
+@given(raw=ANYTHING)
+def test_any_pillar_is_taken_or_refused(raw: object) -> None:
+    """The pillar key itself may hold anything too."""
+    with contextlib.suppress(PolicyError):
+        policy.parse(raw)
+
+
+# --- rules ---------------------------------------------------------------------------------------------
+
+IDS = st.text("ab1.", min_size=1, max_size=4)
+PATTERNS = st.text("ab1.*?", min_size=1, max_size=4) | st.sampled_from(["[ab]*", "[!a]?", "a[", "*"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(patterns=st.lists(PATTERNS, unique=True, max_size=6), nodes=st.lists(IDS, max_size=8))
+def test_the_first_entry_that_matches_counts(patterns: list[str], nodes: list[str]) -> None:
+    """One by one or all at once, a node's rule is the first whose pattern is its id or matches it as a glob."""
+    rules = tuple(NodeRule(pattern=pattern) for pattern in patterns)
+    mesh = MeshPolicy(name="wg0", networks=(), nodes=rules)
+    expected = {}
+    for node in sorted(set(nodes)):
+        matching = [rule for rule in rules if rule.pattern == node or fnmatch.fnmatchcase(node, rule.pattern)]
+        if matching:
+            expected[node] = matching[0]
+    assert {node: rule for node in nodes if (rule := policy.rule_for(mesh, node))} == expected
+    assert list(policy.rules_for(mesh, nodes).items()) == list(expected.items())
