@@ -233,10 +233,9 @@ def _conflicts(family: _Family) -> list[Problem]:
 
 
 def _exhausted(family: _Family, node: str, site: str | None) -> Problem:
-    pools = family.pools.get(site)
-    label = (pools or family.pools[None])[-1].text
-    what = f"the blocks of site {site} ({label}) have" if pools else f"the network {label} has"
-    return Problem(where=f"node {node}", what=f"{what} no free address left", do="widen it, or release old nodes")
+    own = None if site is None else family.pools.get(site)
+    what = f"the blocks of site {site} ({own[-1].text}) have" if own else f"the network {family.network} has"
+    return Problem(where=f"node {node}", what=f"{what} no free address left", do="choose a wider one")
 
 
 def prefix_key(prefix: str) -> tuple[int, int, int]:
