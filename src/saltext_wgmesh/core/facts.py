@@ -168,7 +168,7 @@ def _accepted_facts(node: str, raw: object, accepted: Mapping[str, str]) -> Fact
     if node not in accepted:
         raise Wrong(
             "its Salt key is not accepted any more, but its facts are still in the mine",
-            "accept the key (salt-key -a), or flush its mine (salt-run cache.clear_mine)",
+            f"accept it again if the node is to stay: salt-key -a {name_in_path(node)}",
         )
     facts = from_dict(node, raw)
     if facts.salt_key != accepted[node]:

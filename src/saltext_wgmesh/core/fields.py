@@ -174,7 +174,8 @@ def text(value: object) -> str:
         raise Wrong(f"is {kind(value)}, not text", "write one value")
     if value is None:
         raise Wrong("is nothing, not text", "write a value, or take the entry away")
-    raise Wrong(f"was read as {kind(value)} ({shown(value)}), not as text", "put it in quotes")
+    seen = f" ({shown(value)})" if shown(value) != kind(value) else ""
+    raise Wrong(f"was read as {kind(value)}{seen}, not as text", "put it in quotes")
 
 
 def name(value: object) -> str:

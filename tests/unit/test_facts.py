@@ -1,0 +1,232 @@
+"""facts.parse: what of the mine can be read, and the words for what can't."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saltext_wgmesh.core import facts
+from saltext_wgmesh.core.types import Facts, Rejection
+
+SALT_KEY = "5a" * 32
+OTHER_SALT_KEY = "77" * 32
+
+
+def key(number: int) -> str:
+    """The public key with that number."""
+    return base64.b64encode(number.to_bytes(32, "big")).decode()
+
+
+def wire(**changes: Any) -> dict[str, Any]:
+    """Facts as a node publishes them."""
+    return {
+        "schema": 1,
+        "public_key": key(1),
+        "salt_key": SALT_KEY,
+        "underlay": ["203.0.113.7"],
+        "networks": ["203.0.113.0/24"],
+        "ipv6": True,
+        "observed_at": "2026-01-02T03:04:05Z",
+        **changes,
+    }
+
+
+def some(node: str, number: int, **changes: Any) -> Facts:
+    """The facts of *node* with the public key *number*."""
+    return Facts(node=node, public_key=key(number), **{"salt_key": SALT_KEY, **changes})
+
+
+# --- one node ------------------------------------------------------------------------------------------
+
+
+def test_facts_are_read() -> None:
+    """Addresses keep the node's order, networks are sorted, each stands once and in canonical form."""
+    raw = wire(
+        underlay=["203.0.113.7", "2001:DB8::0:7", "192.168.7.2", "203.0.113.7"],
+        networks=["2001:db8::/64", "203.0.113.0/24", "192.168.7.0/24", "203.0.113.0/24"],
+        ipv6=False,
+    )
+    found = facts.parse({"n1": raw}, {"n1": SALT_KEY})
+    assert found.rejected == ()
+    assert dict(found.facts) == {
+        "n1": Facts(
+            node="n1",
+            public_key=key(1),
+            salt_key=SALT_KEY,
+            underlay=("203.0.113.7", "2001:db8::7", "192.168.7.2"),
+            networks=("192.168.7.0/24", "203.0.113.0/24", "2001:db8::/64"),
+            ipv6=False,
+        )
+    }
+
+
+def test_the_bank_names_the_node() -> None:
+    """A node that calls itself another is still the one in whose mine the facts were."""
+    found = facts.parse({"n1": wire(node="n2", id="n2")}, {"n1": SALT_KEY, "n2": SALT_KEY})
+    assert [f.node for f in found.facts.values()] == ["n1"]
+
+
+def test_what_means_nothing_to_others_is_ignored() -> None:
+    """Link-local, loopback and multicast entries are left out, and so are keys of later versions."""
+    raw = wire(
+        underlay=["127.0.0.1", "169.254.3.4", "fe80::1", "::1", "ff02::1", "203.0.113.7"],
+        networks=["127.0.0.0/8", "169.254.0.0/16", "fe80::/64", "::1/128", "224.0.0.0/4", "203.0.113.0/24"],
+        later={"a": [1]},
+    )
+    (found,) = facts.parse({"n1": raw}, {"n1": SALT_KEY}).facts.values()
+    assert (found.underlay, found.networks) == (("203.0.113.7",), ("203.0.113.0/24",))
+
+
+def test_as_dict_and_from_dict_are_inverse() -> None:
+    """What the ledger keeps of facts is what it gives back."""
+    own = some("n1", 4, underlay=("203.0.113.7",), networks=("203.0.113.0/24",), ipv6=False)
+    assert facts.as_dict(own) == {
+        "schema": 1,
+        "public_key": key(4),
+        "salt_key": SALT_KEY,
+        "underlay": ["203.0.113.7"],
+        "networks": ["203.0.113.0/24"],
+        "ipv6": False,
+    }
+    assert facts.from_dict("n1", facts.as_dict(own)) == own
+    with pytest.raises(ValueError, match="its facts are nothing, not a mapping"):
+        facts.from_dict("n1", None)
+
+
+SAME_VERSION = "install the same version of saltext-wgmesh on the master and on this minion"
+LOOK = "look at `salt n1 wgmesh.facts`, and install saltext-wgmesh there anew"
+BAD: dict[str, tuple[Any, str, str]] = {
+    "another schema": (wire(schema=2), "its facts are of schema 2, not 1", SAME_VERSION),
+    "schema true": (wire(schema=True), "its facts are of schema true, not 1", SAME_VERSION),
+    "no schema": ({}, "its facts are of schema nothing, not 1", SAME_VERSION),
+    "text": ("x", "its facts are text, not a mapping", LOOK),
+    "key of 31 bytes": (
+        wire(public_key=base64.b64encode(bytes(range(31))).decode()),
+        "in its facts, public_key can't be read: 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg==' "
+        "is not the base64 of 32 bytes",
+        LOOK,
+    ),
+    "key of 33 bytes": (
+        wire(public_key="A" * 44),
+        f"in its facts, public_key can't be read: '{'A' * 44}' is not the base64 of 32 bytes",
+        LOOK,
+    ),
+    "key that is not canonical": (
+        wire(public_key="A" * 42 + "B="),
+        f"in its facts, public_key can't be read: '{'A' * 42}B=' is not the base64 of 32 bytes",
+        LOOK,
+    ),
+    "key with a newline": (
+        wire(public_key=key(1)[:43] + "\n"),
+        f"in its facts, public_key can't be read: '{key(1)[:43]}\\n' is not the base64 of 32 bytes",
+        LOOK,
+    ),
+    "key of zeros": (wire(public_key=key(0)), "in its facts, public_key can't be read: it is all zero", LOOK),
+    "key as bytes": (
+        wire(public_key=b"x"),
+        "in its facts, public_key can't be read: was read as a value of type bytes, not as text",
+        LOOK,
+    ),
+    "fingerprint missing": (
+        wire(salt_key=None),
+        "in its facts, salt_key can't be read: is nothing, not text",
+        LOOK,
+    ),
+    "fingerprint of another key": (
+        wire(salt_key=OTHER_SALT_KEY),
+        "its facts were published under another Salt key than the one accepted now",
+        "have it publish again: salt n1 mine.update",
+    ),
+    "addresses no list": (
+        wire(underlay="203.0.113.7"),
+        "in its facts, underlay can't be read: it is text, not a list",
+        LOOK,
+    ),
+    "addresses too many": (
+        wire(underlay=[f"203.0.113.{n}" for n in range(1, 66)]),
+        "in its facts, underlay can't be read: it has 65 entries, more than 64",
+        LOOK,
+    ),
+    "address that is none": (
+        wire(underlay=["1.2.3.4;x"]),
+        "in its facts, underlay can't be read: '1.2.3.4;x' is not an IP address",
+        LOOK,
+    ),
+    "address with a zone": (
+        wire(underlay=["2001:db8::1%\n"]),
+        "in its facts, underlay can't be read: '2001:db8::1%\\n' is not an IP address",
+        LOOK,
+    ),
+    "address of nobody": (wire(underlay=["::"]), "in its facts, underlay can't be read: :: is no host's address", LOOK),
+    "networks too many": (
+        wire(networks=[f"10.{n // 256}.{n % 256}.0/24" for n in range(257)]),
+        "in its facts, networks can't be read: it has 257 entries, more than 256",
+        LOOK,
+    ),
+    "network with host bits": (
+        wire(networks=["10.0.0.1/8"]),
+        "in its facts, networks can't be read: '10.0.0.1/8' has host bits set",
+        LOOK,
+    ),
+    "default route": (
+        wire(networks=["0.0.0.0/0"]),
+        "in its facts, networks can't be read: '0.0.0.0/0' is the default route",
+        LOOK,
+    ),
+    "ipv6 a number": (
+        wire(ipv6=1),
+        "in its facts, ipv6 can't be read: 1 is a number, not a boolean",
+        LOOK,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_facts_are_rejected_in_these_words(case: str) -> None:
+    """The node is named, with one reason and what to do; its neighbour's facts are read all the same."""
+    raw, reason, do = BAD[case]
+    accepted = {"n1": SALT_KEY, "n2": SALT_KEY}
+    found = facts.parse({"n1": raw, "n2": wire()}, accepted)
+    assert found.rejected == (Rejection(node="n1", reason=reason, do=do),)
+    assert list(found.facts) == ["n2"]
+
+
+def test_a_node_that_is_not_accepted_any_more_is_rejected() -> None:
+    """A mine outlives its key; the facts in it do not count."""
+    found = facts.parse({"n1": wire()}, {})
+    assert [str(r) for r in found.rejected] == [
+        "n1: its Salt key is not accepted any more, but its facts are still in the mine; "
+        "accept it again if the node is to stay: salt-key -a n1"
+    ]
+    assert dict(found.facts) == {}
+
+
+ODD = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.binary(max_size=50)
+    | st.text(max_size=50)
+    | st.sampled_from([10**4000, "\ud800", "\x1b[2J\n", "z" * 10_000, key(1), SALT_KEY, "10.0.0.0/8", "::/1"])
+)
+ANYTHING = st.recursive(
+    ODD, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(ODD, inner, max_size=4), max_leaves=20
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(raw=ANYTHING | st.fixed_dictionaries({}, optional=dict.fromkeys(wire(), ANYTHING)), changed=st.booleans())
+def test_any_content_is_read_or_rejected(raw: Any, changed: bool) -> None:
+    """Whatever a node publishes, in whole or in one field, nothing raises, and the words can be printed."""
+    content = wire(**raw) if changed and isinstance(raw, dict) and all(k in wire() for k in raw) else raw
+    found = facts.parse({"n1": content, "n2": wire()}, {"n1": SALT_KEY, "n2": SALT_KEY})
+    assert "n2" in found.facts
+    assert {*found.facts, *(r.node for r in found.rejected)} == {"n1", "n2"}
+    for rejection in found.rejected:
+        assert str(rejection).isprintable()
+        assert len(str(rejection)) < 400
