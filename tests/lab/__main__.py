@@ -29,7 +29,7 @@ def main() -> int:
         print(reason, file=sys.stderr)
         return 2
     try:
-        return args.action(args)
+        return int(args.action(args))
     except KeyboardInterrupt:
         print("\ninterrupted: nothing was left running", file=sys.stderr)
         return 130

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .expectation import Paths
+from .expectation import Paths as Paths
 from .fleet import Fleet
 from .machine import CommandFailed
 from .wait import wait_until
@@ -12,13 +12,14 @@ from .wait import wait_until
 
 def paths(fleet: Fleet, mesh: str) -> Paths:
     """The published plan's paths between all nodes."""
-    return fleet.salt_run("wgmesh.paths", mesh=mesh)
+    found: Paths = fleet.salt_run("wgmesh.paths", mesh=mesh)
+    return found
 
 
 def status(fleet: Fleet, mesh: str) -> dict[str, Any]:
     """What the runner's status tells of the mesh; empty before the first plan."""
     try:
-        return fleet.salt_run("wgmesh.status").get(mesh, {})
+        return dict(fleet.salt_run("wgmesh.status").get(mesh, {}))
     except CommandFailed:
         return {}
 

@@ -27,7 +27,7 @@ STEPS = 8
 
 def policy() -> dict[str, Any]:
     """The demo's policy as the pillar has it."""
-    return yaml.safe_load(POLICY.read_text())
+    return dict(yaml.safe_load(POLICY.read_text()))
 
 
 def networks(of: Mapping[str, Any]) -> list[str]:
@@ -50,8 +50,9 @@ def demo(lab: Lab, narrator: Narrator, *, only_underlay: bool = False) -> bool:
     narrator.say()
     for fault in found:
         narrator.say(narrator.bad(f"✗ {fault}"))
-    verdict = f"{len(measured) - len(found)} of {len(measured)} directed pairs arrive by the planned path"
-    narrator.say((narrator.bad if found else narrator.good)(f"{verdict}; {narrator.elapsed:.0f} s in all"))
+    verdict = f"{len(measured) - len(found)} of {len(measured)} trips arrive by the planned path"
+    which = f"both directions of each pair, IPv4 and IPv6; {narrator.elapsed:.0f} s in all"
+    narrator.say((narrator.bad if found else narrator.good)(f"{verdict} ({which})"))
     return not found
 
 
@@ -135,10 +136,10 @@ def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
 
 
 def _await_addresses(lab: Lab, step: Step, nets: list[str]) -> dict[str, tuple[str, ...]]:
-    def all_have() -> dict[str, tuple[str, ...]] | None:
+    def all_have() -> dict[str, tuple[str, ...]]:
         found = addresses_in(lab.underlay, lab.salt.minions, nets)
         ready = sum(len(a) == len(nets) for a in found.values())
         step.progress(f"{ready} of {len(found)}")
-        return found if ready == len(found) else None
+        return found if ready == len(found) else {}
 
     return wait_until(all_have, 60, "every node to have its overlay addresses", every=0.5)
