@@ -48,9 +48,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The lab of this scenario, with its underlay built: the module's TOPOLOGY. Nothing of Salt runs yet."""
+    """The lab of this scenario, with its underlay built: the module's TOPOLOGY. Nothing of Salt runs yet.
+
+    MASTER_OPTIONS of the module, if it has that, override the master's configuration.
+    """
     scenario = request.path.parent
-    with Lab(request.module.TOPOLOGY, tag=f"{scenario.name}-{os.getpid()}") as lab:
+    options = getattr(request.module, "MASTER_OPTIONS", {})
+    with Lab(request.module.TOPOLOGY, tag=f"{scenario.name}-{os.getpid()}", master_options=options) as lab:
         lab.underlay.build()
         yield lab
         if scenario in _failed:

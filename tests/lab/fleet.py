@@ -45,7 +45,7 @@ class Fleet:
     def start_master(self) -> None:
         """A salt-master runs and listens."""
         folder = self._folder(self.master)
-        saltconf.write_master(folder, saltconf.master_config(folder, self._master_options))
+        saltconf.write_master(folder, self._master_options)
         self._start("salt-master", self.master)
         wait_until(self._master_listens, 60, "the salt-master to listen")
 

@@ -10,11 +10,13 @@ import yaml
 
 from .machine import REPOSITORY
 
+NO_SCHEDULE = {"schedule": {"wgmesh-converge": {"function": "wgmesh.converge", "enabled": False}}}
+"""Overrides for a master that hears of changes by events alone, so that no scheduled run hides a lost one."""
 MASTER_ID = "hq_master"
 """The id for which the master compiles its own pillar; Salt's default is the host name and ``_master`` alike."""
 
 
-def master_config(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def master_config(folder: Path) -> dict[str, Any]:
     """The master's own configuration; *folder* holds what it writes. What wgmesh needs stands in ``master.d``."""
     return {
         "id": MASTER_ID,
@@ -30,7 +32,6 @@ def master_config(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
         "enable_fqdns_grains": False,
         "log_level": "error",
         "log_level_logfile": "info",
-        **overrides,
     }
 
 
@@ -54,12 +55,16 @@ def minion_config(folder: Path, name: str, master: str, overrides: Mapping[str, 
     }
 
 
-def write_master(folder: Path, config: Mapping[str, Any]) -> None:
-    """The master's configuration, the project's snippet for it, and the top file of the pillar are in place."""
-    _write(folder / "master", config)
+def write_master(folder: Path, overrides: Mapping[str, Any]) -> None:
+    """The master's configuration, the project's snippet for it, and the top file of the pillar are in place.
+
+    *overrides* win over both. Jobs of a schedule are merged by name, as Salt does it.
+    """
+    _write(folder / "master", master_config(folder))
     snippet = (REPOSITORY / "reactor" / "master.conf").read_text().replace("@DATA@", str(REPOSITORY))
     (folder / "master.d").mkdir(exist_ok=True)
     (folder / "master.d" / "wgmesh.conf").write_text(snippet)
+    _write(folder / "master.d" / "zz-lab.conf", overrides)
     top = {"base": {"*_master": [{"match": "glob"}, "policy"]}}
     _write(folder / "pillar" / "top.sls", top)
 

@@ -12,9 +12,11 @@ from ...demo.run import MESH, PRINTER, networks, policy
 from ...demo.topology import DEMO
 from ...lab import Lab
 from ...mesh import Mesh, failures, losing
+from ...saltconf import NO_SCHEDULE
 
 TOPOLOGY = DEMO
 POLICY = policy()
+MASTER_OPTIONS = NO_SCHEDULE
 LATER = ("app2",)
 NEW = LATER[0]
 OLD = tuple(name for name in DEMO.minions if name != NEW)
