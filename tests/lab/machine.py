@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -192,7 +193,7 @@ def signal_child(process: subprocess.Popen[str], number: signal.Signals) -> None
 def shell(machine: Machine, command: tuple[str, ...] = ()) -> int:
     """Run a shell, or a command, on the machine with this terminal; its exit status."""
     env = {**processes.environment(machine.tag, machine.name), "PS1": f"{machine.name}# "}
-    words = command or ("bash", "--norc", "-i")
+    words = command or (("bash", "--norc", "-i") if sys.stdin.isatty() else ("bash", "--norc"))
     with contextlib.suppress(KeyboardInterrupt):
         return subprocess.run(machine.enter(*words), env=env, check=False, cwd=os.sep).returncode
     return 130

@@ -50,6 +50,7 @@ def demo(lab: Lab, narrator: Narrator, *, only_underlay: bool = False) -> bool:
     narrator.say()
     for fault in found:
         narrator.say(narrator.bad(f"✗ {fault}"))
+    narrator.say(narrator.dim(f"Why one of them is so: {why(lab, 'laptop', 'app1')}"))
     verdict = f"{len(measured) - len(found)} of {len(measured)} trips arrive by the planned path"
     which = f"both directions of each pair, IPv4 and IPv6; {narrator.elapsed:.0f} s in all"
     narrator.say((narrator.bad if found else narrator.good)(f"{verdict} ({which})"))
@@ -133,6 +134,11 @@ def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
         found = faults(measured, paths(lab.salt, MESH), PRINTER)
         step.progress(f"{len(measured) - len(found)} of {len(measured)} as planned")
     return found
+
+
+def why(lab: Lab, source: str, target: str) -> str:
+    """The master's own sentence on a path."""
+    return str(lab.salt.salt_run("wgmesh.explain", source, target, mesh=MESH)["text"])
 
 
 def _await_addresses(lab: Lab, step: Step, nets: list[str]) -> dict[str, tuple[str, ...]]:
