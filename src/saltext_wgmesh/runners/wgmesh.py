@@ -6,6 +6,7 @@ Runs on the master, where the policy, the accepted keys and the mine are. Each f
 """
 
 import functools
+import logging
 from pathlib import Path
 
 import salt.exceptions
@@ -14,6 +15,8 @@ from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
 from saltext_wgmesh.master import install, show
 from saltext_wgmesh.master.gate import Gate
+
+log = logging.getLogger(__name__)
 
 __virtualname__ = "wgmesh"
 
@@ -68,7 +71,12 @@ def converge(node=None):
         salt-run wgmesh.converge
     """
     gate = Gate(Path(__opts__["cachedir"]) / "wgmesh")
-    reports = gate.run(lambda: converging.converge(__opts__, ask=node))
+    try:
+        reports = gate.run(lambda: converging.converge(__opts__, ask=node))
+    except Exception as error:
+        # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
+        log.error("wgmesh.converge: %s", error, exc_info=not isinstance(error, WgmeshError))
+        raise
     if reports is None:
         return "another run is at it, and will run once more"
     return {report.mesh: report.as_dict() for report in reports}
