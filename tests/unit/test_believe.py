@@ -73,7 +73,9 @@ def test_two_nodes_with_one_key_are_both_named() -> None:
 
 
 def test_many_nodes_with_one_key_are_named_in_short() -> None:
-    """Each is rejected; a message lists three others and counts the rest."""
+    """Each is rejected; a message lists three others and counts the rest, if there is a rest."""
+    found = facts.crosscheck(mesh(), {f"n{i}": some(f"n{i}", 7) for i in range(4)})
+    assert found[0].reason == "its public key is also that of n1, n2, n3"
     found = facts.crosscheck(mesh(), {f"n{i}": some(f"n{i}", 7) for i in range(6)})
     assert [r.reason for r in found] == [
         "its public key is also that of n1, n2, n3 and 2 more",

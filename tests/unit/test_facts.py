@@ -81,6 +81,17 @@ def test_what_means_nothing_to_others_is_ignored() -> None:
     assert (found.underlay, found.networks) == (("203.0.113.7",), ("203.0.113.0/24",))
 
 
+def test_as_much_as_the_bounds_allow_is_read() -> None:
+    """64 addresses, 256 networks and a fingerprint of 200 characters."""
+    raw = wire(
+        underlay=[f"203.0.113.{n}" for n in range(1, 65)],
+        networks=[f"172.16.{n}.0/24" for n in range(256)],
+        salt_key="5" * 200,
+    )
+    found = facts.parse({"n1": raw}, {"n1": "5" * 200}).facts["n1"]
+    assert (len(found.underlay), len(found.networks)) == (64, 256)
+
+
 def test_as_dict_and_from_dict_are_inverse() -> None:
     """What the ledger keeps of facts is what it gives back."""
     own = some("n1", 4, underlay=("203.0.113.7",), networks=("203.0.113.0/24",), ipv6=False)
@@ -140,6 +151,21 @@ BAD: dict[str, tuple[Any, str, str]] = {
         wire(salt_key=OTHER_SALT_KEY),
         "its facts were published under another Salt key than the one accepted now",
         "have it publish again: salt n1 mine.update",
+    ),
+    "fingerprint empty": (
+        wire(salt_key=""),
+        "in its facts, salt_key can't be read: '' is not a fingerprint",
+        LOOK,
+    ),
+    "fingerprint too long": (
+        wire(salt_key="5" * 201),
+        f"in its facts, salt_key can't be read: '{'5' * 56}... is not a fingerprint",
+        LOOK,
+    ),
+    "fingerprint with a newline": (
+        wire(salt_key="5a\n"),
+        "in its facts, salt_key can't be read: '5a\\n' is not a fingerprint",
+        LOOK,
     ),
     "addresses no list": (
         wire(underlay="203.0.113.7"),
