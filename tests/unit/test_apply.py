@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.types import View
+from saltext_wgmesh.core.types import Route, View
 from saltext_wgmesh.minion import apply, keys
 from saltext_wgmesh.minion.store import Store
 from tests import nodeviews
@@ -98,18 +98,23 @@ def test_any_walk_through_views(walk: list[View]) -> None:
         apply.remove(host, "wg0")
         assert (host.kernel.devices, host.kernel.routes, host.kernel.rules) == ({}, {}, set())
         assert list(host.conf_dir.glob("*.conf")) == []
+        assert not (host.state_dir / "wg0").exists()
 
 
 @settings(max_examples=30, deadline=None)
-@given(views(), views(), st.integers(0, 60))
-def test_an_apply_that_broke_off_is_finished_by_the_next(first: View, second: View, good: int) -> None:
-    """Wherever a command fails, the next apply leads to the view, and no device or route is orphaned."""
+@given(st.tuples(views(), views(), views()), st.integers(0, 60), st.integers(0, 20))
+def test_what_broke_off_is_finished_by_the_next_run(walk: tuple[View, View, View], good: int, later: int) -> None:
+    """Wherever a command fails, the next run leads to its view, and no device or route is orphaned."""
+    first, second, third = walk
     with tempfile.TemporaryDirectory() as folder:
         host = node(Path(folder))
         apply.apply(host, first)
         with BreakAfter(host, good), contextlib.suppress(HostError):
             apply.apply(host, second)
-        apply.apply(host, first)
+        apply.apply(host, third)
+        assert set(host.kernel.devices) == {i.name for i in third.interfaces}
+        with BreakAfter(host, later), contextlib.suppress(HostError):
+            apply.remove(host, "wg0")
         apply.remove(host, "wg0")
         assert (host.kernel.devices, host.kernel.routes, host.kernel.rules) == ({}, {}, set())
 
@@ -341,6 +346,15 @@ def test_a_foreign_device_is_not_touched(host: FakeHost) -> None:
     assert host.kernel.devices == {"wg0-u2": FakeDevice(peers={key(9): FakePeer()})}
 
 
+def test_a_name_that_was_ours_once_is_free_again(host: FakeHost) -> None:
+    """After an interface is gone, a device that somebody makes under its name is not ours to remove."""
+    apply.apply(host, leaf(relays=(1, 2)))
+    apply.apply(host, leaf(relays=(1,)))
+    host.kernel.devices["wg0-u2"] = FakeDevice(peers={})
+    assert apply.apply(host, leaf(relays=(1,))).lines == []
+    assert "wg0-u2" in host.kernel.devices
+
+
 def test_a_device_that_booted_from_our_file_is_ours(host: FakeHost) -> None:
     """Even with our memory lost, the file for boot tells whose the device is."""
     apply.apply(host, leaf(relays=()))
@@ -359,10 +373,12 @@ def test_an_owned_device_that_wg_does_not_know_is_an_error(host: FakeHost) -> No
 def test_meshes_do_not_see_each_other(host: FakeHost) -> None:
     """Routes, rules and unreachable prefixes of one mesh are none of another's business."""
     other = leaf(mesh="wg1", relays=(), port=51900)
-    other = replace(other, addresses=("10.200.0.5",), networks=("10.200.0.0/16",), routes=())
+    beyond = Route(prefixes=("10.200.0.0/16",), via=())
+    other = replace(other, addresses=("10.200.0.5",), networks=beyond.prefixes, routes=(beyond,))
     apply.apply(host, relay(leaves=(peer(7),)))
-    apply.apply(host, other)
     held = dict(host.kernel.routes), set(host.kernel.rules)
+    apply.apply(host, other)
+    assert host.kernel.routes["main", "10.200.0.0/16"] == {"proto": "87"}
     assert apply.apply(host, relay(leaves=(peer(7),))).lines == []
     assert apply.apply(host, other).lines == []
     apply.remove(host, "wg1")

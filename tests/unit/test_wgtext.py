@@ -115,6 +115,13 @@ def test_keepalive_is_switched_off_by_zero() -> None:
     assert wgtext.alter_peer(config(keepalive=25), config(), allowed_ips=True)[2:] == ("persistent-keepalive", "0")
 
 
+def test_an_endpoint_that_stays_is_not_sent_again() -> None:
+    """A peer that roams meanwhile would be thrown back."""
+    old = config(endpoint="192.0.2.7:1")
+    new = config(endpoint="192.0.2.7:1", keepalive=25)
+    assert wgtext.alter_peer(old, new, allowed_ips=True) == ("peer", key(7), "persistent-keepalive", "25")
+
+
 @pytest.mark.parametrize(
     ("endpoint", "named"),
     [("relay.example.com:51820", True), ("relay:1", True), ("192.0.2.7:51820", False), ("[2001:db8::7]:51820", False)],
