@@ -65,12 +65,12 @@ def worlds(draw: st.DrawFn, most_leaves: int = 9) -> World:
     site_names = [f"s{i}" for i in range(draw(st.integers(0, 3)))]
     leaves = [f"n{i}" for i in range(draw(st.integers(1, most_leaves)))]
     site = st.sampled_from([None, *site_names])
+    two = draw(st.integers(0, 2)) == 0
+    subnets = ["192.168.1.0/24", "192.168.2.0/24", *(["fd99::/64"] if two else [])]
     rules = [relay(r, f"203.0.113.{i}", draw(site)) for i, r in enumerate(relays, 1)]
     for i, name in enumerate(leaves, 1):
         kind = draw(st.sampled_from(["plain", "nat", "public"]))
-        routes = draw(
-            st.lists(st.sampled_from(["192.168.1.0/24", "192.168.2.0/24", "fd99::/64"]), max_size=2, unique=True)
-        )
+        routes = draw(st.lists(st.sampled_from(subnets), max_size=2, unique=True))
         where = Endpoint(host=f"198.51.100.{i}", port=51820) if kind == "public" else None
         rules.append(leaf(name, draw(site), nat=kind == "nat", endpoint=where, routes=routes))
     sites = tuple(
@@ -84,7 +84,6 @@ def worlds(draw: st.DrawFn, most_leaves: int = 9) -> World:
     )
     pairs = st.lists(st.sampled_from(leaves + relays), min_size=2, max_size=2, unique=True).map(sorted).map(tuple)
     links = tuple(sorted(set(draw(st.lists(pairs, max_size=3))))) if len(leaves + relays) > 1 else ()
-    two = draw(st.integers(0, 2)) == 0
     policy = mesh(
         *draw(st.permutations(rules)),
         network="10.100.0.0/16 fd00:64::/64" if two else "10.100.0.0/16",

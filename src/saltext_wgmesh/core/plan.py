@@ -24,7 +24,7 @@ def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register) -> Pl
 
     assigned, problems = addresses.assign(mesh, nodes, register)
     numbers = _numbers(relays, register)
-    problems += _unusable_numbers(mesh, relays, numbers)
+    problems += _unusable_numbers(mesh, relays, numbers) + _homeless_subnets(mesh)
     leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
     chosen = homes.assign(mesh, leaves, relays, register)
     members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=chosen))
@@ -121,6 +121,21 @@ def _unusable_numbers(mesh: MeshPolicy, relays: Iterable[str], numbers: Mapping[
             what = f"trunks towards it would listen on port {port}"
             problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a lower listen_port"))
     return problems
+
+
+def _homeless_subnets(mesh: MeshPolicy) -> list[Problem]:
+    """One problem for each subnet of a family in which nodes have no address to send from."""
+    versions = {n.version for n in mesh.networks}
+    return [
+        Problem(
+            where=f"wgmesh:{mesh.name}:nodes:{rule.pattern}:routes",
+            what=f"{subnet} is IPv{subnet.version}, and the mesh has no IPv{subnet.version} network",
+            do="add one to network, or take the subnet away",
+        )
+        for rule in mesh.nodes
+        for subnet in rule.routes
+        if subnet.version not in versions
+    ]
 
 
 def _gateways(parts: _Parts) -> dict[str, list[str]]:
