@@ -1,0 +1,131 @@
+"""What a node's kernel holds: from the view and the links that are down, nothing else."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from saltext_wgmesh.core import plan, routes
+from saltext_wgmesh.core.errors import PlanError
+from saltext_wgmesh.core.routes import KernelRoute, NextHop, PreparedRoute
+from saltext_wgmesh.core.types import Interface, Kind, Peer, Register, Role, Route, View
+from tests.unit import worlds
+
+
+def interface(name, kind, *nodes):
+    peers = tuple(Peer(node=n, public_key=n, endpoint=None, keepalive=0, allowed_ips=()) for n in nodes)
+    return Interface(name=name, kind=kind, listen_port=0, peers=peers)
+
+
+def view(role, interfaces, *entries):
+    return View(
+        mesh="wg0",
+        node="me",
+        role=role,
+        addresses=("10.100.0.1",),
+        networks=("10.100.0.0/16",),
+        forward=role is Role.RELAY,
+        mtu=1420,
+        interfaces=interfaces,
+        routes=entries,
+    )
+
+
+LEAF = view(
+    Role.LEAF,
+    (
+        interface("wg0", Kind.ACCESS, "near"),
+        interface("wg0-u1", Kind.UPLINK, "r1"),
+        interface("wg0-u2", Kind.UPLINK, "r2"),
+    ),
+    Route(prefixes=("10.100.0.0/16", "192.168.7.0/24"), via=("r2", "r1")),
+    Route(prefixes=("10.100.0.9/32",), via=("near", "r2", "r1")),
+)
+
+RELAY = view(
+    Role.RELAY,
+    (
+        interface("wg0", Kind.ACCESS, "own"),
+        interface("wg0-t2", Kind.TRUNK, "r2"),
+        interface("wg0-t3", Kind.TRUNK, "r3"),
+    ),
+    Route(prefixes=("10.100.0.0/16",), via=(), from_trunk=()),
+    Route(prefixes=("10.100.0.7/32",), via=("own", "r3"), detour=True, from_trunk=("own", "r3")),
+)
+
+
+def table(kernel):
+    """``prefix table → device`` of each."""
+    return {f"{r.prefix} {r.table}": r.device for r in kernel}
+
+
+def test_expand_lists_every_next_hop_with_its_interface_and_detours_last():
+    """Detours hold for the main table alone: a packet from a trunk that took one could loop."""
+    own, r2, r3 = (
+        NextHop(neighbour="own", interface="wg0"),
+        *(NextHop(neighbour=f"r{i}", interface=f"wg0-t{i}") for i in (2, 3)),
+    )
+    assert routes.expand(RELAY) == (
+        PreparedRoute(prefix="10.100.0.0/16", table="main", hops=()),
+        PreparedRoute(prefix="10.100.0.0/16", table="trunk", hops=()),
+        PreparedRoute(prefix="10.100.0.7/32", table="main", hops=(own, r3, r2)),
+        PreparedRoute(prefix="10.100.0.7/32", table="trunk", hops=(own, r3)),
+    )
+
+
+def test_choose_takes_the_first_of_each():
+    assert routes.choose(LEAF) == (
+        KernelRoute(prefix="10.100.0.0/16", table="main", device="wg0-u2"),
+        KernelRoute(prefix="10.100.0.9/32", table="main", device="wg0"),
+        KernelRoute(prefix="192.168.7.0/24", table="main", device="wg0-u2"),
+    )
+
+
+def test_a_dead_link_gives_way_to_the_next():
+    assert table(routes.choose(LEAF, frozenset({"r2"}))) == {
+        "10.100.0.0/16 main": "wg0-u1",
+        "10.100.0.9/32 main": "wg0",
+        "192.168.7.0/24 main": "wg0-u1",
+    }
+    assert table(routes.choose(LEAF, frozenset({"near", "r2"})))["10.100.0.9/32 main"] == "wg0-u1"
+
+
+def test_a_relay_detours_its_own_packets_and_never_those_from_a_trunk():
+    assert table(routes.choose(RELAY, frozenset({"own", "r3"}))) == {
+        "10.100.0.0/16 main": None,
+        "10.100.0.0/16 trunk": None,
+        "10.100.0.7/32 main": "wg0-t2",
+        "10.100.0.7/32 trunk": "wg0",
+    }
+
+
+def test_with_all_links_down_the_first_choice_stays():
+    """A link wrongly believed dead still carries."""
+    assert routes.choose(LEAF, frozenset({"near", "r1", "r2"})) == routes.choose(LEAF)
+
+
+def test_a_relay_without_trunks_has_no_trunk_table():
+    alone = view(Role.RELAY, (interface("wg0", Kind.ACCESS, "own"),), *RELAY.routes[:1])
+    assert table(routes.choose(alone)) == {"10.100.0.0/16 main": None}
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds.worlds(), st.data())
+def test_every_view_has_one_route_for_each_prefix_whatever_is_down(world, data):
+    """Only devices change when links do; each is an interface of the view, and none leads to a link that is down
+    while another of its next hops is up."""
+    try:
+        made = plan.make(world.mesh, world.facts, Register())
+    except PlanError:
+        made = None
+    assume(made is not None and made.views)
+    one = made.views[data.draw(st.sampled_from(sorted(made.views)))]
+    neighbours = sorted(p.node for i in one.interfaces for p in i.peers)
+    down = frozenset(data.draw(st.sets(st.sampled_from(neighbours)))) if neighbours else frozenset()
+    prepared = {(r.prefix, r.table): r.hops for r in routes.expand(one)}
+    chosen = routes.choose(one, down)
+    assert [(r.prefix, r.table) for r in chosen] == sorted(prepared)
+    for route in chosen:
+        alive = [h.interface for h in prepared[route.prefix, route.table] if h.neighbour not in down]
+        if alive:
+            assert route.device == alive[0]
