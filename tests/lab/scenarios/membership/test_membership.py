@@ -84,21 +84,10 @@ def test_a_node_whose_key_is_deleted_is_out(eight: Mesh, nine: Mesh):
     assert eight.links() == before
 
 
-def test_a_node_that_comes_back_has_its_address_again(eight: Mesh, nine: Mesh):
-    salt = eight.lab.salt
-    salt.start_minion(NEW)
-    salt.accept_keys([NEW])
-    salt.await_minions([NEW])
-    assert failures(salt.salt([NEW], "state.apply", "wgmesh", timeout=90), LATER) == []
-    nine.settle()
-    assert nine.overlay()[NEW] == memory["new"]
-    assert nine.faults() == []
-
-
-def test_a_node_that_leaves_the_policy_loses_its_interfaces(nine: Mesh):
+def test_a_node_that_leaves_the_policy_loses_its_interfaces(eight: Mesh):
     """By the next converge, without a command on the node; the others notice nothing."""
-    salt = nine.lab.salt
-    rest = replace(nine, members=tuple(name for name in DEMO.minions if name != "laptop"))
+    salt = eight.lab.salt
+    rest = replace(eight, members=tuple(name for name in OLD if name != "laptop"))
     smaller = copy.deepcopy(POLICY)
     del smaller["wgmesh"][MESH]["nodes"]["laptop"]
     before = rest.links()
@@ -106,7 +95,23 @@ def test_a_node_that_leaves_the_policy_loses_its_interfaces(nine: Mesh):
         salt.set_policy(smaller)
         salt.salt_run("wgmesh.converge")
         assert set(salt.salt_run("wgmesh.status")[MESH]["nodes"]) == set(rest.members)
-    assert nine.overlay()["laptop"] == ()
+    assert eight.overlay()["laptop"] == ()
     assert losing(losses) == []
     assert rest.faults() == []
     assert rest.links() == before
+
+
+def test_nodes_that_come_back_have_their_addresses_again(eight: Mesh, nine: Mesh):
+    """The one by a new acceptance of its old key and the command, the other by the policy alone."""
+    salt = nine.lab.salt
+    salt.set_policy(POLICY)
+    salt.salt_run("wgmesh.converge")
+    eight.settle()
+    assert eight.overlay() == memory["overlay"]
+    salt.start_minion(NEW)
+    salt.accept_keys([NEW])
+    salt.await_minions([NEW])
+    assert failures(salt.salt([NEW], "state.apply", "wgmesh", timeout=90), LATER) == []
+    nine.settle()
+    assert nine.overlay()[NEW] == memory["new"]
+    assert nine.faults() == []
