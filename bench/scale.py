@@ -6,8 +6,8 @@ import gc
 import itertools
 import json
 import multiprocessing
-import resource
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -60,18 +60,19 @@ def run() -> list[Measure]:
 
 
 def measure(size: int) -> dict[str, float]:
-    """The figures of one size: medians of several runs, in seconds; the peak of memory above the start's."""
+    """The figures of one size: medians of several runs, in seconds; the peak of memory in MiB."""
     mesh, facts = fleet.partial(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
     plan = planner.make(mesh, facts, Register())
     problems = verify.check(plan)
+    memory = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
     assert not problems, problems[:3]
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     views = [view.as_dict() for view in plan.views.values()]
     text = json.dumps(views)
     return {
         "bytes": len(text),
-        "memory": max(memory, 0.1),
+        "memory": memory,
         "dumps": median(lambda: json.dumps(views)),
         "plan": median(lambda: planner.make(mesh, facts, Register())),
         "replan": median(lambda: planner.make(mesh, facts, plan.register)),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -66,6 +68,13 @@ def as_dict(facts: Facts) -> dict[str, Any]:
         "networks": list(facts.networks),
         "ipv6": facts.ipv6,
     }
+
+
+def digest(raw: object) -> str:
+    """SHA-256, in hex, of facts in the shape in which they travel: the same whenever they were observed."""
+    lasting = {k: v for k, v in raw.items() if k != "observed_at"} if isinstance(raw, Mapping) else raw
+    text = json.dumps(lasting, sort_keys=True, separators=(",", ":"), default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def from_dict(node: str, raw: object) -> Facts:

@@ -1,15 +1,16 @@
 """Each leaf's relays, first choice first: balanced, and kept as they were wherever that is possible.
 
-Leaves that may choose among the same relays form a pool, and each pool is balanced by itself. What holds:
+A leaf's relays come from the nearest circle that has any: those of its site that stand at the site, all that the
+site names, all of the mesh. Leaves with the same circles are balanced among themselves. What holds:
 
-- A new pool is balanced: no relay is the first choice of more than ceil(leaves / relays), and each of at least
+- A new group is balanced: no relay is the first choice of more than ceil(leaves / relays), and each of at least
   one leaf if there are as many leaves as relays. A leaf that joins never lifts a relay above that number.
 - A relay that goes moves only the leaves that had it, and the other relay of such a leaf becomes its first.
 - A relay that comes is taken by floor(leaves / relays) leaves, those of the fullest relays; the others stay.
-  (The last two hold for pools with at least as many leaves as relays; in smaller ones one leaf more may move.)
+  (The last two hold for groups with at least as many leaves as relays; in smaller ones one leaf more may move.)
 - A leaf that goes moves nobody, unless it was the last that had some relay as its first.
 
-After losses a pool may thus stay uneven: the price of not moving leaves that have no need to.
+After losses a group may thus stay uneven: the price of not moving leaves that have no need to.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from hashlib import blake2b
 
 from saltext_wgmesh.core.types import MeshPolicy, Register, Topology
 
-WARM = 2
-"""Relays that a leaf keeps a session with (topology full: all)."""
-
 Pool = tuple[str, ...]
+Circles = tuple[Pool, ...]
+"""Relays from which to choose, nearest first; none is empty, each holds the one before, the last has all."""
 
 
 def assign(
@@ -31,31 +31,34 @@ def assign(
 ) -> dict[str, tuple[str, ...]]:
     """Leaf → its relays in order; *leaves* is node → site, *relays* those that can be used now.
 
-    Two relays where there are two: those of the leaf's site first, then others. Topology full: all. A pair of a
+    Two relays where there are two, each from the nearest circle that has one. Topology full: all. A pair of a
     leaf and a relay in ``links`` appends that relay. The result does not depend on the order of the input.
     """
     everyone = tuple(sorted(relays))
     if not everyone:
         return dict.fromkeys(sorted(leaves), ())
-    pools = {site: _pool(mesh, site, everyone) for site in set(leaves.values())}
-    groups: dict[Pool, list[str]] = {}
+    circles = {site: _circles(mesh, site, everyone) for site in set(leaves.values())}
+    groups: dict[Circles, list[str]] = {}
     for leaf in sorted(leaves):
-        groups.setdefault(pools[leaves[leaf]], []).append(leaf)
+        groups.setdefault(circles[leaves[leaf]], []).append(leaf)
     chosen: dict[str, tuple[str, ...]] = {}
-    for pool, members in sorted(groups.items()):
-        firsts = _firsts(members, pool, register)
-        for leaf, pair in _with_seconds(firsts, pool, everyone, register).items():
-            chosen[leaf] = pair if mesh.topology is not Topology.FULL else _all(leaf, pair, pool, everyone, register)
+    for around, members in sorted(groups.items()):
+        firsts = _firsts(members, around[0], register)
+        for leaf, pair in _with_seconds(firsts, around, register).items():
+            chosen[leaf] = pair if mesh.topology is not Topology.FULL else _all(leaf, pair, around, register)
     for leaf, relay in _linked(mesh, leaves, everyone):
         if relay not in chosen[leaf]:
             chosen[leaf] = (*chosen[leaf], relay)
     return {leaf: chosen[leaf] for leaf in sorted(chosen)}
 
 
-def _pool(mesh: MeshPolicy, site: str | None, everyone: Pool) -> Pool:
-    """The relays among which the leaves of *site* choose their first: the site's own, else all."""
-    own = set(mesh.sites[site].relays) if site is not None and site in mesh.sites else set()
-    return tuple(r for r in everyone if r in own) or everyone
+def _circles(mesh: MeshPolicy, site: str | None, everyone: Pool) -> Circles:
+    """The circles for the leaves of *site*."""
+    named = mesh.sites[site].relays if site is not None and site in mesh.sites else ()
+    stands = {rule.pattern: rule.site for rule in mesh.nodes}
+    own = tuple(r for r in everyone if r in named)
+    local = tuple(r for r in own if stands.get(r) == site)
+    return tuple(circle for circle in (local, own, everyone) if circle)
 
 
 def _linked(mesh: MeshPolicy, leaves: Mapping[str, str | None], everyone: Pool) -> list[tuple[str, str]]:
@@ -95,9 +98,7 @@ def _fill(relay: str, share: int, firsts: dict[str, str], load: Counter[str]) ->
         load[relay] += 1
 
 
-def _with_seconds(
-    firsts: Mapping[str, str], pool: Pool, everyone: Pool, register: Register
-) -> dict[str, tuple[str, ...]]:
+def _with_seconds(firsts: Mapping[str, str], around: Circles, register: Register) -> dict[str, tuple[str, ...]]:
     """Leaf → its first and second relay.
 
     The leaves of one first relay are spread evenly over the seconds, so that its loss spreads them evenly too.
@@ -107,7 +108,7 @@ def _with_seconds(
         by_first.setdefault(firsts[leaf], []).append(leaf)
     found: dict[str, tuple[str, ...]] = {}
     for first, leaves in by_first.items():
-        rest = tuple(r for r in (pool if len(pool) >= WARM else everyone) if r != first)
+        rest = next((c for c in (tuple(r for r in circle if r != first) for circle in around) if c), ())
         if not rest:
             found.update(dict.fromkeys(leaves, (first,)))
             continue
@@ -123,12 +124,12 @@ def _with_seconds(
     return found
 
 
-def _all(leaf: str, pair: tuple[str, ...], pool: Pool, everyone: Pool, register: Register) -> tuple[str, ...]:
-    """All relays: the chosen, the rest of the pool, the others; in each part as before, then by rendezvous."""
+def _all(leaf: str, pair: tuple[str, ...], around: Circles, register: Register) -> tuple[str, ...]:
+    """All relays: the chosen, then circle by circle; in each as before, then by rendezvous."""
     had = register.homes.get(leaf, ())
-    order = {relay: i for i, relay in enumerate((*had, *_ranked(leaf, everyone))[::-1])}
-    rest = [r for r in everyone if r not in pair]
-    rest.sort(key=lambda r: (r not in pool, -order[r]))
+    order = {relay: i for i, relay in enumerate((*had, *_ranked(leaf, around[-1]))[::-1])}
+    rest = [r for r in around[-1] if r not in pair]
+    rest.sort(key=lambda r: (sum(r not in circle for circle in around), -order[r]))
     return (*pair, *rest)
 
 

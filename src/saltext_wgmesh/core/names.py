@@ -13,6 +13,8 @@ POLICY_KEY = "wgmesh"
 """The pillar key of the policy, in the pillar compiled for the master's own id."""
 VIEW_KEY = "wgmesh_view"
 """The pillar key under which the ext_pillar gives a node its views: ``{mesh: view}``."""
+PUBLISHED_KEY = "wgmesh_published"
+"""The pillar key under which the ext_pillar tells a node the digest of the facts that the mine holds of it."""
 FACTS_FUNCTION = "wgmesh.facts"
 """The execution function that makes a node's facts, and the mine's key for them."""
 VIEW_SCHEMA = 1

@@ -124,7 +124,9 @@ def _entries(plan: Plan, reasons: Mapping[str, str], refused: Container[str], he
         entries[node] = {**view.as_dict(), "digest": view.digest()}
     for node, reason in reasons.items():
         was_stranger = head.digests.get(node, "reason:").startswith("reason:")
-        if was_stranger or node in plan.left_out or node in refused:
+        if node in plan.left_out:
+            entries[node] = {"reason": reason, "pending": True, "digest": f"reason: {reason}"}
+        elif was_stranger or node in refused:
             entries[node] = {"reason": reason, "digest": f"reason: {reason}"}
         else:
             entries[node] = {"reason": reason, "removed": True, "digest": f"removed: {reason}"}
@@ -144,7 +146,7 @@ def converge(opts: dict[str, Any], ask: str | None = None) -> list[Report]:
     *ask* is a node to be pushed to even if it left earlier pushes unanswered.
     Nothing is published unless every mesh's plan holds; nodes whose view is unchanged are not spoken to.
     """
-    ledger = Ledger(opts)
+    ledger = Ledger.of(opts)
     found = inventory.read(opts)
     drafts = draft(opts, ledger, found)
     for one in drafts:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import salt.cache
 import salt.daemons.masterapi
 import salt.key
 import salt.pillar
+import salt.utils.mine
 
 from saltext_wgmesh.core import names, saltkey
 from saltext_wgmesh.core.errors import PolicyError, Problem
@@ -62,3 +64,14 @@ def mine_facts(opts: dict[str, Any]) -> dict[str, Any]:
     load = {"id": opts["id"], "tgt": "*", "fun": names.FACTS_FUNCTION, "tgt_type": "glob"}
     found: dict[str, Any] = api._mine_get(load, skip_verify=True)
     return dict(sorted(found.items()))
+
+
+def mine_entry(cache: salt.cache.Cache, node: str) -> Any:
+    """What the mine holds of one node's facts, unwrapped; None if nothing. Two short reads, for the ext_pillar."""
+    for bank, key in (("mine", node), (f"minions/{node}", "mine")):
+        entry = (cache.fetch(bank, key) or {}).get(names.FACTS_FUNCTION)
+        if isinstance(entry, dict) and salt.utils.mine.MINE_ITEM_ACL_ID in entry:
+            entry = entry[salt.utils.mine.MINE_ITEM_ACL_DATA]
+        if entry:
+            return entry
+    return None

@@ -57,8 +57,13 @@ class Head:
 class Ledger:
     """Reads and writes the master's records. One writer at a time: the caller holds the gate."""
 
-    def __init__(self, opts: dict[str, Any]) -> None:
-        self._cache = salt.cache.factory(opts)
+    def __init__(self, cache: salt.cache.Cache) -> None:
+        self._cache = cache
+
+    @classmethod
+    def of(cls, opts: dict[str, Any]) -> Ledger:
+        """The ledger of the master with these options."""
+        return cls(salt.cache.factory(opts))
 
     # -- heads and generations --------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from saltext_wgmesh.master.ledger import Ledger
 
 def plan(opts: dict[str, Any]) -> dict[str, Any]:
     """Mesh → what a converge would change: node → readable lines; and who is left out, and why."""
-    ledger = Ledger(opts)
+    ledger = Ledger.of(opts)
     return {one.policy.name: _pending(ledger, one) for one in draft(opts, ledger)}
 
 
@@ -35,7 +35,7 @@ def _pending(ledger: Ledger, one: Draft) -> dict[str, Any]:
 
 def proof(opts: dict[str, Any]) -> dict[str, Any]:
     """Mesh → ``holds`` or what is wrong, for what is published and for what a converge would publish."""
-    ledger = Ledger(opts)
+    ledger = Ledger.of(opts)
     found = {}
     for one in draft(opts, ledger):
         verdicts = {"next": [str(p) for p in verify.check(one.plan)] or "holds"}
@@ -48,7 +48,7 @@ def proof(opts: dict[str, Any]) -> dict[str, Any]:
 
 def status(opts: dict[str, Any]) -> dict[str, Any]:
     """Mesh → generation, when, and node → role, site, addresses, relays, whether it runs what is published."""
-    ledger = Ledger(opts)
+    ledger = Ledger.of(opts)
     if not ledger.meshes():
         raise LedgerError("no mesh was published yet: run `salt-run wgmesh.plan` to see what is missing")
     accepted = inventory.accepted_keys(opts)
@@ -85,7 +85,7 @@ def _status(ledger: Ledger, mesh: str, accepted: dict[str, str]) -> dict[str, An
 
 def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> dict[str, Any]:
     """The path between two nodes of the published plan, and why that one."""
-    published = record.published(Ledger(opts), mesh)
+    published = record.published(Ledger.of(opts), mesh)
     for node in (source, destination):
         _member(published, node)
     return render.explain(published.plan, published.policy, source, destination)
@@ -96,7 +96,7 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
 
     *down* is a comma-separated list of node ids, and of links as ``a--b``.
     """
-    published = record.published(Ledger(opts), mesh)
+    published = record.published(Ledger.of(opts), mesh)
     elements: set[str | frozenset[str]] = set()
     for word in (w.strip() for w in down.split(",") if w.strip()):
         ends = word.split("--")
@@ -108,7 +108,7 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
 
 def paths(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
     """Source → destination → the nodes on the way, both ends included."""
-    found = verify.paths(record.published(Ledger(opts), mesh).plan)
+    found = verify.paths(record.published(Ledger.of(opts), mesh).plan)
     return {a: {b: list(hops) for b, hops in row.items()} for a, row in found.items()}
 
 
@@ -117,7 +117,7 @@ def graph(opts: dict[str, Any], mesh: str | None, style: str) -> str:
     writers = {"table": render.table, "dot": render.dot, "mermaid": render.mermaid}
     if style not in writers:
         raise LedgerError(f"there is no style {style!r}: say style=<one of {', '.join(writers)}>")
-    return writers[style](record.published(Ledger(opts), mesh).plan)
+    return writers[style](record.published(Ledger.of(opts), mesh).plan)
 
 
 def _member(published: record.Published, node: str) -> None:

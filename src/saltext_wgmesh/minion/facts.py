@@ -34,15 +34,6 @@ def gather(host: Host, node: str, salt_key: str) -> dict[str, Any]:
     return {**as_dict(found), "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two sets of facts say the same, whenever they were observed."""
-    return bool(_timeless(one) == _timeless(other))
-
-
-def _timeless(facts: Any) -> Any:
-    return {k: v for k, v in facts.items() if k != "observed_at"} if isinstance(facts, dict) else facts
-
-
 def _underlay(host: Host, links: dict[str, Link]) -> tuple[str, ...]:
     """Addresses at which others may reach this node: those of the default routes first, then by number."""
     found = (address for link in links.values() for address in _bare(link.addresses))

@@ -14,24 +14,18 @@ POLL = 0.2
 """Seconds."""
 
 
-def wait(host: Host, timeout: float) -> tuple[offers.Outcome, ...] | None:
-    """What came of the offers that the master pushes within *timeout* seconds; None if it pushed none.
-
-    A push that came just before counts: it may have been faster than this run.
-    """
-    start = time.time()
+def wait(host: Host, since: float, timeout: float) -> tuple[offers.Outcome, ...] | None:
+    """What came of the offers that the master pushed after *since* (seconds since the epoch); None if it pushed
+    none within *timeout* seconds from now. What it pushed earlier says nothing of the present; and while a mesh
+    only waits for other nodes, as in the first seconds of a new fleet, there is more to come."""
+    deadline = time.monotonic() + timeout
     while True:
         taken_at = store.outcomes_at(host)
-        if taken_at is not None and taken_at > start - timeout:
-            return _outcomes(store.outcomes(host))
-        if time.time() - start > timeout:
-            return None
-        pause()
-
-
-def pause() -> None:
-    """POLL seconds later."""
-    time.sleep(POLL)
+        pushed = _outcomes(store.outcomes(host)) if taken_at is not None and taken_at >= since else None
+        late = time.monotonic() > deadline
+        if late or (pushed is not None and not any(o.pending for o in pushed)):
+            return pushed
+        time.sleep(POLL)
 
 
 def _outcomes(recorded: dict[str, dict[str, Any]]) -> tuple[offers.Outcome, ...]:

@@ -23,6 +23,8 @@ class Refusal:
     """What the master takes as proof that the node heard it."""
     removed: bool
     """True: the node was a member and is told to leave. False: whatever it runs, it keeps."""
+    pending: bool
+    """True: it is a member as soon as other nodes are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Outcome:
     changes: tuple[Entry, ...] = ()
     reason: str | None = None
     """Why this node is no member."""
+    pending: bool = False
+    """Whether it will be one as soon as other nodes are there."""
     error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,13 +52,19 @@ class Outcome:
     def gist(self) -> dict[str, Any]:
         """All but the changes: what is worth keeping."""
         told = {"digest": self.digest, "generation": self.generation, "reason": self.reason, "error": self.error}
-        return {k: v for k, v in told.items() if v is not None}
+        return {k: v for k, v in told.items() if v is not None} | ({"pending": True} if self.pending else {})
 
 
 def parse(mesh: str, raw: Any) -> View | Refusal:
     """The offer for *mesh*; ViewError if it is neither a view of that mesh nor a reason."""
     if isinstance(raw, Mapping) and "interfaces" not in raw and isinstance(raw.get("reason"), str):
-        return Refusal(mesh=mesh, reason=raw["reason"], digest=raw.get("digest"), removed=raw.get("removed") is True)
+        return Refusal(
+            mesh=mesh,
+            reason=raw["reason"],
+            digest=raw.get("digest"),
+            removed=raw.get("removed") is True,
+            pending=raw.get("pending") is True,
+        )
     view = View.from_dict(raw)
     if view.mesh != mesh:
         raise ViewError(f"the view in this node's pillar under {mesh} is one of {view.mesh}: converge again")
@@ -91,4 +101,11 @@ def _take_refusal(host: Host, offer: Refusal, generation: int | None, *, dry_run
     changes: tuple[Entry, ...] = ()
     if offer.removed and offer.mesh in store.meshes(host):
         changes = apply.remove(host, offer.mesh, dry_run=dry_run).changes
-    return Outcome(mesh=offer.mesh, digest=offer.digest, generation=generation, changes=changes, reason=offer.reason)
+    return Outcome(
+        mesh=offer.mesh,
+        digest=offer.digest,
+        generation=generation,
+        changes=changes,
+        reason=offer.reason,
+        pending=offer.pending,
+    )

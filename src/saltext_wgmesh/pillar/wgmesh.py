@@ -7,10 +7,14 @@ Give each minion its own views of the meshes, and nothing of anybody else's.
       - wgmesh: true
 
 The pillar key ``wgmesh_view`` then holds, by mesh, the minion's view of the current generation, or the reason
-why it has none. It is read from the ledger; nothing is planned here.
+why it has none; ``wgmesh_published`` the digest of the facts that the mine holds of it, so that it need not ask.
+Both are read from the master's cache; nothing is planned here.
 """
 
-from saltext_wgmesh.core import names
+import salt.cache
+
+from saltext_wgmesh.core import facts, names
+from saltext_wgmesh.master import inventory
 from saltext_wgmesh.master.ledger import Ledger
 
 __virtualname__ = "wgmesh"
@@ -22,7 +26,14 @@ def __virtual__():
 
 def ext_pillar(minion_id, pillar, enabled=True):
     """
-    Return ``{"wgmesh_view": {mesh: view}}``, or nothing for a minion that no generation names.
+    Return the minion's views and the digest of its published facts; nothing of what is not there.
     """
-    views = Ledger(__opts__).views(minion_id) if enabled else {}
-    return {names.VIEW_KEY: views} if views else {}
+    if not enabled:
+        return {}
+    cache = salt.cache.factory(__opts__)
+    views = Ledger(cache).views(minion_id)
+    published = inventory.mine_entry(cache, minion_id)
+    return {
+        **({names.VIEW_KEY: views} if views else {}),
+        **({names.PUBLISHED_KEY: facts.digest(published)} if published else {}),
+    }

@@ -17,15 +17,19 @@ State that this node has its part in WireGuard meshes that the master plans.
           - wgmesh: wgmesh-facts
 """
 
+import time
+
 from salt.exceptions import CommandExecutionError
 
-from saltext_wgmesh.core import names, wording
+from saltext_wgmesh.core import facts, names, wording
 from saltext_wgmesh.core.errors import WgmeshError
-from saltext_wgmesh.minion import apply, facts, joining, keys, offers, store
+from saltext_wgmesh.minion import apply, joining, keys, offers, store
 from saltext_wgmesh.minion.host import Host
 
 __virtualname__ = "wgmesh"
 
+TOLD_AT = "wgmesh_told_at"
+"""In ``__context__``: when this run told the master of this node's facts."""
 ERRORS = (WgmeshError, CommandExecutionError, OSError)
 
 
@@ -68,7 +72,7 @@ def facts_published(name):
             changes = _unpublished()
         if changes and not __opts__["test"]:
             __salt__["mine.send"](names.FACTS_FUNCTION)
-            __salt__["event.send"](names.FACTS_TAG.format(node=__opts__["id"]))
+            __context__[TOLD_AT] = _tell_master()
     except ERRORS as error:
         return _failed(name, error)
     return _outcome(
@@ -102,7 +106,9 @@ def joined(name, timeout=30):
             changes = {"meshes": {"old": None, "new": "as the master plans them once it has this node's facts"}}
             return _outcome(name, changes, would="The node would join")
         before = joining.interfaces(host)
-        pushed = joining.wait(host, timeout)
+        # A node that came back has facts in the mine already, but the master forgot it: it must hear all the same.
+        told_at = __context__.pop(TOLD_AT, None) or _tell_master()
+        pushed = joining.wait(host, told_at, timeout)
         if pushed is None:
             return _failed(
                 name, f"The master gave no answer within {timeout} s: 'salt-run wgmesh.plan' says what it is lacking"
@@ -160,10 +166,20 @@ def absent(name, key=False):
 
 
 def _unpublished():
-    """The facts of which the mine holds others, or none."""
-    mine = __salt__["mine.get"](__opts__["id"], names.FACTS_FUNCTION) or {}
-    old, new = mine.get(__opts__["id"]), __salt__["wgmesh.facts"]()
-    return {} if facts.same(old, new) else {"facts": {"old": old, "new": new}}
+    """The facts of which the mine holds others, or none. Asking the mine is left to when the pillar knows no better."""
+    new = __salt__["wgmesh.facts"]()
+    published = facts.digest(new)
+    if __pillar__.get(names.PUBLISHED_KEY) == published:
+        return {}
+    old = (__salt__["mine.get"](__opts__["id"], names.FACTS_FUNCTION) or {}).get(__opts__["id"])
+    return {} if facts.digest(old) == published else {"facts": {"old": old, "new": new}}
+
+
+def _tell_master():
+    """The master hears that this node's facts are worth a look. Returns when, in seconds since the epoch."""
+    now = time.time()
+    __salt__["event.send"](names.FACTS_TAG.format(node=__opts__["id"]))
+    return now
 
 
 def _taken(name, outcomes, changes=None):
