@@ -265,6 +265,14 @@ def test_this_is_no_mistake(path: str, value: object) -> None:
     policy.parse(damaged(path, value))
 
 
+def test_names_have_up_to_255_characters() -> None:
+    """Minion ids, globs and sites alike; one more is refused."""
+    policy.parse(damaged("wg0/nodes/" + "n" * 255, {}))
+    policy.parse(damaged("wg0/sites/" + "s" * 255, {}))
+    assert len(problems(damaged("wg0/nodes/" + "n" * 256, {}))) == 1
+    assert len(problems(damaged("wg0/sites/" + "s" * 256, {}))) == 1
+
+
 # --- any input -----------------------------------------------------------------------------------------
 
 LEAVES = (
