@@ -82,18 +82,27 @@ def loaders(all_loaders, machine):
 
 
 @pytest.fixture
-def offer(minion_opts):
-    """Puts views, by mesh, into the pillar that is compiled from now on; a dict is put in as it is."""
+def pillar(minion_opts):
+    """Has the pillar that is compiled from now on hold these keys and no others."""
     folder = Path(minion_opts["pillar_roots"]["base"][0])
 
-    def put(**offers):
-        told = {mesh: _entry(value) for mesh, value in offers.items()}
-        (folder / "top.sls").write_text("base: {'*': [views]}\n")
-        (folder / "views.sls").write_text(json.dumps({names.VIEW_KEY: told}))
+    def put(keys):
+        (folder / "top.sls").write_text("base: {'*': [keys]}\n")
+        (folder / "keys.sls").write_text(json.dumps(keys))
 
     yield put
     for path in folder.iterdir():
         path.unlink()
+
+
+@pytest.fixture
+def offer(pillar):
+    """Puts views, by mesh, into the pillar; a dict is put in as it is."""
+
+    def put(**offers):
+        pillar({names.VIEW_KEY: {mesh: _entry(value) for mesh, value in offers.items()}})
+
+    return put
 
 
 def _entry(value):

@@ -2,10 +2,13 @@
 
 import json
 import stat
+import time
+import types
 from pathlib import Path
 
 import pytest
 
+from saltext_wgmesh.core import facts, names
 from tests import nodeviews
 from tests.functional.conftest import private_key_forms
 from tests.nodeviews import leaf, peer, relay
@@ -88,6 +91,14 @@ class TestFactsPublished:
         assert told.changes["facts"]["old"]["underlay"] == ["192.0.2.1"]
         assert told.changes["facts"]["new"]["underlay"] == ["192.0.2.1", "198.51.100.7"]
 
+    def test_believes_the_pillar_about_the_mine(self, states, modules, pillar, with_key):
+        """Where the master says in the pillar that the mine holds these facts, the mine is not asked."""
+        pillar({names.PUBLISHED_KEY: facts.digest(modules.wgmesh.facts())})
+        told = states.wgmesh.facts_published("facts")
+        assert (told.result, told.changes) == (True, {})
+        pillar({names.PUBLISHED_KEY: "of other facts"})
+        assert list(states.wgmesh.facts_published("facts").changes) == ["facts"]
+
     def test_says_in_test_mode_that_the_key_comes_first(self, states):
         """On a new node in test mode the facts can't be known yet, and that is no error."""
         told = states.wgmesh.facts_published("facts", test=True)
@@ -129,15 +140,37 @@ class TestJoined:
         """With an empty pillar the state waits; what the push then applies is what it reports."""
         view = leaf()
 
-        def push():
+        def push(_seconds):
             offer(wg0=view)
             modules.wgmesh.apply()
 
-        monkeypatch.setattr("saltext_wgmesh.minion.joining.pause", push)
+        clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=push)
+        monkeypatch.setattr("saltext_wgmesh.minion.joining.time", clock)
         told = states.wgmesh.joined("mesh", timeout=5)
         assert told.result is True
         assert told.changes["wg0-u1"] == {"old": None, "new": "peers n1"}
         assert sorted(told.changes) == ["wg0", "wg0-u1", "wg0-u2"]
+
+    def test_waits_on_while_only_others_are_lacking(self, states, modules, offer, with_key, monkeypatch):
+        """A place that waits for other nodes is not the last word: the view that follows is what is reported."""
+        pushes = iter([{"reason": "n1 is not there yet", "pending": True, "digest": "reason: x"}, leaf()])
+
+        def push(_seconds):
+            offer(wg0=next(pushes))
+            modules.wgmesh.apply()
+
+        clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=push)
+        monkeypatch.setattr("saltext_wgmesh.minion.joining.time", clock)
+        told = states.wgmesh.joined("mesh", timeout=5)
+        assert told.result is True
+        assert sorted(told.changes) == ["wg0", "wg0-u1", "wg0-u2"]
+
+    def test_an_old_answer_is_no_answer(self, states, modules, offer, with_key):
+        """What the master pushed before this run asked it says nothing of the present."""
+        offer(wg0={"reason": "old", "digest": "reason: old"})
+        modules.wgmesh.apply()
+        offer()
+        assert states.wgmesh.joined("mesh", timeout=0.1).result is False
 
     def test_gives_up_after_its_time(self, states, with_key):
         """Where no push comes, the state fails and names the command that says why."""

@@ -67,11 +67,14 @@ def test_rules() -> None:
 
 
 def test_default_routes() -> None:
-    """The best comes first; one without a device (several next hops) is left out."""
-    text = """[{"dst":"default","gateway":"192.0.2.254","dev":"eth1","metric":200},
+    """The best of IPv4 comes first; other tables, several next hops and unreachable ones are left out."""
+    text = """[{"dst":"default","gateway":"2001:db8::fe","dev":"eth2","metric":1,"pref":"medium"},
+      {"dst":"default","gateway":"192.0.2.254","dev":"eth1","metric":200},
       {"dst":"default","gateway":"192.0.2.254","dev":"eth0","prefsrc":"192.0.2.9","metric":100},
+      {"dst":"default","gateway":"192.0.2.254","dev":"eth3","table":"77"},
+      {"type":"unreachable","dst":"default","dev":"lo","metric":4294967295,"pref":"medium"},
       {"dst":"default","metric":50,"nexthops":[]}]"""
-    assert iptext.parse_defaults(text) == (("eth0", "192.0.2.9"), ("eth1", None))
+    assert iptext.parse_defaults(text) == ((4, "eth0", "192.0.2.9"), (4, "eth1", None), (6, "eth2", None))
 
 
 def test_advertised_default_routes() -> None:

@@ -17,10 +17,14 @@ class Routed(FakeHost):
     """A host with default routes: IPv4 by eth1, then eth0; IPv6 by eth0 with a source of its own."""
 
     def run(self, *argv: str, text: str = "") -> str:
-        if argv == ("ip", "-4", "-json", "route", "show", "default"):
-            return json.dumps([{"dst": "default", "dev": "eth0", "metric": 200}, {"dst": "default", "dev": "eth1"}])
-        if argv == ("ip", "-6", "-json", "route", "show", "default"):
-            return json.dumps([{"dst": "default", "dev": "eth0", "prefsrc": "2001:db8::2"}])
+        if argv == ("ip", "-json", "route", "show", "table", "all", "default"):
+            return json.dumps(
+                [
+                    {"dst": "default", "dev": "eth0", "prefsrc": "2001:db8::2", "pref": "medium"},
+                    {"dst": "default", "dev": "eth0", "metric": 200},
+                    {"dst": "default", "dev": "eth1"},
+                ]
+            )
         return super().run(*argv, text=text)
 
 

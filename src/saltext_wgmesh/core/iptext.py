@@ -61,7 +61,7 @@ def _route(entry: Mapping[str, Any]) -> RouteEntry:
 def _prefix(entry: Mapping[str, Any]) -> str:
     dst = str(entry["dst"])
     if dst == "default":
-        return "::/0" if entry.get("pref") else "0.0.0.0/0"
+        return "::/0" if _family(entry) == 6 else "0.0.0.0/0"
     if "/" in dst:
         return dst
     return f"{dst}/128" if ":" in dst else f"{dst}/32"
@@ -78,10 +78,22 @@ def parse_rules(text: str, family: int) -> tuple[RuleEntry, ...]:
     )
 
 
-def parse_defaults(text: str) -> tuple[tuple[str, str | None], ...]:
-    """Device and preferred source of each default route in ``ip -json route show default``, best first."""
-    ranked = sorted(_entries(text), key=lambda entry: int(entry.get("metric", 0)))
-    return tuple((entry["dev"], entry.get("prefsrc")) for entry in ranked if "dev" in entry)
+def parse_defaults(text: str) -> tuple[tuple[int, str, str | None], ...]:
+    """Family, device and preferred source of the main table's default routes, IPv4 before IPv6, best first.
+
+    *text* is of ``ip -json route show table all default``: one command for both families.
+    """
+    found = [
+        (_family(entry), int(entry.get("metric", 0)), entry["dev"], entry.get("prefsrc"))
+        for entry in _entries(text)
+        if "dev" in entry and "table" not in entry and "type" not in entry
+    ]
+    return tuple((family, device, source) for family, _, device, source in sorted(found, key=lambda f: f[:2]))
+
+
+def _family(entry: Mapping[str, Any]) -> int:
+    # Only IPv6 routes have a router preference (RFC 4191).
+    return 6 if "pref" in entry or ":" in str(entry.get("gateway", "")) else 4
 
 
 def parse_advertised(text: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from saltext_wgmesh.core.device import NodeState
 from saltext_wgmesh.core.diff import Change, diff
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.script import IpBatch, MakeDevice, Step, WgSet, WriteSysctl, steps
-from saltext_wgmesh.core.types import View
+from saltext_wgmesh.core.types import Kind, View
 from saltext_wgmesh.minion import boot, keys, observe
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.store import Owned, Store
@@ -114,7 +114,7 @@ def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
     advertised = observe.advertised(host) if view.forward else ()
     own = wanted.Own(public_key=public_key, families=families, advertised=advertised)
     target = wanted.state(view, routes.choose(view), own)
-    seen = observe.snapshot(host)
+    seen = observe.snapshot(host, rules=_has_trunk(store, view))
     _refuse_foreign(host, store, view, seen)
     live = _part(host, store, view, seen, [key for key, _ in target.sysctls])
     applied = store.view()
@@ -142,6 +142,12 @@ def _owns(view: View) -> Owned:
         interfaces=frozenset(i.name for i in view.interfaces),
         prefixes=frozenset(p for route in view.routes for p in route.prefixes) | frozenset(view.networks),
     )
+
+
+def _has_trunk(store: Store, view: View) -> bool:
+    """Whether the mesh has, or may still have, a trunk here, and so rules."""
+    had = any(name.startswith(names.trunk_prefix(view.mesh)) for name in store.owned().interfaces)
+    return had or any(i.kind is Kind.TRUNK for i in view.interfaces)
 
 
 def _refuse_foreign(host: Host, store: Store, view: View, seen: observe.Snapshot) -> None:

@@ -42,14 +42,13 @@ def _underlay(host: Host, links: dict[str, Link]) -> tuple[str, ...]:
 
 
 def _default_sources(host: Host, links: dict[str, Link]) -> Iterator[str]:
-    for family in (4, 6) if host.has_ipv6 else (4,):
-        for device, source in parse_defaults(host.run("ip", f"-{family}", "-json", "route", "show", "default")):
-            candidates = _bare(links[device].addresses) if device in links else []
-            same_family = [a for a in candidates if family_of(a) == family]
-            if source in candidates:
-                yield str(source)
-            elif same_family:
-                yield same_family[0]
+    for family, device, source in parse_defaults(host.run("ip", "-json", "route", "show", "table", "all", "default")):
+        candidates = _bare(links[device].addresses) if device in links else []
+        same_family = [a for a in candidates if family_of(a) == family]
+        if source in candidates:
+            yield str(source)
+        elif same_family:
+            yield same_family[0]
 
 
 def _networks(links: Iterable[Link]) -> tuple[str, ...]:
