@@ -59,7 +59,12 @@ def uplink_name(mesh: str, relay_number: int) -> str:
 
 def trunk_name(mesh: str, relay_number: int) -> str:
     """The interface of a relay towards the relay with that number, as in ``wg0-t3``."""
-    return f"{mesh}-t{relay_number}"
+    return f"{trunk_prefix(mesh)}{relay_number}"
+
+
+def trunk_prefix(mesh: str) -> str:
+    """What the names of all trunks of *mesh* begin with."""
+    return f"{mesh}-t"
 
 
 def trunk_port(listen_port: int, relay_number: int) -> int:
