@@ -228,6 +228,11 @@ def split_subnet(plan: Plan, draw: Draw) -> Plan:
     return with_view(plan, replace(view, routes=(*view.routes, extra)))
 
 
+def lose_one_target(plan: Plan, draw: Draw) -> Plan:
+    """At one relay, one prefix of a Route has no next hop."""
+    return _take_out(plan, draw, Route(prefixes=(), via=(), from_trunk=()))
+
+
 CERTAIN: tuple[Mutant, ...] = (
     drop_peer,
     drop_interface,
@@ -246,7 +251,22 @@ CERTAIN: tuple[Mutant, ...] = (
     drop_route,
     unknown_next_hop,
     split_subnet,
+    lose_one_target,
 )
+
+
+def _take_out(plan: Plan, draw: Draw, new: Route | None) -> Plan:
+    """One prefix of one relay's Route gets a Route of its own: *new*, or the old one with nothing for trunks."""
+    view, route = some_route(plan, draw, relays_only=True)
+    gone = draw(st.sampled_from(route.prefixes))
+    families = {":" in a for a in view.addresses}
+    assume((":" in gone) in families)
+    own = replace(new or replace(route, from_trunk=()), prefixes=(gone,))
+    rest = replace(route, prefixes=tuple(p for p in route.prefixes if p != gone))
+    plan = with_route(plan, view, route, rest)
+    view = plan.views[view.node]
+    return with_view(plan, replace(view, routes=(*(r for r in view.routes if r.prefixes), own)))
+
 
 # --- broken or harmless, as the case may be ------------------------------------------------------------
 
@@ -295,6 +315,11 @@ def scramble_from_trunk(plan: Plan, draw: Draw) -> Plan:
     return with_route(plan, view, route, replace(route, from_trunk=tuple(hops)))
 
 
+def stop_one_target_from_trunks(plan: Plan, draw: Draw) -> Plan:
+    """At one relay, one prefix of a Route is unreachable for what comes by a trunk."""
+    return _take_out(plan, draw, None)
+
+
 POSSIBLE: tuple[Mutant, ...] = (
     swap_vias,
     drop_next_hop,
@@ -302,8 +327,15 @@ POSSIBLE: tuple[Mutant, ...] = (
     no_detour,
     drop_from_trunk,
     scramble_from_trunk,
+    stop_one_target_from_trunks,
 )
 """The oracle says which of them are broken."""
 
-WITHIN_A_ROUTE: tuple[Mutant, ...] = (drop_next_hop, reorder_next_hops, no_detour, drop_from_trunk)
+WITHIN_A_ROUTE: tuple[Mutant, ...] = (
+    drop_next_hop,
+    reorder_next_hops,
+    no_detour,
+    drop_from_trunk,
+    stop_one_target_from_trunks,
+)
 """Of these, only the broken ones may be refused: they leave every link and every destination as they were."""

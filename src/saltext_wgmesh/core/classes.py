@@ -1,15 +1,16 @@
 """Targets that all relays treat alike, so that one packet to one of them stands for a packet to each.
 
 A target is a prefix of a member: a host prefix or a subnet. Two targets are of one class if every relay resolves
-both to Routes that say the same, reading the owner's name in them as "the owner itself"; and if the
-owners are leaves linked to the same relays. Then a packet to the one and a packet to the other meet, at every relay and
-whatever is down between relays, the same choices. That is compared for each relay and each target, one by one.
+both to Routes that say the same, reading the owner's name in them as "the owner itself"; and if the owners are
+leaves with the same relays. Then a packet to the one and a packet to the other meet, at every relay and whatever is
+down between relays, the same choices. That is found out for each relay and each target, none is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from saltext_wgmesh.core.index import Index, Node
 from saltext_wgmesh.core.lookup import BITS, Prefix, read
@@ -19,8 +20,7 @@ OWNER = "=owner"
 """Stands in a ``Choice`` for the owner of the target; no minion id has this form."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What a Route says, without its prefixes."""
 
     via: tuple[str, ...]
@@ -28,8 +28,7 @@ class Choice:
     from_trunk: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A prefix to which packets are sent."""
 
     text: str
@@ -52,38 +51,77 @@ class TargetClass:
         return self.targets[0]
 
 
+class _Said(NamedTuple):
+    """What one Route says, and the relays that have it."""
+
+    choice: Choice
+    relays: tuple[str, ...]
+
+
 def target_classes(index: Index) -> list[TargetClass]:
     """All targets by class, in order of the first target of each."""
-    relays = [(name, node) for name in index.plan.members if name in index.relays and (node := index.node(name))]
-    wider = _wider(index, [node for _, node in relays])
+    relays = [node for name in index.plan.members if name in index.relays and (node := index.node(name))]
+    routes = _different_routes(relays)
+    wider = _wider(index, [route for route, _ in routes])
+    said, by_prefix = _said(index, routes)
     targets = [*(Target(text, place, index.owners[text]) for text, place in index.places.items()), *wider]
     chains = _chains(targets, wider)
-    texts = [t.text for t in targets]
-    choices = _Choices(index)
-    columns = [choices.column(node, texts, chains) for _, node in relays]
-    groups: dict[tuple[object, tuple[int, ...]], list[Target]] = {}
-    for target, fixed, *numbers in zip(targets, _fixed_parts(index, targets), *columns, strict=True):
-        groups.setdefault((fixed, tuple(numbers)), []).append(target)
-    return [
-        TargetClass(
-            targets=tuple(members),
-            choices={name: choices.meaning[number] for (name, _), number in zip(relays, row, strict=True)},
+    inherited = {chain: tuple([n for text in chain for n in by_prefix[text]]) for chain in set(chains)}
+    groups: dict[tuple[object, tuple[int, ...], tuple[int, ...]], list[Target]] = {}
+    for target, chain, fixed in zip(targets, chains, _fixed_parts(index, targets), strict=True):
+        groups.setdefault((fixed, tuple(by_prefix.get(target.text, ())), inherited[chain]), []).append(target)
+    found = []
+    for (_, own, wider_numbers), members in groups.items():
+        # Relays without a Route for the prefix itself take the longest that holds it.
+        numbers = (*own, *wider_numbers)
+        choices: dict[str, Choice | None] = {r: said[n].choice for n in reversed(numbers) for r in said[n].relays}
+        found.append(
+            TargetClass(targets=tuple(members), choices={r.view.node: choices.get(r.view.node) for r in relays})
         )
-        for (_, row), members in groups.items()
-    ]
+    return found
 
 
-def _wider(index: Index, relays: Iterable[Node]) -> list[Target]:
-    """The prefixes of relays' routes that are no member's, sorted."""
-    # Most relays share most Routes, and the same tuple holds the same prefixes.
-    different = {id(r.prefixes): r.prefixes for node in relays for r in node.view.routes}
-    texts = set().union(*different.values()) - index.places.keys()
+def _different_routes(relays: Iterable[Node]) -> list[tuple[Route, tuple[str, ...]]]:
+    """Each Route, and the relays that have it: most share most of theirs, and the same object says the same."""
+    found: dict[int, tuple[Route, list[str]]] = {}
+    for node in relays:
+        for route in node.view.routes:
+            found.setdefault(id(route), (route, []))[1].append(node.view.node)
+    return [(route, tuple(holders)) for route, holders in found.values()]
+
+
+def _wider(index: Index, routes: Iterable[Route]) -> list[Target]:
+    """The prefixes of *routes* that are no member's, sorted."""
+    texts = {p for route in routes for p in route.prefixes if p not in index.places}
     places = ((text, read(text)) for text in sorted(texts))
     return [Target(text, place, None) for text, place in places if place is not None]
 
 
+def _said(index: Index, routes: Iterable[tuple[Route, tuple[str, ...]]]) -> tuple[list[_Said], dict[str, list[int]]]:
+    """All that relays say, without repetition; and prefix → what is said of it, as places in the former."""
+    numbers: dict[_Said, int] = {}
+    by_prefix: dict[str, list[int]] = {}
+    for route, holders in routes:
+        number = numbers.setdefault(_Said(_choice(index, route), holders), len(numbers))
+        for text in route.prefixes:
+            by_prefix.setdefault(text, []).append(number)
+    return list(numbers), by_prefix
+
+
+def _choice(index: Index, route: Route) -> Choice:
+    """What *route* says; a leaf that owns all its prefixes is called OWNER."""
+    from_trunk = route.from_trunk
+    hops = (*route.via, *(from_trunk or ()))
+    if index.relays.issuperset(hops):
+        return Choice(route.via, route.detour, from_trunk)
+    owners = {index.owners.get(p) for p in route.prefixes}
+    own = {n: OWNER for n in hops if owners == {n} and n not in index.relays}
+    via = tuple([own.get(n, n) for n in route.via])
+    return Choice(via, route.detour, None if from_trunk is None else tuple([own.get(n, n) for n in from_trunk]))
+
+
 def _chains(targets: Sequence[Target], wider: Sequence[Target]) -> list[tuple[str, ...]]:
-    """For each target: the *wider* prefixes that hold it, longest first. Most targets share a few such chains."""
+    """For each target: the *wider* prefixes that hold it, but for itself, longest first."""
     by_length: dict[tuple[int, int], dict[int, str]] = {}
     for t in wider:
         free = BITS[t.place.version] - t.place.length
@@ -92,76 +130,16 @@ def _chains(targets: Sequence[Target], wider: Sequence[Target]) -> list[tuple[st
     found = []
     for t in targets:
         own = BITS[t.place.version] - t.place.length
-        holding = (g.get(t.place.value >> free) for free, g in groups[t.place.version] if free >= own)
-        found.append(tuple(text for text in holding if text is not None))
+        holding = [g.get(t.place.value >> free) for free, g in groups[t.place.version] if free > own]
+        found.append(tuple([text for text in holding if text is not None]))
     return found
 
 
-class _Choices:
-    """What the Routes of all relays say, each different Choice with a number."""
-
-    NONE = 0
-
-    def __init__(self, index: Index) -> None:
-        self.meaning: list[Choice | None] = [None]
-        self._index = index
-        self._numbers: dict[Choice | None, int] = {None: self.NONE}
-        self._by_route: dict[int, int] = {id(None): self.NONE}
-        """By identity of the Route: relays share most of them, and the plan keeps them alive."""
-
-    def column(self, relay: Node, texts: Iterable[str], chains: Sequence[tuple[str, ...]]) -> list[int]:
-        """For each target, the number of the Choice of *relay*: of its prefix, else of the longest that holds it.
-
-        No Route is for a part of a target: ``nexthops`` reports those.
-        """
-        for route in relay.view.routes:
-            if id(route) not in self._by_route:
-                self._by_route[id(route)] = self._number(route)
-        # Ten thousand targets for each relay: the loop over all of them must not be Python's own.
-        entries = relay.entries
-        found = list(map(self._by_route.__getitem__, map(id, map(entries.get, texts))))
-        wider: dict[tuple[str, ...], int] = {}
-        for i in _places_of(self.NONE, found):
-            chain = chains[i]
-            if chain not in wider:
-                wider[chain] = self._by_route[id(next((entries[p] for p in chain if p in entries), None))]
-            found[i] = wider[chain]
-        return found
-
-    def _number(self, route: Route) -> int:
-        choice = self._choice(route)
-        if choice not in self._numbers:
-            self._numbers[choice] = len(self.meaning)
-            self.meaning.append(choice)
-        return self._numbers[choice]
-
-    def _choice(self, route: Route) -> Choice:
-        """What *route* says; a leaf that owns all its prefixes is called OWNER."""
-        from_trunk = route.from_trunk
-        hops = (*route.via, *(from_trunk or ()))
-        if self._index.relays.issuperset(hops):
-            return Choice(route.via, route.detour, from_trunk)
-        owners = {self._index.owners.get(p) for p in route.prefixes}
-        own = {n: OWNER for n in hops if owners == {n} and n not in self._index.relays}
-        via = tuple(own.get(n, n) for n in route.via)
-        return Choice(via, route.detour, None if from_trunk is None else tuple(own.get(n, n) for n in from_trunk))
-
-
-def _places_of(value: int, values: Sequence[int]) -> Iterator[int]:
-    """The places at which *value* stands; each may be overwritten when it was given."""
-    at = -1
-    try:
-        while True:
-            at = values.index(value, at + 1)
-            yield at
-    except ValueError:
-        return
-
-
 def _fixed_parts(index: Index, targets: Iterable[Target]) -> list[object]:
-    """What of a class does not depend on relays' routes: the family, and how the owner is attached.
+    """What of a class does not depend on relays' routes: how the owner is attached, and who stands by for it.
 
-    A relay is in no class with another: its own links carry what passes it.
+    A relay is in no class with another: its own links carry what passes it. The family is no part of a class:
+    ``structure`` found that all relays, and both ends of each link, treat the families alike.
     """
     standby: dict[str, tuple[str, ...]] = {}
     attached: dict[str | None, object] = {None: None}
@@ -169,6 +147,5 @@ def _fixed_parts(index: Index, targets: Iterable[Target]) -> list[object]:
         if member.is_relay:
             for subnet in member.standby_subnets:
                 standby[subnet] = (*standby.get(subnet, ()), name)
-        node = index.node(name)
-        attached[name] = name if member.is_relay or not node else tuple(sorted(index.relays & node.ends.keys()))
-    return [(t.place.version, attached[t.owner], standby.get(t.text, ())) for t in targets]
+        attached[name] = name if member.is_relay else member.homes
+    return [(attached[t.owner], standby.get(t.text, ())) for t in targets]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 from saltext_wgmesh.core.lookup import Prefix, PrefixTable, read
@@ -11,13 +12,29 @@ End = tuple[Interface, Peer]
 """One end of a link: a peer, and the interface on which it stands."""
 
 
+class Hosts:
+    """The members' host prefixes, to tell which prefixes of a tuple are others."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = frozenset(texts)
+        self._wider: dict[int, tuple[tuple[str, ...], list[str]]] = {}
+        """By identity of the tuple, which is kept beside: relays share their long ones."""
+
+    def wider(self, prefixes: tuple[str, ...]) -> list[str]:
+        """Those of *prefixes* that are no member's host prefix."""
+        found = self._wider.get(id(prefixes))
+        if found is None:
+            found = self._wider[id(prefixes)] = prefixes, [p for p in prefixes if p not in self.texts]
+        return found[1]
+
+
 class Node:
     """One node's view with the tables that packets meet; each table is made when it is first asked for."""
 
-    def __init__(self, view: View, member: Member, hosts: frozenset[str]) -> None:
+    def __init__(self, view: View, member: Member, hosts: Hosts) -> None:
         self.view = view
         self.member = member
-        self.families = frozenset(6 if ":" in a else 4 for a in view.addresses)
+        self.families = frozenset([6 if ":" in a else 4 for a in view.addresses])
         """4 and 6, as far as the node has an address of them."""
         self.subnets = frozenset((*member.subnets, *member.standby_subnets))
         """The subnets behind the node, active and standby."""
@@ -49,7 +66,7 @@ class Node:
     @cached_property
     def routes(self) -> PrefixTable[Route]:
         """The route tables: via and from_trunk share their prefixes."""
-        return PrefixTable(self.entries, self._hosts)
+        return PrefixTable(self.entries, [p for r in self.view.routes for p in self._hosts.wider(r.prefixes)])
 
     @cached_property
     def local(self) -> PrefixTable[str]:
@@ -58,14 +75,15 @@ class Node:
         A standby gateway is in its subnets too: its own kernel knows them without the mesh.
         """
         own = (*host_prefixes(self.view.addresses), *self.subnets)
-        return PrefixTable({p: p for p in own}, self._hosts)
+        return PrefixTable({p: p for p in own}, self._hosts.wider(own))
 
     def admission(self, interface: Interface) -> PrefixTable[Peer]:
         """WireGuard's allowed-ips of one interface; a prefix given twice belongs to the peer that got it last."""
         found = self._admission.get(interface.name)
         if found is None:
             entries = {p: peer for peer in interface.peers for p in peer.allowed_ips}
-            found = self._admission[interface.name] = PrefixTable(entries, self._hosts)
+            wider = [p for p in entries if p not in self._hosts.texts]
+            found = self._admission[interface.name] = PrefixTable(entries, wider)
         return found
 
     def sockets(self, interface: Interface) -> frozenset[str]:
@@ -93,19 +111,20 @@ class Index:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.hosts = frozenset(p for m in plan.members.values() for p in host_prefixes(m.addresses))
+        self.hosts = Hosts(p for m in plan.members.values() for p in host_prefixes(m.addresses))
         self.relays = frozenset(name for name, m in plan.members.items() if m.is_relay)
-        self.owners = {p: name for name, m in plan.members.items() for p in m.prefixes}
-        """Host prefix or active subnet → the member that it leads to."""
-        self.places: dict[str, Prefix] = {}
-        """The keys of ``owners`` as numbers; those that are no prefixes in canonical form are left out."""
-        for text in self.owners:
-            place = read(text)
-            if place is not None:
-                self.places[text] = place
+        self.prefixes = {name: m.prefixes for name, m in plan.members.items()}
+        """Member → host prefixes and active subnets."""
+        self.owners = {p: name for name, prefixes in self.prefixes.items() for p in prefixes}
+        """The same the other way round."""
         self._nodes: dict[str, Node] = {}
         self._sockets: dict[tuple[str, str], frozenset[str]] = {}
         self._far: dict[tuple[str, str, str, str], End | str] = {}
+
+    @cached_property
+    def places(self) -> dict[str, Prefix]:
+        """The keys of ``owners`` as numbers; those that are no prefixes in canonical form are left out."""
+        return {text: place for text in self.owners if (place := read(text)) is not None}
 
     def node(self, name: str) -> Node | None:
         """The node of that name; None if it is no member or has no view."""
@@ -119,17 +138,21 @@ class Index:
         key = (name, interface.name, peer.node, peer.public_key)
         found = self._far.get(key)
         if found is None:
-            found = self._far[key] = self._find_far(name, interface, peer)
+            found = self._far[key] = self.find_other_end(name, interface, peer)
         return found
 
-    def _find_far(self, name: str, interface: Interface, peer: Peer) -> End | str:
+    def find_other_end(self, name: str, interface: Interface, peer: Peer) -> End | str:
+        """``other_end``, for who asks for each end just once."""
         sender, receiver = self.node(name), self.node(peer.node)
         if sender is None or receiver is None:
             return f"{name} has a peer {peer.node}, which has no view"
         if peer.public_key != receiver.member.public_key:
             return f"{name} has a key for {peer.node} that is not its key"
         wanted = far_kind(interface.kind, sender.member)
-        far = receiver.by_key.get(sender.member.public_key)
+        key = sender.member.public_key
+        far = receiver.ends.get(name)
+        if far is None or far[1].public_key != key:
+            far = receiver.by_key.get(key)
         if far is None or far[0].kind is not wanted:
             return f"{peer.node} has no peer with the key of {name} on an interface of kind {wanted.value}"
         if not (self.fits(peer, far[0]) or self.fits(far[1], interface, of=name)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, NamedTuple, TypeVar
@@ -46,9 +46,12 @@ def prefix(text: str) -> Prefix:
     found = IPv6Address(address) if ":" in address else IPv4Address(address)
     bits = int(length) if slash and length.isdecimal() else -1
     free = found.max_prefixlen - bits
-    if not 0 <= free <= found.max_prefixlen or int(found) & ((1 << free) - 1) or text != f"{found}/{bits}":
+    # IPv4Address takes only the one form of an address, IPv6Address many.
+    canonical = length == str(bits) and (found.version == 4 or address == str(found))
+    value = int(found)
+    if not canonical or not 0 <= free <= found.max_prefixlen or value & ((1 << free) - 1):
         raise ValueError(f"{text!r} is not a prefix in canonical form")
-    return Prefix(found.version, bits, int(found))
+    return Prefix(found.version, bits, value)
 
 
 def read(text: str) -> Prefix | None:
@@ -66,16 +69,16 @@ _recent = lru_cache(maxsize=4096)(read)
 class PrefixTable(Generic[T]):
     """Values by prefix. An address finds that of the longest prefix which holds it.
 
-    *hosts* are host prefixes known to be canonical: they are found by their text alone, without being parsed, which
-    is what makes relays with ten thousand entries cheap. An entry that is no prefix is never found.
+    *wider* are those of the entries that are not host prefixes in canonical form. The others are found by their text
+    alone, without being parsed, which makes relays with ten thousand entries cheap. What is no prefix is never found.
     """
 
     __slots__ = ("_entries", "_wider")
 
-    def __init__(self, entries: Mapping[str, T], hosts: Collection[str]) -> None:
+    def __init__(self, entries: Mapping[str, T], wider: Iterable[str]) -> None:
         self._entries = entries
         by_length: dict[tuple[int, int], dict[int, T]] = {}
-        for text in [p for p in entries if p not in hosts]:
+        for text in wider:
             place = _recent(text)
             if place is not None:
                 free = BITS[place.version] - place.length

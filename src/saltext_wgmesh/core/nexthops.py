@@ -35,10 +35,10 @@ class _Spots:
 
     def __init__(self, index: Index) -> None:
         self.owner = index.owners
-        self.owned = {name: frozenset(m.prefixes) for name, m in index.plan.members.items()}
+        self.owned = {name: frozenset(prefixes) for name, prefixes in index.prefixes.items()}
         self.networks = index.plan.networks
         self.subnets = [s for m in index.plan.members.values() for s in m.subnets]
-        self.hosts = index.hosts
+        self._hosts = index.hosts.texts
         self.known = set(self.owner)
         """Prefixes that may stand in Routes."""
         self.known_tuples: set[int] = set()
@@ -55,7 +55,8 @@ class _Spots:
         """The destinations that *routes* lead nowhere: no Route, or one without a next hop."""
         shape = tuple((r.prefixes, bool(r.via)) for r in routes)
         if shape not in self._uncovered:
-            table = PrefixTable({p: leads for prefixes, leads in shape for p in prefixes}, self.hosts)
+            entries = {p: leads for prefixes, leads in shape for p in prefixes}
+            table = PrefixTable(entries, [p for p in entries if p not in self._hosts])
             self._uncovered[shape] = [
                 t for t, p in self._places.items() if not table.longest(Host(p.version, p.value, t))
             ]
@@ -68,7 +69,7 @@ class _Spots:
 def _prefixes(node: Node, spots: _Spots, found: Findings) -> None:
     """The view's prefixes are canonical, each there once; none is a part of a subnet, or a subnet behind the node."""
     where = f"node {node.view.node}"
-    if sum(len(r.prefixes) for r in node.view.routes) != len(node.entries):
+    if sum([len(r.prefixes) for r in node.view.routes]) != len(node.entries):
         found.add("prefixes in two Routes", where, "a prefix stands in two of its Routes")
     for route in node.view.routes:
         if id(route.prefixes) not in spots.known_tuples and _are_usable(where, route.prefixes, spots, found):

@@ -7,13 +7,13 @@ takes each packet that may cross it, at both ends, and gives it to the node that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 
 from saltext_wgmesh.core import names
 from saltext_wgmesh.core.findings import Findings
 from saltext_wgmesh.core.index import Index, Node
 from saltext_wgmesh.core.lookup import Prefix, read
-from saltext_wgmesh.core.types import Interface, Kind, Member, Peer, Plan, host_prefixes
+from saltext_wgmesh.core.types import Kind, Link, Peer, Plan, host_prefixes
 
 
 def check(index: Index, found: Findings) -> None:
@@ -66,13 +66,13 @@ def _places(index: Index, found: Findings) -> None:
     subnets: dict[str, tuple[Prefix, str]] = {}
     for name, member in plan.members.items():
         where = f"node {name}"
-        for text in member.prefixes:
+        for text in index.prefixes[name]:
             if text not in index.places:
                 found.add("malformed prefixes", where, f"{text!r} is not a prefix in canonical form")
         own = [p for p in map(index.places.get, host_prefixes(member.addresses)) if p]
         if not own or len({p.version for p in own}) < len(own):
             found.add("wrong number of addresses", where, f"it has the addresses {_list(member.addresses)}")
-        if not all(any(n.holds(p) for n in networks) for p in own):
+        if any(not any(n.holds(p) for n in networks) for p in own):
             found.add("addresses outside the mesh", where, f"one of {_list(member.addresses)} is in no network")
         lacking = {n.version for n in networks} - {p.version for p in own}
         if member.is_relay and lacking:
@@ -115,12 +115,13 @@ def _view(plan: Plan, node: Node, found: Findings) -> None:
     view, member = node.view, node.member
     where = f"node {member.node}"
     must = member.is_relay or bool(node.subnets)
+    networks = [n for n in plan.networks if _family(n) in node.families]
     facts = (
         ("mesh", view.mesh, plan.mesh),
         ("name", view.node, member.node),
         ("role", view.role, member.role),
         ("addresses", view.addresses, member.addresses),
-        ("networks", sorted(view.networks), sorted(n for n in plan.networks if _family(n) in node.families)),
+        ("networks", sorted(view.networks), sorted(networks)),
         ("forward", view.forward, must),
     )
     for what, has, wanted in facts:
@@ -129,7 +130,10 @@ def _view(plan: Plan, node: Node, found: Findings) -> None:
 
 
 def _interfaces(node: Node, found: Findings) -> None:
-    """Names and ports are a node's own; kinds fit its role; each prefix stands on one peer."""
+    """Names and ports are there once; kinds fit the node's role; tunnels have one peer.
+
+    That a prefix is allowed to one peer of an interface follows from ``_peers``: to the one that owns it.
+    """
     where = f"node {node.view.node}"
     interfaces = node.view.interfaces
     wrong = Kind.UPLINK if node.member.is_relay else Kind.TRUNK
@@ -142,20 +146,14 @@ def _interfaces(node: Node, found: Findings) -> None:
             found.add("tunnels without one peer", where, f"{interface.name} has {len(interface.peers)} peers")
         if not 0 <= interface.listen_port <= 65535:
             found.add("impossible ports", where, f"{interface.name} listens on {interface.listen_port}")
-        _report_twice(where, f"allowed-ip on {interface.name}", _allowed(interface), found)
-    _report_twice(where, "interface name", (i.name for i in interfaces), found)
-    _report_twice(where, "listen port", (str(i.listen_port) for i in interfaces if i.listen_port), found)
-    _report_twice(where, "access interface", (i.kind.value for i in interfaces if i.kind is Kind.ACCESS), found)
-    _report_twice(where, "link to", (peer.node for _, peer in node.peers), found)
-    _report_twice(where, "peer with the key", (peer.public_key for _, peer in node.peers), found)
+    _report_twice(where, "interface name", [i.name for i in interfaces], found)
+    _report_twice(where, "listen port", [str(i.listen_port) for i in interfaces if i.listen_port], found)
+    _report_twice(where, "access interface", [i.kind.value for i in interfaces if i.kind is Kind.ACCESS], found)
+    if len(node.peers) != len(node.ends):
+        _report_twice(where, "link to", [peer.node for _, peer in node.peers], found)
 
 
-def _allowed(interface: Interface) -> Iterator[str]:
-    return (p for peer in interface.peers for p in peer.allowed_ips)
-
-
-def _report_twice(where: str, what: str, values: Iterable[str], found: Findings) -> None:
-    values = list(values)
+def _report_twice(where: str, what: str, values: Sequence[str], found: Findings) -> None:
     if len(values) > len(set(values)):
         for value in sorted(v for v, n in Counter(values).items() if n > 1):
             found.add("things there twice", where, f"its view has the {what} {value} twice")
@@ -172,6 +170,8 @@ class _Tunnels:
         self._wanted = frozenset((*plan.networks, *active))
         self._known = self._wanted | {s for m in plan.members.values() for s in m.standby_subnets}
         self._seen: dict[tuple[str, ...], tuple[frozenset[str], frozenset[str]]] = {}
+        self.right: set[int] = set()
+        """Identities of such tuples that are as wanted for any node: most links share one, and the plan keeps it."""
 
     def faults(self, node: Node, peer: Peer) -> tuple[list[str], list[str]]:
         """What is missing, and what should not be there. A node's own subnets may be missing: they are on its side."""
@@ -179,6 +179,8 @@ class _Tunnels:
             has = frozenset(peer.allowed_ips)
             self._seen[peer.allowed_ips] = self._wanted - has, has - self._known
         missing, foreign = self._seen[peer.allowed_ips]
+        if not missing and not foreign:
+            self.right.add(id(peer.allowed_ips))
         return [p for p in sorted(missing) if _family(p) in node.families and p not in node.subnets], sorted(foreign)
 
 
@@ -186,57 +188,74 @@ def _peers(index: Index, node: Node, tunnels: _Tunnels, found: Findings) -> None
     """Each peer is a member's, its other end fits, and its allowed-ips are what the link is for."""
     name, where = node.view.node, f"node {node.view.node}"
     for interface, peer in node.peers:
-        far = index.other_end(name, interface, peer)
+        far = index.find_other_end(name, interface, peer)
         if isinstance(far, str):
             found.add("links whose ends don't fit", where, far)
             continue
-        member = index.plan.members[peer.node]
         if peer.endpoint is not None and not index.fits(peer, far[0]):
             text = f"its endpoint {peer.endpoint} for {peer.node} does not lead to {far[0].name} there"
             found.add("wrong endpoints", where, text)
-        if peer.node == name or interface.kind is not _kind_of_end(node.member, member):
+        if peer.node == name or interface.kind is not _kind_of_end(index.relays, name, peer.node):
             found.add("peers on a wrong interface", where, f"{peer.node} stands on {interface.name}")
         if interface.kind is Kind.ACCESS:
-            if peer.allowed_ips != member.prefixes and not _are_own(node, peer, member):
-                text = f"{peer.node} may use {_list(peer.allowed_ips)}, and is {_list(member.prefixes)}"
+            own = index.prefixes[peer.node]
+            if peer.allowed_ips != own and not _are_own(node, peer.allowed_ips, own):
+                text = f"{peer.node} may use {_list(peer.allowed_ips)}, and is {_list(own)}"
                 found.add("wrong allowed-ips", where, text)
-            continue
-        for verdict, prefixes in zip(("lack", "should not hold"), tunnels.faults(node, peer), strict=True):
-            if prefixes:
-                text = f"the allowed-ips towards {peer.node} {verdict} {_list(prefixes)}"
-                found.add("wrong allowed-ips", where, text)
+        elif id(peer.allowed_ips) not in tunnels.right:
+            _tunnel(node, peer, tunnels, found)
 
 
-def _are_own(node: Node, peer: Peer, member: Member) -> bool:
-    """Whether *peer* may use just what *member* is; *node* need not know of the family that it does not have."""
-    has, own = set(peer.allowed_ips), set(member.prefixes)
-    return {p for p in own if _family(p) in node.families} <= has <= own
+def _tunnel(node: Node, peer: Peer, tunnels: _Tunnels, found: Findings) -> None:
+    for verdict, prefixes in zip(("lack", "should not hold"), tunnels.faults(node, peer), strict=True):
+        if prefixes:
+            text = f"the allowed-ips towards {peer.node} {verdict} {_list(prefixes)}"
+            found.add("wrong allowed-ips", f"node {node.view.node}", text)
 
 
-def _kind_of_end(here: Member, there: Member) -> Kind:
-    if here.is_relay and there.is_relay:
-        return Kind.TRUNK
-    return Kind.UPLINK if there.is_relay else Kind.ACCESS
+def _are_own(node: Node, allowed: Sequence[str], own: Sequence[str]) -> bool:
+    """Whether *allowed* is just what is the peer's *own*; *node* need not know of a family that it does not have."""
+    return {p for p in own if _family(p) in node.families} <= set(allowed) <= set(own)
+
+
+def _kind_of_end(relays: Collection[str], here: str, there: str) -> Kind:
+    if there not in relays:
+        return Kind.ACCESS
+    return Kind.TRUNK if here in relays else Kind.UPLINK
 
 
 def _links(index: Index, found: Findings) -> None:
     """The plan's links are those of the views, each with both its ends; and a leaf's uplinks lead to its homes."""
     plan = index.plan
-    _report_twice("plan", "link", (f"{link.a}--{link.b}" for link in plan.links), found)
-    listed = {(link.a, link.b): link.kind for link in plan.links}
-    ends: dict[tuple[str, str], int] = {}
+    _report_twice("plan", "link", [f"{link.a}--{link.b}" for link in plan.links], found)
+    relays, ends = index.relays, 0
     for name in plan.members:
         node = index.node(name)
         if node is not None:
+            ends += len(node.ends)
             _uplinks(node, found)
-            for other in node.ends:
-                pair = _pair(index.relays, name, other)
-                ends[pair] = ends.get(pair, 0) + 1
-    for a, b in sorted(listed.keys() | ends.keys()):
-        has = ends.get((a, b), 0)
-        if has != 2 or listed.get((a, b)) is not _kind_of_link(index.relays, a, b):
-            what = f"is {'' if (a, b) in listed else 'not '}in the plan's links, and has {has} ends in the views"
-            found.add("links that views and plan don't share", f"node {a}", f"its link to {b} {what}")
+    both = [link for link in plan.links if _is_at_both_ends(index, link)]
+    if len(both) == len(plan.links) and ends == 2 * len(both):
+        return
+    listed = {(link.a, link.b) for link in both}
+    for link in plan.links:
+        if (link.a, link.b) not in listed:
+            found.add(
+                "links that views and plan don't share", f"node {link.a}", f"its link to {link.b} is not at both ends"
+            )
+    for name in plan.members:
+        for other in sorted(node.ends) if (node := index.node(name)) else ():
+            if _pair(relays, name, other) not in listed:
+                found.add("links that views and plan don't share", f"node {name}", f"the plan lists no link to {other}")
+
+
+def _is_at_both_ends(index: Index, link: Link) -> bool:
+    """Whether the link is of the right kind and order, and both its nodes have it."""
+    a, b = index.node(link.a), index.node(link.b)
+    if a is None or b is None or link.b not in a.ends or link.a not in b.ends:
+        return False
+    fits = _kind_of_end(index.relays, link.a, link.b) is link.kind
+    return fits and _pair(index.relays, link.a, link.b) == (link.a, link.b)
 
 
 def _pair(relays: Collection[str], a: str, b: str) -> tuple[str, str]:
@@ -244,12 +263,6 @@ def _pair(relays: Collection[str], a: str, b: str) -> tuple[str, str]:
     if (a in relays) is (b in relays):
         return (a, b) if a < b else (b, a)
     return (b, a) if a in relays else (a, b)
-
-
-def _kind_of_link(relays: Collection[str], a: str, b: str) -> Kind:
-    if b in relays:
-        return Kind.TRUNK if a in relays else Kind.UPLINK
-    return Kind.ACCESS
 
 
 def _uplinks(node: Node, found: Findings) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from saltext_wgmesh.core.index import Index, Node
 from saltext_wgmesh.core.lookup import Host, host
@@ -44,8 +44,7 @@ class Outcome(enum.Enum):
     """The source is dead, or a node sent it over a link that is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(NamedTuple):
     """The way of one packet."""
 
     hops: tuple[str, ...]

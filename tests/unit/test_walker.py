@@ -1,0 +1,161 @@
+"""One packet, hop by hop: where it goes, and how it ends where something is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from saltext_wgmesh.core import plan as planner
+from saltext_wgmesh.core import policy, verify
+from saltext_wgmesh.core.types import Kind, Plan, Register
+from saltext_wgmesh.core.verify import Outcome, walk
+from tests.unit.mutants import with_interface, with_route, with_view
+from tests.unit.strategies import facts_of
+
+A, B, C, G = "10.100.0.11", "10.100.0.12", "10.100.0.13", "10.100.0.14"
+LAN_HOST = "192.168.7.20"
+HOMES = {"a": ("r1", "r2"), "b": ("r1", "r2"), "c": ("r3", "r2"), "g": ("r3", "r2")}
+SITES = {"x": {"relays": ["r1"]}, "y": {"relays": ["r3"]}}
+NODES = {
+    "r1": {"role": "relay", "endpoint": "198.51.100.1", "address": "10.100.0.1"},
+    "r2": {"role": "relay", "endpoint": "198.51.100.2", "address": "10.100.0.2"},
+    "r3": {"role": "relay", "endpoint": "198.51.100.3", "address": "10.100.0.3"},
+    "a": {"site": "x", "nat": True, "address": A},
+    "b": {"site": "x", "nat": True, "address": B},
+    "c": {"site": "y", "nat": True, "address": C},
+    "g": {"site": "y", "nat": True, "address": G, "routes": ["192.168.7.0/24"]},
+}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """Three relays; a and b use r1, then r2; c and the gateway g use r3, then r2."""
+    mesh = policy.parse({"wg0": {"network": "10.100.0.0/16", "sites": SITES, "nodes": NODES}}).meshes["wg0"]
+    facts = {name: facts_of(name, f"172.16.0.{i}") for i, name in enumerate(NODES, 1)}
+    made = planner.make(mesh, facts, Register(homes=HOMES))
+    assert {n: m.homes for n, m in made.members.items() if m.homes} == HOMES
+    return made
+
+
+def link(a: str, b: str) -> frozenset[str]:
+    """The link of two nodes, as it stands among what is down."""
+    return frozenset((a, b))
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "down", "hops"),
+    [
+        ("a", B, (), "a r1 b"),
+        ("a", C, (), "a r1 r3 c"),
+        ("c", A, (), "c r3 r1 a"),
+        ("a", "10.100.0.3", (), "a r1 r3"),
+        ("r1", C, (), "r1 r3 c"),
+        ("a", LAN_HOST, (), "a r1 r3 g"),
+        ("a", B, ("r1",), "a r2 b"),
+        ("a", B, (link("a", "r1"),), "a r2 b"),
+        ("a", B, (link("b", "r1"),), "a r1 r2 b"),
+        ("a", C, ("r3",), "a r1 r2 c"),
+        ("a", C, (link("r1", "r3"),), "a r1 r2 c"),
+        ("a", C, (link("c", "r3"),), "a r1 r3 r2 c"),
+        ("a", "10.100.0.3", (link("r1", "r3"),), "a r1 r2 r3"),
+        ("a", C, ("r3", link("a", "r1")), "a r2 c"),
+    ],
+)
+def test_first_neighbour_whose_link_is_up(
+    plan: Plan, source: str, to: str, down: tuple[str | frozenset[str], ...], hops: str
+) -> None:
+    """A packet goes to the first next hop that the node itself sees up, and a relay never sends it back."""
+    found = walk(plan, source, to, frozenset(down))
+    assert (found.outcome, " ".join(found.hops)) == (Outcome.DELIVERED, hops)
+
+
+def test_unreachable_where_the_last_home_has_lost_the_target(plan: Plan) -> None:
+    """When both of c's links are down, its second home finds it unreachable."""
+    found = walk(plan, "a", C, frozenset((link("c", "r3"), link("c", "r2"))))
+    assert (found.outcome, found.hops) == (Outcome.UNREACHABLE, ("a", "r1", "r3", "r2"))
+
+
+def test_dead_source(plan: Plan) -> None:
+    """A dead node sends nothing."""
+    assert walk(plan, "a", B, frozenset({"a"})).outcome is Outcome.DOWN
+
+
+def test_unassigned_address_ends_at_the_first_relay(plan: Plan) -> None:
+    """What belongs to nobody is dropped, not sent around."""
+    found = walk(plan, "a", "10.100.77.77")
+    assert (found.outcome, found.hops) == (Outcome.UNREACHABLE, ("a", "r1"))
+
+
+def test_no_route_to_foreign_addresses(plan: Plan) -> None:
+    """The mesh carries nothing that is not its own."""
+    assert walk(plan, "a", "203.0.113.9").outcome is Outcome.NO_ROUTE
+
+
+def test_subnet_hosts_may_be_the_source(plan: Plan) -> None:
+    """A packet from a host behind the gateway is admitted on the whole way; one from elsewhere is not."""
+    assert walk(plan, "g", A, source_address=LAN_HOST).hops == ("g", "r3", "r1", "a")
+    stranger = walk(plan, "g", A, source_address="192.168.99.1")
+    assert (stranger.outcome, stranger.hops) == (Outcome.SOURCE_REFUSED, ("g",))
+
+
+def test_another_peers_source_is_refused(plan: Plan) -> None:
+    """A relay drops what a leaf sends under another leaf's address."""
+    assert walk(plan, "a", B, source_address=C).outcome is Outcome.SOURCE_REFUSED
+
+
+def test_no_peer_takes_a_packet_that_is_sent_to_the_wrong_leaf(plan: Plan) -> None:
+    """Routing c's address to a neighbour on the access interface helps nothing: allowed-ips decide there."""
+    view = plan.views["r1"]
+    route = next(r for r in view.routes if f"{C}/32" in r.prefixes)
+    broken = with_route(plan, view, route, replace(route, via=("b",)))
+    assert walk(broken, "a", C).outcome is Outcome.NO_PEER
+
+
+def test_gateway_that_does_not_forward(plan: Plan) -> None:
+    """Its own address is reached, the subnet behind it is not."""
+    broken = with_view(plan, replace(plan.views["g"], forward=False))
+    assert walk(broken, "a", G).outcome is Outcome.DELIVERED
+    assert walk(broken, "a", LAN_HOST).outcome is Outcome.NOT_FORWARDING
+
+
+def test_relays_that_send_each_other_a_packet_forever(plan: Plan) -> None:
+    """Two relays whose trunk tables point at each other are found to be a loop."""
+    for relay, other in (("r3", "r2"), ("r2", "r3")):
+        view = plan.views[relay]
+        route = next(r for r in view.routes if f"{C}/32" in r.prefixes)
+        plan = with_route(plan, view, route, replace(route, from_trunk=(other,)))
+    assert walk(plan, "a", C).outcome is Outcome.LOOP
+    assert any("can go r3 > r2 > r3" in p.what for p in verify.check(plan))
+
+
+def test_session_needs_an_endpoint_that_fits(plan: Plan) -> None:
+    """If a trunk listens on another port at both its ends, no packet takes it."""
+    for relay, other in (("r1", "r3"), ("r3", "r1")):
+        view = plan.views[relay]
+        trunk = next(i for i in view.interfaces if i.kind is Kind.TRUNK and i.peers[0].node == other)
+        plan = with_interface(plan, view, trunk, replace(trunk, listen_port=9))
+    found = walk(plan, "a", C)
+    assert (found.outcome, found.hops) == (Outcome.NO_SESSION, ("a", "r1"))
+
+
+def test_paths_of_all_pairs(plan: Plan) -> None:
+    """Each member has a row with each other one, both ends of each path included."""
+    found = verify.paths(plan)
+    assert {source: len(row) for source, row in found.items()} == dict.fromkeys(plan.members, 6)
+    assert found["a"]["c"] == ("a", "r1", "r3", "c")
+
+
+def test_outage_names_who_is_cut_off_and_what_moves(plan: Plan) -> None:
+    """With c's second link cut, r3's death cuts off c alone; what went by r3 goes by r2."""
+    down = frozenset({"r3", link("c", "r2")})
+    cut = verify.cut_off(plan, down)
+    assert {(a, b) for a, b, _ in cut} == {(n, "c") for n in "abg"} | {("c", n) for n in "abg"} | {
+        (r, "c") for r in ("r1", "r2")
+    } | {("c", r) for r in ("r1", "r2")}
+    found = verify.outage(plan, down)
+    assert found["down"] == ["c--r2", "r3"]
+    assert [(row["from"], row["to"]) for row in found["cut_off"]] == [(a, b) for a, b, _ in cut]
+    assert {"from": "a", "to": "g", "before": ["a", "r1", "r3", "g"], "after": ["a", "r1", "r2", "g"]} in found[
+        "rerouted"
+    ]
