@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import blake2b
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,13 @@ def test_full_makes_all_relays_homes_with_those_of_the_site_first():
     assert set(found[2:]) == {"r0", "r1"}
 
 
+def test_full_lists_all_relays_of_the_site_before_the_others():
+    policy = mesh(sites=(Site(name="fra", relays=("r1", "r2", "r3")),), topology=Topology.FULL)
+    for leaf in "abcdef":
+        found = assign(policy, {leaf: "fra"}, ["r0", "r1", "r2", "r3", "r4"])[leaf]
+        assert set(found[:3]) == {"r1", "r2", "r3"}
+
+
 def test_full_keeps_its_order_when_a_relay_comes():
     policy = mesh(topology=Topology.FULL)
     had = {f"n{i}": ("r1", "r2", "r0") for i in range(3)}
@@ -72,7 +80,13 @@ def test_the_other_relay_moves_up_when_the_first_is_lost():
 def test_a_relay_that_returns_takes_its_share_and_nobody_else_moves():
     had = {f"n{i}": ("r1", "r4") for i in range(10)}
     found = assign(site("r0", "r1"), TEN, ["r0", "r1", "r4"], had)
+    assert {n for n, h in found.items() if h == ("r0", "r1")} == set(sorted(TEN, key=by_score)[:5])
     assert Counter(found.values()) == {("r0", "r1"): 5, ("r1", "r0"): 5}
+
+
+def by_score(leaf):
+    """Leaves with the highest rendezvous score for r0 first: they are the ones that would choose it anyway."""
+    return -int.from_bytes(blake2b(f"{leaf}\0r0".encode(), digest_size=8).digest(), "big")
 
 
 def test_the_choice_is_part_of_the_contract():

@@ -248,6 +248,27 @@ def test_a_site_with_a_block_is_one_prefix_for_relays_elsewhere():
     assert not any("10.100.7.0/24" in r.prefixes for n in ("r1", "r2") for r in made.views[n].routes)
 
 
+def test_relays_that_are_homes_in_a_block_do_not_merge_it_so_nothing_circles():
+    """Three relays share a site: were each to give the block to the other two, an address of nobody would loop."""
+    block = Site(name="fra", relays=("r1", "r2", "r3"), networks=(ip_network("10.100.7.0/24"),))
+    policy_ = mesh(*(relay(f"r{i}") for i in range(1, 5)), leaf("n*", "fra"), sites=(block,))
+    made = make(policy_, all_facts("r1", "r2", "r3", "r4", *(f"n{i}" for i in range(12))))
+    merging = {n for n, v in made.views.items() if any("10.100.7.0/24" in r.prefixes for r in v.routes)}
+    assert merging == {"r4"}
+    taken = {a for m in made.members.values() for a in m.addresses}
+    nobody = next(str(a) for a in ip_network("10.100.7.0/24").hosts() if str(a) not in taken)
+    for source in ("r1", "r4", "n0"):
+        assert verify.walk(made, source, nobody).outcome is verify.Outcome.UNREACHABLE
+
+
+def test_one_address_alone_takes_no_block():
+    block = Site(name="fra", relays=("r1",), networks=(ip_network("10.100.7.0/24"),))
+    made = make(
+        mesh(relay("r1"), relay("r2"), relay("r3"), leaf("a", "fra"), sites=(block,)), all_facts("r1", "r2", "r3", "a")
+    )
+    assert not any("10.100.7.0/24" in r.prefixes for v in made.views.values() for r in v.routes)
+
+
 def test_without_homes_the_rest_of_the_mesh_is_unreachable_and_does_not_leak():
     """Not even an address that no member has leaves by the default route."""
     policy_ = mesh(leaf("a"), leaf("b"), topology=Topology.FULL)

@@ -123,12 +123,11 @@ def _leaf(desk: _Desk, leaf: Member) -> View:
 def _direct_peer(desk: _Desk, leaf: Member, name: str, ipv6: bool) -> Peer:
     """The neighbour *name* as *leaf* sees it.
 
-    Who can't be opened to keeps the link open from its own side, and so does who is behind NAT.
+    A side that can't be opened to (behind NAT, above all) keeps the link open itself; the other needs no keepalive.
     """
     other = desk.members[name]
     where = reach.endpoint(desk.mesh, leaf, other)
-    stays_open = leaf.nat or reach.endpoint(desk.mesh, other, leaf) is None
-    keepalive = desk.mesh.keepalive if stays_open else 0
+    keepalive = desk.mesh.keepalive if reach.endpoint(desk.mesh, other, leaf) is None else 0
     key = (name, None if where is None else str(where), keepalive, ipv6)
     if key not in desk.peers:
         desk.peers[key] = Peer(
