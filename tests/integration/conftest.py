@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,8 +51,19 @@ def salt_factories_config():
         "code_dir": str(Path(__file__).resolve().parents[2]),
         "inject_sitecustomize": False,
         "start_timeout": 60,
+        # Their logs stay in their files: forwarded ones arrive when pytest has closed its streams.
+        "log_server_level": "quiet",
         "scripts_dir": str(Path(sys.executable).parent),
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_device_left():
+    """A device ends its wireguard-go, which would else outlive this process and hold its namespaces."""
+    yield
+    shown = subprocess.run(["wg", "show", "interfaces"], capture_output=True, text=True, check=True)
+    for device in shown.stdout.split():
+        subprocess.run(["ip", "link", "del", device], check=True)
 
 
 @pytest.fixture(scope="package")
