@@ -83,11 +83,17 @@ def target_classes(index: Index) -> list[TargetClass]:
 
 def _different_routes(relays: Iterable[Node]) -> list[tuple[Route, tuple[str, ...]]]:
     """Each Route, and the relays that have it: most share most of theirs, and the same object says the same."""
-    found: dict[int, tuple[Route, list[str]]] = {}
+    routes: dict[int, Route] = {}
+    holders: dict[int, tuple[str, ...]] = {}
     for node in relays:
+        alone = (node.view.node,)
         for route in node.view.routes:
-            found.setdefault(id(route), (route, []))[1].append(node.view.node)
-    return [(route, tuple(holders)) for route, holders in found.values()]
+            key = id(route)
+            if key in routes:
+                holders[key] += alone
+            else:
+                routes[key], holders[key] = route, alone
+    return [(route, holders[key]) for key, route in routes.items()]
 
 
 def _wider(index: Index, routes: Iterable[Route]) -> list[Target]:
@@ -114,10 +120,11 @@ def _choice(index: Index, route: Route) -> Choice:
     hops = (*route.via, *(from_trunk or ()))
     if index.relays.issuperset(hops):
         return Choice(route.via, route.detour, from_trunk)
-    owners = {index.owners.get(p) for p in route.prefixes}
-    own = {n: OWNER for n in hops if owners == {n} and n not in index.relays}
-    via = tuple([own.get(n, n) for n in route.via])
-    return Choice(via, route.detour, None if from_trunk is None else tuple([own.get(n, n) for n in from_trunk]))
+    owner = next((n for n in hops if n not in index.relays), "")
+    if not all(index.owners.get(p) == owner for p in route.prefixes):
+        return Choice(route.via, route.detour, from_trunk)
+    via = tuple([OWNER if n == owner else n for n in route.via])
+    return Choice(via, route.detour, from_trunk and tuple([OWNER if n == owner else n for n in from_trunk]))
 
 
 def _chains(targets: Sequence[Target], wider: Sequence[Target]) -> list[tuple[str, ...]]:

@@ -33,5 +33,7 @@ class Findings:
                 found.add(Problem(where="plan", what=f"{kind}: {count} in all, {EXAMPLES} shown", do=FAULT))
         return tuple(sorted(found))
 
-    def __bool__(self) -> bool:
-        return bool(self._counts)
+    @property
+    def total(self) -> int:
+        """How many were noted so far."""
+        return sum(self._counts.values())

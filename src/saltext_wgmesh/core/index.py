@@ -12,29 +12,61 @@ End = tuple[Interface, Peer]
 """One end of a link: a peer, and the interface on which it stands."""
 
 
-class Hosts:
-    """The members' host prefixes, to tell which prefixes of a tuple are others."""
+_FAMILIES = {(): frozenset[int](), (4,): frozenset({4}), (6,): frozenset({6}), (4, 6): frozenset({4, 6})}
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = frozenset(texts)
+
+class Routes:
+    """The route tables of a view: via and from_trunk share their prefixes."""
+
+    def __init__(self, routes: tuple[Route, ...], shared: Shared) -> None:
+        self.entries: dict[str, Route] = {}
+        """Prefix → Route; of two for one prefix the last holds, as with ``ip route replace``."""
+        for route in routes:
+            self.entries.update(dict.fromkeys(route.prefixes, route))
+        self._routes = routes
+        self._shared = shared
+
+    @cached_property
+    def table(self) -> PrefixTable[Route]:
+        """The same, to be looked up by address."""
+        return PrefixTable(self.entries, [p for r in self._routes for p in self._shared.wider(r.prefixes)])
+
+
+class Shared:
+    """What is the same for many nodes, made once.
+
+    Views that say the same mostly hold the same tuples: what is made from one is found again by its identity, and
+    the tuple is kept beside, so that its identity stays its own.
+    """
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        self.hosts = frozenset(hosts)
+        """The members' host prefixes."""
         self._wider: dict[int, tuple[tuple[str, ...], list[str]]] = {}
-        """By identity of the tuple, which is kept beside: relays share their long ones."""
+        self._routes: dict[int, tuple[tuple[Route, ...], Routes]] = {}
 
     def wider(self, prefixes: tuple[str, ...]) -> list[str]:
         """Those of *prefixes* that are no member's host prefix."""
         found = self._wider.get(id(prefixes))
         if found is None:
-            found = self._wider[id(prefixes)] = prefixes, [p for p in prefixes if p not in self.texts]
+            found = self._wider[id(prefixes)] = prefixes, [p for p in prefixes if p not in self.hosts]
+        return found[1]
+
+    def routes(self, routes: tuple[Route, ...]) -> Routes:
+        """The tables of a view with these."""
+        found = self._routes.get(id(routes))
+        if found is None:
+            found = self._routes[id(routes)] = routes, Routes(routes, self)
         return found[1]
 
 
 class Node:
     """One node's view with the tables that packets meet; each table is made when it is first asked for."""
 
-    def __init__(self, view: View, member: Member, hosts: Hosts) -> None:
+    def __init__(self, view: View, member: Member, shared: Shared) -> None:
         self.view = view
         self.member = member
-        self.families = frozenset([6 if ":" in a else 4 for a in view.addresses])
+        self.families = _FAMILIES[tuple(sorted({6 if ":" in a else 4 for a in view.addresses}))]
         """4 and 6, as far as the node has an address of them."""
         self.subnets = frozenset((*member.subnets, *member.standby_subnets))
         """The subnets behind the node, active and standby."""
@@ -42,7 +74,7 @@ class Node:
         """All peers, with their interfaces."""
         self.ends: dict[str, End] = {end[1].node: end for end in reversed(self.peers)}
         """Neighbour → this node's end of the link to it (the first, if a broken view has two)."""
-        self._hosts = hosts
+        self._shared = shared
         self._admission: dict[str, PrefixTable[Peer]] = {}
 
     @cached_property
@@ -55,18 +87,15 @@ class Node:
         """The relays at the other ends of the trunks, in the order of the interfaces."""
         return tuple(peer.node for interface, peer in self.peers if interface.kind is Kind.TRUNK)
 
-    @cached_property
+    @property
     def entries(self) -> dict[str, Route]:
-        """Prefix → Route; of two for one prefix the last holds, as with ``ip route replace``."""
-        found: dict[str, Route] = {}
-        for route in self.view.routes:
-            found.update(dict.fromkeys(route.prefixes, route))
-        return found
+        """Prefix → Route."""
+        return self._shared.routes(self.view.routes).entries
 
-    @cached_property
+    @property
     def routes(self) -> PrefixTable[Route]:
-        """The route tables: via and from_trunk share their prefixes."""
-        return PrefixTable(self.entries, [p for r in self.view.routes for p in self._hosts.wider(r.prefixes)])
+        """The Routes by prefix."""
+        return self._shared.routes(self.view.routes).table
 
     @cached_property
     def local(self) -> PrefixTable[str]:
@@ -75,14 +104,14 @@ class Node:
         A standby gateway is in its subnets too: its own kernel knows them without the mesh.
         """
         own = (*host_prefixes(self.view.addresses), *self.subnets)
-        return PrefixTable({p: p for p in own}, self._hosts.wider(own))
+        return PrefixTable({p: p for p in own}, self._shared.wider(own))
 
     def admission(self, interface: Interface) -> PrefixTable[Peer]:
         """WireGuard's allowed-ips of one interface; a prefix given twice belongs to the peer that got it last."""
         found = self._admission.get(interface.name)
         if found is None:
             entries = {p: peer for peer in interface.peers for p in peer.allowed_ips}
-            wider = [p for p in entries if p not in self._hosts.texts]
+            wider = [p for p in entries if p not in self._shared.hosts]
             found = self._admission[interface.name] = PrefixTable(entries, wider)
         return found
 
@@ -111,7 +140,7 @@ class Index:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.hosts = Hosts(p for m in plan.members.values() for p in host_prefixes(m.addresses))
+        self.shared = Shared([p for m in plan.members.values() for p in host_prefixes(m.addresses)])
         self.relays = frozenset(name for name, m in plan.members.items() if m.is_relay)
         self.prefixes = {name: m.prefixes for name, m in plan.members.items()}
         """Member → host prefixes and active subnets."""
@@ -130,7 +159,7 @@ class Index:
         """The node of that name; None if it is no member or has no view."""
         found = self._nodes.get(name)
         if found is None and name in self.plan.members and name in self.plan.views:
-            found = self._nodes[name] = Node(self.plan.views[name], self.plan.members[name], self.hosts)
+            found = self._nodes[name] = Node(self.plan.views[name], self.plan.members[name], self.shared)
         return found
 
     def other_end(self, name: str, interface: Interface, peer: Peer) -> End | str:

@@ -7,7 +7,7 @@ needs no walk: it needs a Route with a next hop for every target, and a second n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from saltext_wgmesh.core.findings import Findings
 from saltext_wgmesh.core.graph import Graph
@@ -19,15 +19,36 @@ from saltext_wgmesh.core.types import Kind, Route
 def check(index: Index, graph: Graph, found: Findings) -> None:
     """Add to *found* whatever is wrong with single Routes, and with the first hops of leaves."""
     spots = _Spots(index)
-    for name, member in index.plan.members.items():
+    proven: set[tuple[int, Hashable]] = set()
+    for name in index.plan.members:
         node = index.node(name)
         if node is not None:
-            _prefixes(node, spots, found)
-            for route in node.view.routes:
-                _route(node, route, spots, found)
-            if not member.is_relay:
-                _covers(node, spots, found)
-                _has_alternatives(node, graph, spots, found)
+            # Leaves with the same Routes (the plan keeps that tuple alive), links and family, and nothing behind them.
+            alike = (id(node.view.routes), _links(node)) if name not in index.relays and not node.subnets else None
+            if alike not in proven and _node(node, graph, spots, found) and alike:
+                proven.add(alike)
+
+
+def _links(node: Node) -> Hashable:
+    return node.families, tuple([(name, end[0].kind) for name, end in node.ends.items()])
+
+
+def _node(node: Node, graph: Graph, spots: _Spots, found: Findings) -> bool:
+    """Add what is wrong with one node's Routes; return whether nothing is, of any leaf like it.
+
+    What holds for one leaf holds for those like it as far as it does not depend on the leaf itself: if even its own
+    address would find a next hop, and if no Route has just one, for which other ways are sought from the leaf.
+    """
+    before = found.total
+    _prefixes(node, spots, found)
+    for route in node.view.routes:
+        _route(node, route, spots, found)
+    if node.member.is_relay:
+        return False
+    missing = _missing(node, spots)
+    _covers(node, missing, spots, found)
+    _has_alternatives(node, graph, spots, found)
+    return found.total == before and not missing and all(len(set(r.via)) > 1 for r in node.view.routes)
 
 
 class _Spots:
@@ -35,10 +56,10 @@ class _Spots:
 
     def __init__(self, index: Index) -> None:
         self.owner = index.owners
-        self.owned = {name: frozenset(prefixes) for name, prefixes in index.prefixes.items()}
+        self.owned = index.prefixes
         self.networks = index.plan.networks
         self.subnets = [s for m in index.plan.members.values() for s in m.subnets]
-        self._hosts = index.hosts.texts
+        self._hosts = index.shared.hosts
         self.known = set(self.owner)
         """Prefixes that may stand in Routes."""
         self.known_tuples: set[int] = set()
@@ -104,7 +125,7 @@ def _route(node: Node, route: Route, spots: _Spots, found: Findings) -> None:
         end = node.ends.get(hop)
         if end is None:
             found.add("next hops that are no neighbours", where, f"it routes {_some(route)} to {hop}, no peer of it")
-        elif end[0].kind is Kind.ACCESS and not spots.owned.get(hop, frozenset()).issuperset(route.prefixes):
+        elif end[0].kind is Kind.ACCESS and not all(spots.owner.get(p) == hop for p in route.prefixes):
             found.add("packets sent to leaves that don't own them", where, f"it routes {_some(route)} to {hop}")
     if node.member.is_relay and route.from_trunk is None:
         found.add(
@@ -121,9 +142,9 @@ def _some(route: Route) -> str:
 # --- first hops of leaves ------------------------------------------------------------------------------
 
 
-def _covers(node: Node, spots: _Spots, found: Findings) -> None:
+def _covers(node: Node, missing: Iterable[str], spots: _Spots, found: Findings) -> None:
     """The leaf has a next hop for each destination of its families that is not itself."""
-    for text in _missing(node, spots):
+    for text in missing:
         owner = spots.owner[text]
         if owner != node.view.node and (6 if ":" in text else 4) in node.families and text not in node.subnets:
             found.add("destinations without a route", f"node {node.view.node}", f"it has no way to {text} of {owner}")
@@ -181,7 +202,7 @@ def _through(node: Node, route: Route, only: str, spots: _Spots) -> Iterator[str
     elif any(end[0].kind is Kind.UPLINK for other, end in node.ends.items() if other != only):
         candidates = spots.owner
     else:
-        candidates = (p for other in node.ends if other != only for p in sorted(spots.owned.get(other, ())))
+        candidates = (p for other in node.ends if other != only for p in spots.owned.get(other, ()))
     for text in candidates:
         if text in spots.owner and _is_of(text, node) and node.routes.longest(_host(text)) is route:
             yield text

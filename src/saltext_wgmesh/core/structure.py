@@ -47,14 +47,16 @@ def _views_match_members(plan: Plan, found: Findings) -> None:
 
 def _unique(plan: Plan, found: Findings) -> None:
     """Keys and addresses belong to one member each."""
-    users: dict[tuple[str, str], list[str]] = {}
-    for name, member in plan.members.items():
-        for use in (("public key", member.public_key), *(("address", a) for a in member.addresses)):
-            users.setdefault(use, []).append(name)
-    for (what, value), owners in users.items():
-        if len(owners) > 1:
-            text = f"it has the {what} {value} of {', '.join(owners[:3])}"
-            found.add(f"shared {what}s", f"node {owners[-1]}", text)
+    _report_shared("public key", [(m.public_key, name) for name, m in plan.members.items()], found)
+    _report_shared("address", [(a, name) for name, m in plan.members.items() for a in m.addresses], found)
+
+
+def _report_shared(what: str, uses: Sequence[tuple[str, str]], found: Findings) -> None:
+    first: dict[str, str] = dict(reversed(uses))
+    if len(first) < len(uses):
+        for value, name in uses:
+            if first[value] != name:
+                found.add(f"shared {what}s", f"node {name}", f"it has the {what} {value} of {first[value]}")
 
 
 def _places(index: Index, found: Findings) -> None:
@@ -115,15 +117,16 @@ def _view(plan: Plan, node: Node, found: Findings) -> None:
     view, member = node.view, node.member
     where = f"node {member.node}"
     must = member.is_relay or bool(node.subnets)
-    networks = [n for n in plan.networks if _family(n) in node.families]
-    facts = (
+    facts: tuple[tuple[str, object, object], ...] = (
         ("mesh", view.mesh, plan.mesh),
         ("name", view.node, member.node),
         ("role", view.role, member.role),
         ("addresses", view.addresses, member.addresses),
-        ("networks", sorted(view.networks), sorted(networks)),
         ("forward", view.forward, must),
     )
+    if view.networks != plan.networks:
+        networks = sorted([n for n in plan.networks if _family(n) in node.families])
+        facts = (*facts, ("networks", sorted(view.networks), networks))
     for what, has, wanted in facts:
         if has != wanted:
             found.add(f"views with a wrong {what}", where, f"its view says {what} {has}, which should be {wanted}")
