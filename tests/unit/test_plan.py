@@ -179,6 +179,15 @@ def test_a_direct_link_is_kept_open_by_the_side_that_can_not_be_opened():
     assert (at_b.endpoint, at_b.keepalive) == (None, 0)
 
 
+def test_a_side_that_reports_no_underlay_address_keeps_the_link_open_too():
+    """NAT is not the only reason why the other side can't open."""
+    policy_ = mesh(leaf("a", "fra"), leaf("b", "fra"), sites=(Site(name="fra"),))
+    made = make(policy_, {"a": replace(worlds.facts("a"), underlay=()), "b": worlds.facts("b", "172.16.0.9")})
+    (at_a,) = made.views["a"].interfaces[0].peers
+    (at_b,) = made.views["b"].interfaces[0].peers
+    assert (at_a.keepalive, at_b.keepalive) == (25, 0)
+
+
 def test_each_pair_has_one_link_of_the_kind_that_its_roles_make():
     policy_ = mesh(relay("r1"), relay("r2"), leaf("a"), leaf("b"), links=(("a", "b"),))
     made = make(policy_, all_facts("r1", "r2", "a", "b"))
@@ -203,6 +212,13 @@ def test_the_first_rule_with_a_member_is_the_active_gateway():
         "r1": ((), (), True),
     }
     assert {n for n, v in made.views.items() if any(lan in r.prefixes for r in v.routes)} == {"r1"}
+
+
+def test_a_relay_that_is_the_next_gateway_has_no_route_for_the_subnet():
+    lan = "192.168.7.0/24"
+    made = make(mesh(leaf("a", routes=[lan]), relay("r1", routes=[lan]), relay("r2")), all_facts("a", "r1", "r2"))
+    assert made.members["r1"].standby_subnets == (lan,)
+    assert {n for n, v in made.views.items() if any(lan in r.prefixes for r in v.routes)} == {"r2"}
 
 
 def test_a_gateway_without_ipv6_is_none_for_ipv6_subnets():

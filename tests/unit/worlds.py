@@ -67,10 +67,11 @@ def worlds(draw: st.DrawFn, most_leaves: int = 9) -> World:
     site = st.sampled_from([None, *site_names])
     two = draw(st.integers(0, 2)) == 0
     subnets = ["192.168.1.0/24", "192.168.2.0/24", *(["fd99::/64"] if two else [])]
-    rules = [relay(r, f"203.0.113.{i}", draw(site)) for i, r in enumerate(relays, 1)]
+    behind = st.lists(st.sampled_from(subnets), max_size=2, unique=True)
+    rules = [relay(r, f"203.0.113.{i}", draw(site), routes=draw(behind)) for i, r in enumerate(relays, 1)]
     for i, name in enumerate(leaves, 1):
         kind = draw(st.sampled_from(["plain", "nat", "public"]))
-        routes = draw(st.lists(st.sampled_from(subnets), max_size=2, unique=True))
+        routes = draw(behind)
         where = Endpoint(host=f"198.51.100.{i}", port=51820) if kind == "public" else None
         rules.append(leaf(name, draw(site), nat=kind == "nat", endpoint=where, routes=routes))
     sites = tuple(
