@@ -51,8 +51,6 @@ def salt_factories_config():
         "code_dir": str(Path(__file__).resolve().parents[2]),
         "inject_sitecustomize": False,
         "start_timeout": 60,
-        # Their logs stay in their files: forwarded ones arrive when pytest has closed its streams.
-        "log_server_level": "quiet",
         "scripts_dir": str(Path(sys.executable).parent),
     }
 
