@@ -27,7 +27,14 @@ def peer(
     )
 
 
-def leaf(*, direct: tuple[Peer, ...] = (), relays: tuple[int, ...] = (1, 2), mesh: str = "wg0", via: int = 1, port: int = 51820) -> View:
+def leaf(
+    *,
+    direct: tuple[Peer, ...] = (),
+    relays: tuple[int, ...] = (1, 2),
+    mesh: str = "wg0",
+    via: int = 1,
+    port: int = 51820,
+) -> View:
     """n5, a leaf of *relays*, with *direct* neighbours; the mesh goes by relay *via*."""
     uplinks = tuple(
         Interface(
