@@ -155,9 +155,14 @@ def _missing(node: Node, spots: _Spots) -> list[str]:
     routes = node.view.routes
     if all(r.via for r in routes) and all(n in node.entries for n in spots.networks if _is_of(n, node)):
         return [s for s in spots.subnets if s not in node.entries and node.routes.longest(_host(s)) is None]
-    direct = [r for r in routes if any(_is_direct(node, n) for n in r.via)]
-    near = {p for r in direct for p in r.prefixes}
-    return [t for t in spots.uncovered(r for r in routes if r not in direct) if t not in near]
+    near: set[str] = set()
+    general = []
+    for route in routes:
+        if any(_is_direct(node, n) for n in route.via):
+            near.update(route.prefixes)
+        else:
+            general.append(route)
+    return [t for t in spots.uncovered(general) if t not in near]
 
 
 def _is_of(text: str, node: Node) -> bool:

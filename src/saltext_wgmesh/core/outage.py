@@ -9,7 +9,7 @@ from typing import Any
 from saltext_wgmesh.core.classes import target_classes
 from saltext_wgmesh.core.index import Index
 from saltext_wgmesh.core.types import Kind, Plan, host_prefixes
-from saltext_wgmesh.core.walker import Down, Walk, Walker, walk_with
+from saltext_wgmesh.core.walker import Down, Walk, Walker, is_down, walk_with
 
 ALL_PAIRS = 200
 """Members up to which each pair is walked; beyond, one pair stands for all pairs of two groups."""
@@ -70,9 +70,14 @@ def _changes(plan: Plan, down: Down) -> Iterator[tuple[Group, Group, Walk, Walk]
             address = shared_address(plan, *pair) if pair else None
             if pair and address is not None:
                 before = walk_with(walker, pair[0], address, ())
-                after = walk_with(walker, pair[0], address, down)
-                if before.hops != after.hops or before.outcome is not after.outcome:
+                if _meets(before, down):
+                    after = walk_with(walker, pair[0], address, down)
                     yield a, b, before, after
+
+
+def _meets(walk: Walk, down: Down) -> bool:
+    """Whether the walk would be another: it goes over a link or node that is down. What it passes by changes nothing."""
+    return any(is_down(here, there, down) for here, there in zip(walk.hops, walk.hops[1:], strict=False))
 
 
 def _groups(plan: Plan, index: Index, down: Down) -> tuple[list[Group], list[Group]]:
