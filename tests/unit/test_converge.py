@@ -1,0 +1,171 @@
+"""Converge: who is published to, who is pushed to, who is asked again and when. The fleet is played by a dict."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+import pytest
+
+from saltext_wgmesh.core.errors import PolicyError
+from saltext_wgmesh.master import converge, fleet, inventory
+from saltext_wgmesh.master.ledger import Ledger
+from tests.unit.test_ledger import MemoryCache
+
+
+def mine(node: str, **changes: Any) -> dict[str, Any]:
+    """The facts of *node* as its mine has them."""
+    digest = hashlib.sha256(node.encode()).digest()
+    own = {
+        "schema": 1,
+        "public_key": base64.b64encode(digest).decode(),
+        "salt_key": f"key of {node}",
+        "underlay": [f"192.0.2.{1 + digest[0] % 250}"],
+        "networks": [],
+        "ipv6": True,
+    }
+    return own | changes
+
+
+class World:
+    """A master, its ledger in memory, and nodes that answer pushes unless they are *off*."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ledger = Ledger(MemoryCache())  # type: ignore[arg-type]
+        self.policy: Any = {
+            "wg0": {
+                "network": "10.0.0.0/16",
+                "nodes": {"r1": {"role": "relay", "endpoint": "203.0.113.1"}, "a": {}, "b": {}},
+            }
+        }
+        self.mine = {node: mine(node) for node in ("r1", "a", "b")}
+        self.off: set[str] = set()
+        self.pushes: list[list[str]] = []
+        self.now = 1_000.0
+        monkeypatch.setattr(converge.time, "time", lambda: self.now)
+        monkeypatch.setattr(converge.Ledger, "of", lambda _opts: self.ledger)
+        monkeypatch.setattr(inventory, "read", lambda _opts: self._inventory())
+        monkeypatch.setattr(fleet, "apply", lambda _opts, nodes: self._push(nodes))
+
+    def _inventory(self) -> inventory.Inventory:
+        accepted = {node: f"key of {node}" for node in self.mine}
+        return inventory.Inventory(policy=self.policy, accepted=accepted, mine=self.mine)
+
+    def _push(self, nodes: list[str]) -> dict[str, Any]:
+        self.pushes.append(list(nodes))
+        views = {node: self.ledger.views(node) for node in nodes if node not in self.off}
+        return {node: {mesh: {"digest": v["digest"]} for mesh, v in view.items()} for node, view in views.items()}
+
+    def converge(self, ask: str | None = None) -> converge.Report:
+        (report,) = converge.converge({}, ask=ask)
+        return report
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_a_new_fleet_is_published_and_pushed_once(world):
+    """Every node gets its view in generation 1; the next run costs no job and no generation."""
+    report = world.converge()
+    assert (report.generation, report.published, report.applied) == (1, True, ["a", "b", "r1"])
+    report = world.converge()
+    assert (report.generation, report.published, report.eventful) == (1, False, False)
+    assert world.pushes == [["a", "b", "r1"]]
+
+
+def test_only_nodes_whose_view_changed_are_spoken_to(world):
+    """A third leaf concerns itself and the relay, and not the other leaves."""
+    world.converge()
+    world.policy["wg0"]["nodes"]["c"] = {}
+    world.mine["c"] = mine("c")
+    assert world.converge().applied == ["c", "r1"]
+
+
+def test_a_silent_node_is_asked_again_ever_more_slowly(world):
+    """After 60, 120, 240 seconds; at once if it is named; and it counts as applied only when it says so."""
+    world.off = {"a"}
+    assert world.converge().silent == ["a"]
+    asked_at = []
+    for second in range(1, 500):
+        world.now = 1_000.0 + second
+        if world.converge().silent == ["a"]:
+            asked_at.append(second)
+    assert asked_at == [60, 180, 420]
+    assert world.converge(ask="a").silent == ["a"]
+    world.off = set()
+    assert world.converge(ask="a").applied == ["a"]
+
+
+def test_a_silent_node_is_asked_at_once_for_a_new_view(world):
+    """The pause is for the view it left unanswered, not for the node."""
+    world.off = {"a"}
+    world.converge()
+    world.policy["wg0"]["mtu"] = 1400
+    assert world.converge().silent == ["a"]
+
+
+def test_a_node_out_of_the_policy_is_told_to_leave_and_a_stranger_is_not(world):
+    """``removed`` stands in the record of who was a member, for as long as it takes; others get the reason alone."""
+    world.mine["stranger"] = mine("stranger")
+    world.converge()
+    del world.policy["wg0"]["nodes"]["b"]
+    for _ in range(2):
+        world.converge()
+        assert world.ledger.views("b")["wg0"]["removed"] is True
+        assert "removed" not in world.ledger.views("stranger")["wg0"]
+        assert world.ledger.views("stranger")["wg0"]["reason"] == "no entry of wgmesh:wg0:nodes matches this id"
+
+
+def test_without_its_relay_a_leaf_waits_and_a_running_one_stays(world):
+    """A leaf whose relay has no facts is pending. Once it runs, a relay that goes silent takes nothing from it."""
+    relay = world.mine.pop("r1")
+    world.converge()
+    assert world.ledger.views("a")["wg0"]["pending"] is True
+    world.mine["r1"] = relay
+    world.converge()
+    assert world.ledger.views("a")["wg0"]["role"] == "leaf"
+
+
+def test_a_deleted_key_takes_the_node_out_everywhere(world):
+    """Its peers lose it in the next generation, and its records are gone."""
+    world.converge()
+    del world.mine["b"]
+    report = world.converge()
+    assert report.changed == ["r1"]
+    assert world.ledger.views("b") == {}
+    peers = [p["node"] for i in world.ledger.views("r1")["wg0"]["interfaces"] for p in i["peers"]]
+    assert peers == ["a"]
+
+
+@pytest.mark.parametrize("policy", [None, {}, {"wg0": {}}, {"wg0": {"network": "10.0.0.0/16", "nodes": {}}}, "text", 5])
+def test_a_policy_that_is_none_changes_nothing(world, policy):
+    """An empty policy on a running mesh raises; views, generation and pushes stay as they were."""
+    world.converge()
+    before = {node: world.ledger.views(node) for node in world.mine}
+    world.policy = policy
+    with pytest.raises(PolicyError, match="nothing was changed"):
+        world.converge()
+    assert {node: world.ledger.views(node) for node in world.mine} == before
+    assert len(world.pushes) == 1
+
+
+def test_bad_facts_leave_the_node_as_it_runs(world):
+    """Another schema, another node's key, a network of the mesh: the node is named and keeps its view."""
+    world.converge()
+    before = world.ledger.views("a")
+    for bad in (
+        mine("a", schema=2),
+        mine("a", public_key=mine("b")["public_key"]),
+        mine("a", networks=["10.0.0.0/24"]),
+        mine("a", public_key="AAAA"),
+        mine("a", salt_key="key of an earlier a"),
+        ["nonsense"],
+    ):
+        world.mine["a"] = bad
+        report = world.converge()
+        assert any(text.startswith("a: ") for text in report.rejected), report.rejected
+        assert world.ledger.views("a") == before
+    assert len(world.pushes) == 1
