@@ -76,8 +76,9 @@ class Ledger:
         raw = self._fetch(_HEADS, mesh)
         if not raw:
             return Head()
-        if self._current(mesh) != raw["generation"]:
-            # A run died between the last two writes of publish: all but the number was written.
+        if self._current(mesh) < raw["generation"]:
+            # A run died between the last two writes of publish: all but the number was written. Whoever reads
+            # without the gate may find a number newer than the head that it read before, and must leave it.
             self._store(_CURRENT, mesh, {"generation": raw["generation"]})
         return Head(
             generation=raw["generation"],
@@ -92,9 +93,13 @@ class Ledger:
     ) -> None:
         """Make *head* the current one. *entries* are the records of the nodes that changed, *origin* what
         the plan was made from. Interrupted at any point, readers see the generation before."""
+        key = f"{mesh}.{head.generation}"
+        # A run that died before it set the head left entries of this generation, perhaps to other nodes.
+        for node in sorted(set(self._fetch(_GENERATIONS, key).get("nodes", ())) - entries.keys()):
+            self._put_entries(mesh, head.generation, node)
+        self._store(_GENERATIONS, key, {**origin, "nodes": sorted(entries)})
         for node, entry in sorted(entries.items()):
-            self._add_entry(mesh, head.generation, node, entry)
-        self._store(_GENERATIONS, f"{mesh}.{head.generation}", dict(origin))
+            self._put_entries(mesh, head.generation, node, {**entry, "generation": head.generation})
         self.keep(mesh, head)
         old = head.generation - KEPT_GENERATIONS
         if old > 0:
@@ -146,11 +151,11 @@ class Ledger:
     def _current(self, mesh: str) -> int:
         return int(self._fetch(_CURRENT, mesh).get("generation", 0))
 
-    def _add_entry(self, mesh: str, generation: int, node: str, entry: Mapping[str, Any]) -> None:
+    def _put_entries(self, mesh: str, generation: int, node: str, *entry: Mapping[str, Any]) -> None:
+        """Of *node*'s entries for *mesh*, those before *generation* stay, and *entry* is added."""
         record = self._fetch(_NODES, node) or {"meshes": {}}
-        # A run that died before it set the head left entries of this generation: they never counted.
         kept = [old for old in record["meshes"].get(mesh, []) if old["generation"] < generation]
-        record["meshes"][mesh] = [*kept[-(KEPT_GENERATIONS - 1) :], {**entry, "generation": generation}]
+        record["meshes"][mesh] = [*kept[-(KEPT_GENERATIONS - 1) :], *entry]
         self._store(_NODES, node, record)
 
     # -- acknowledgements -------------------------------------------------------------------------------
