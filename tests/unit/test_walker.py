@@ -8,7 +8,7 @@ import pytest
 
 from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy, verify
-from saltext_wgmesh.core.types import Kind, Plan, Register
+from saltext_wgmesh.core.types import Kind, Plan, Register, Route
 from saltext_wgmesh.core.verify import Outcome, walk
 from tests.unit.mutants import with_interface, with_route, with_view
 from tests.unit.strategies import facts_of
@@ -28,14 +28,27 @@ NODES = {
 }
 
 
-@pytest.fixture(scope="module")
-def plan() -> Plan:
-    """Three relays; a and b use r1, then r2; c and the gateway g use r3, then r2."""
-    mesh = policy.parse({"wg0": {"network": "10.100.0.0/16", "sites": SITES, "nodes": NODES}}).meshes["wg0"]
-    facts = {name: facts_of(name, f"172.16.0.{i}") for i, name in enumerate(NODES, 1)}
+def make(nodes: dict[str, dict[str, object]]) -> Plan:
+    """The plan of these nodes, with the homes above."""
+    mesh = policy.parse({"wg0": {"network": "10.100.0.0/16", "sites": SITES, "nodes": nodes}}).meshes["wg0"]
+    facts = {name: facts_of(name, f"172.16.0.{i}") for i, name in enumerate(nodes, 1)}
     made = planner.make(mesh, facts, Register(homes=HOMES))
     assert {n: m.homes for n, m in made.members.items() if m.homes} == HOMES
     return made
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """Three relays; a and b use r1, then r2; c and the gateway g use r3, then r2."""
+    return make(NODES)
+
+
+def texts(plan: Plan) -> dict[str, list[str]]:
+    """What the proof finds, by node."""
+    found: dict[str, list[str]] = {}
+    for problem in verify.check(plan):
+        found.setdefault(problem.where, []).append(problem.what)
+    return found
 
 
 def link(a: str, b: str) -> frozenset[str]:
@@ -159,3 +172,65 @@ def test_outage_names_who_is_cut_off_and_what_moves(plan: Plan) -> None:
     assert {"from": "a", "to": "g", "before": ["a", "r1", "r3", "g"], "after": ["a", "r1", "r2", "g"]} in found[
         "rerouted"
     ]
+
+
+# --- what the proof says of single mistakes ------------------------------------------------------------
+
+
+def test_a_relay_whose_death_alone_does_harm(plan: Plan) -> None:
+    """Where each single link may fail but not the relay they lead to, the relay is named as what is down."""
+    plan = make({**NODES, "r4": {"role": "relay", "endpoint": "198.51.100.4", "address": "10.100.0.4"}})
+    assert verify.check(plan) == ()
+    for relay, change in (("r1", {"via": ("r3", "r4"), "detour": False}), ("r4", {"from_trunk": ("r3",)})):
+        view = plan.views[relay]
+        route = next(r for r in view.routes if f"{C}/32" in r.prefixes)
+        plan = with_route(plan, view, route, replace(route, **change))
+    found = texts(plan)
+    assert list(found) == ["node r1"]
+    assert any("r1 > r4: r4 has no link left" in what and what.endswith("with r3 down") for what in found["node r1"])
+
+
+def test_leaves_alike_but_for_one_that_is_not_itself_the_target(plan: Plan) -> None:
+    """Routes that lead everywhere but to a are right at a, and wrong at b, which has the same."""
+    targets = tuple(p for n, m in plan.members.items() for p in m.prefixes if n not in ("a", "r1", "r2"))
+    routes = tuple(r for r in plan.views["a"].routes if "10.100.0.0/16" not in r.prefixes)
+    routes = (Route(prefixes=tuple(p for p in targets), via=("r1", "r2")), *routes)
+    for name in ("a", "b"):
+        plan = with_view(plan, replace(plan.views[name], routes=routes))
+    assert texts(plan) == {"node b": [f"it has no way to {A}/32 of a"]}
+
+
+def test_links_that_the_plan_forgets_or_makes_up(plan: Plan) -> None:
+    """The plan's list of links is that of the views."""
+    first, second, *_ = plan.links
+    assert texts(replace(plan, links=plan.links[1:])) == {
+        f"node {first.a}": [f"the plan lists no link to {first.b}"],
+        f"node {first.b}": [f"the plan lists no link to {first.a}"],
+    }
+    extra = replace(second, a="a", b="r3")
+    assert texts(replace(plan, links=(*plan.links, extra))) == {"node a": ["its link to r3 is not at both ends"]}
+
+
+def test_homes_are_the_uplinks(plan: Plan) -> None:
+    """A leaf whose homes are not where its uplinks lead is named."""
+    members = {**plan.members, "a": replace(plan.members["a"], homes=("r1", "r3"))}
+    assert "it has uplinks to r1, r2, and the homes r1, r3" in texts(replace(plan, members=members))["node a"]
+
+
+def test_what_two_members_share_is_named(plan: Plan) -> None:
+    """A key or an address that is there twice is told with both its owners."""
+    key = plan.members["a"].public_key
+    members = {**plan.members, "b": replace(plan.members["b"], public_key=key)}
+    assert f"it has the public key {key} of a" in texts(replace(plan, members=members))["node b"]
+    members = {**plan.members, "b": replace(plan.members["b"], addresses=(A,))}
+    assert f"it has the address {A} of a" in texts(replace(plan, members=members))["node b"]
+
+
+def test_the_loss_that_the_design_accepts() -> None:
+    """Two relays, their trunk cut, and a leaf on one alone: no problem of the plan, since relays have no other way."""
+    mesh = {"network": "10.100.0.0/16", "nodes": {n: NODES[n] for n in ("r1", "r2")} | {"a": {"nat": True}}}
+    facts = {n: facts_of(n, "172.16.0.9") for n in ("r1", "r2", "a")}
+    plan = planner.make(policy.parse({"wg0": mesh}).meshes["wg0"], facts, Register())
+    found = walk(plan, "r1", "10.100.0.2", frozenset({link("r1", "r2")}))
+    assert (found.outcome, found.hops) == (Outcome.UNREACHABLE, ("r1",))
+    assert verify.check(plan) == ()

@@ -76,7 +76,7 @@ def _changes(plan: Plan, down: Down) -> Iterator[tuple[Group, Group, Walk, Walk]
 
 
 def _meets(walk: Walk, down: Down) -> bool:
-    """Whether the walk would be another: it goes over a link or node that is down. What it passes by changes nothing."""
+    """Whether the walk would be another: it goes over a link or node that is down. All else changes nothing."""
     return any(is_down(here, there, down) for here, there in zip(walk.hops, walk.hops[1:], strict=False))
 
 
