@@ -168,10 +168,8 @@ def test_outage_names_who_is_cut_off_and_what_moves(plan: Plan) -> None:
     } | {("c", r) for r in ("r1", "r2")}
     found = verify.outage(plan, down)
     assert found["down"] == ["c--r2", "r3"]
-    assert [(row["from"], row["to"]) for row in found["cut_off"]] == [(a, b) for a, b, _ in cut]
-    assert {"from": "a", "to": "g", "before": ["a", "r1", "r3", "g"], "after": ["a", "r1", "r2", "g"]} in found[
-        "rerouted"
-    ]
+    assert found["cut_off"] == {f"{a} → {b}": why for a, b, why in cut}
+    assert found["rerouted"]["a → g"] == {"before": "a → r1 → r3 → g", "after": "a → r1 → r2 → g"}
 
 
 # --- what the proof says of single mistakes ------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,21 +43,19 @@ def cut_off(plan: Plan, down: Down) -> tuple[tuple[str, str, str], ...]:
 
 
 def outage(plan: Plan, down: Down) -> dict[str, Any]:
-    """``cut_off`` as plain data, and the paths that would be others."""
+    """``cut_off`` as plain data (``a → b``: why), and the paths that would be others (``before`` and ``after``)."""
     words = sorted(d if isinstance(d, str) else "--".join(sorted(d)) for d in down)
-    lost, moved = [], []
+    lost, moved = {}, {}
     for a, b, before, after in _changes(plan, down):
-        pair = {"from": str(a), "to": str(b)}
         if after.delivered:
-            moved.append({**pair, "before": list(before.hops), "after": list(after.hops)})
+            moved[_arrows((a, b))] = {"before": _arrows(before.hops), "after": _arrows(after.hops)}
         else:
-            lost.append({**pair, "why": after.detail})
-    key = ("from", "to")
-    return {
-        "down": words,
-        "cut_off": sorted(lost, key=lambda row: [str(row[k]) for k in key]),
-        "rerouted": sorted(moved, key=lambda row: [str(row[k]) for k in key]),
-    }
+            lost[_arrows((a, b))] = after.detail
+    return {"down": words, "cut_off": dict(sorted(lost.items())), "rerouted": dict(sorted(moved.items()))}
+
+
+def _arrows(hops: Iterable[object]) -> str:
+    return " → ".join(map(str, hops))
 
 
 def _changes(plan: Plan, down: Down) -> Iterator[tuple[Group, Group, Walk, Walk]]:

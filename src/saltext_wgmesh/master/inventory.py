@@ -61,8 +61,11 @@ def mine_facts(opts: dict[str, Any]) -> dict[str, Any]:
     Salt's own reader is asked, since the bank differs by version (3007 ``minions/<id>``, 3008 ``mine``).
     """
     api = salt.daemons.masterapi.RemoteFuncs(opts)
-    load = {"id": opts["id"], "tgt": "*", "fun": names.FACTS_FUNCTION, "tgt_type": "glob"}
-    found: dict[str, Any] = api._mine_get(load, skip_verify=True)
+    try:
+        load = {"id": opts["id"], "tgt": "*", "fun": names.FACTS_FUNCTION, "tgt_type": "glob"}
+        found: dict[str, Any] = api._mine_get(load, skip_verify=True)
+    finally:
+        api.destroy()
     return dict(sorted(found.items()))
 
 
