@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from saltext_wgmesh.core.errors import Problem
@@ -25,6 +27,12 @@ class Findings:
         if len(examples) < EXAMPLES:
             examples.append(Problem(where=where, what=what, do=do))
 
+    def add_twice(self, where: str, what: str, values: Sequence[str]) -> None:
+        """Note which of *values* are there more than once."""
+        if len(values) > len(set(values)):
+            for value in sorted(v for v, n in Counter(values).items() if n > 1):
+                self.add("things there twice", where, f"it has the {what} {value} twice")
+
     def problems(self) -> tuple[Problem, ...]:
         """The examples, and one more problem for each kind of which there are more, sorted."""
         found = {problem for examples in self._examples.values() for problem in examples}
@@ -37,3 +45,9 @@ class Findings:
     def total(self) -> int:
         """How many were noted so far."""
         return sum(self._counts.values())
+
+
+def listed(words: Iterable[str], most: int = 4) -> str:
+    """The words in order, separated by commas, or the first of them and how many there are more."""
+    words = sorted(words)
+    return (", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")) or "none"

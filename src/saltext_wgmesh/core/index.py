@@ -167,11 +167,10 @@ class Index:
         key = (name, interface.name, peer.node, peer.public_key)
         found = self._far.get(key)
         if found is None:
-            found = self._far[key] = self.find_other_end(name, interface, peer)
+            found = self._far[key] = self._find_other_end(name, interface, peer)
         return found
 
-    def find_other_end(self, name: str, interface: Interface, peer: Peer) -> End | str:
-        """``other_end``, for who asks for each end just once."""
+    def _find_other_end(self, name: str, interface: Interface, peer: Peer) -> End | str:
         sender, receiver = self.node(name), self.node(peer.node)
         if sender is None or receiver is None:
             return f"{name} has a peer {peer.node}, which has no view"

@@ -12,6 +12,11 @@ T = TypeVar("T")
 BITS = {4: 32, 6: 128}
 
 
+def family(text: str) -> int:
+    """4 or 6: that of an address or a prefix."""
+    return 6 if ":" in text else 4
+
+
 class Host(NamedTuple):
     """One address, ready to be looked up."""
 
