@@ -169,3 +169,13 @@ def test_bad_facts_leave_the_node_as_it_runs(world):
         assert any(text.startswith("a: ") for text in report.rejected), report.rejected
         assert world.ledger.views("a") == before
     assert len(world.pushes) == 1
+
+
+def test_who_does_not_run_what_is_published_is_named_though_not_asked_again(world):
+    """A run within the pause asks nobody, and still says whom it waits for."""
+    world.off = {"a"}
+    assert world.converge().not_acknowledged == ["a"]
+    again = world.converge()
+    assert (again.silent, again.not_acknowledged, again.eventful) == ([], ["a"], False)
+    world.off = set()
+    assert world.converge(ask="a").not_acknowledged == []

@@ -65,6 +65,8 @@ class Report:
     applied: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     silent: list[str] = field(default_factory=list)
+    not_acknowledged: list[str] = field(default_factory=list)
+    """Who does not run what is published, whether it was asked in this run or not."""
     left_out: dict[str, str] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
 
@@ -210,15 +212,16 @@ def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], ask: str 
         for node, digests in sorted(wanted.items())
         if not _acknowledged(records[node], digests) and (node == ask or _due(records[node], digests, now))
     ]
-    if not stale:
-        return
-    answers = fleet.apply(opts, stale)
+    answers = fleet.apply(opts, stale) if stale else {}
     for node in stale:
-        record = _answered(answers.get(node), wanted[node], records[node], now)
+        records[node] = record = _answered(answers.get(node), wanted[node], records[node], now)
         ledger.acknowledge(node, record)
         for report in reports:
             if report.mesh in wanted[node]:
                 _tell(report, node, answers.get(node), record["digests"].get(report.mesh) == wanted[node][report.mesh])
+    for report in reports:
+        mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
+        report.not_acknowledged = sorted(n for n, digest in mine.items() if not _acknowledged(records[n], digest))
 
 
 def _acknowledged(record: Mapping[str, Any], digests: Mapping[str, str]) -> bool:

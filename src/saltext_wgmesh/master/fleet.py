@@ -27,7 +27,8 @@ def apply(opts: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
                 {
                     node: answer["ret"]
                     for node, answer in returned.items()
-                    if isinstance(answer, dict) and "ret" in answer
+                    # For a node that did not answer, Salt puts a sentence where the return would be.
+                    if isinstance(answer, dict) and "ret" in answer and answer.get("out") != "no_return"
                 }
             )
     return dict(sorted(answers.items()))
