@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from saltext_wgmesh.core import homes
 from saltext_wgmesh.core.types import Register, Site, Topology
-from tests.unit.worlds import mesh
+from tests.unit.worlds import mesh, relay
 
 RELAYS = [f"r{i}" for i in range(6)]
 TEN = {f"n{i}": "fra" for i in range(10)}
@@ -38,6 +38,12 @@ def test_a_site_with_one_relay_is_filled_up_from_the_others():
 def test_relays_without_facts_do_not_count():
     assert assign(site("r0", "r1"), {"a": "fra"}, ["r1"]) == {"a": ("r1",)}
     assert assign(site("r0", "r1"), {"a": "fra"}, []) == {"a": ()}
+
+
+def test_the_relays_that_stand_at_the_site_come_first():
+    """The one that the site names although it stands elsewhere is in reserve for all leaves."""
+    policy = mesh(relay("r0", site="nyc"), relay("r1", site="fra"), sites=(Site(name="fra", relays=("r0", "r1")),))
+    assert set(assign(policy, TEN, ["r0", "r1"]).values()) == {("r1", "r0")}
 
 
 def test_leaves_at_no_site_choose_among_all():
