@@ -1,5 +1,3 @@
-{#- A node published new facts. Its word is not believed: the runner reads the mine itself. #}
+{#- A node published new facts. Nothing of the event is believed or passed on: the runner reads the mine itself. #}
 wgmesh_converge:
-  runner.wgmesh.converge:
-    - args:
-        - node: {{ data.get('id', '') | string | tojson }}
+  runner.wgmesh.converge: []

@@ -41,16 +41,18 @@ class World:
         }
         self.mine = {node: mine(node) for node in ("r1", "a", "b")}
         self.off: set[str] = set()
+        self.deleted: set[str] = set()
         self.pushes: list[list[str]] = []
         self.now = 1_000.0
         monkeypatch.setattr(converge.time, "time", lambda: self.now)
         monkeypatch.setattr(converge.Ledger, "of", lambda _opts: self.ledger)
         monkeypatch.setattr(inventory, "read", lambda _opts: self._inventory())
+        monkeypatch.setattr(inventory, "drop_mine", lambda _opts, node: self.mine.pop(node))
         monkeypatch.setattr(fleet, "apply", lambda _opts, nodes: self._push(nodes))
 
     def _inventory(self) -> inventory.Inventory:
-        accepted = {node: f"key of {node}" for node in self.mine}
-        return inventory.Inventory(policy=self.policy, accepted=accepted, mine=self.mine)
+        accepted = {node: f"key of {node}" for node in self.mine if node not in self.deleted}
+        return inventory.Inventory(policy=self.policy, accepted=accepted, mine=dict(self.mine))
 
     def _push(self, nodes: list[str]) -> dict[str, Any]:
         self.pushes.append(list(nodes))
@@ -85,7 +87,7 @@ def test_only_nodes_whose_view_changed_are_spoken_to(world):
 
 
 def test_a_silent_node_is_asked_again_ever_more_slowly(world):
-    """After 60, 120, 240 seconds; at once if it is named; and it counts as applied only when it says so."""
+    """After 60, 120, 240, then every 300 seconds; at once if it is named; applied only when it says so."""
     world.off = {"a"}
     assert world.converge().silent == ["a"]
     asked_at = []
@@ -130,11 +132,16 @@ def test_without_its_relay_a_leaf_waits_and_a_running_one_stays(world):
 
 
 def test_a_deleted_key_takes_the_node_out_everywhere(world):
-    """Its peers lose it in the next generation, and its records are gone."""
+    """Its peers lose it in the next generation; what the mine still held of it is named once, and gone."""
     world.converge()
-    del world.mine["b"]
+    world.deleted = {"b"}
     report = world.converge()
     assert report.changed == ["r1"]
+    assert [text.partition(";")[0] for text in report.rejected] == [
+        "b: its Salt key is not accepted any more, but its facts are still in the mine"
+    ]
+    assert "b" not in world.mine
+    assert world.converge().rejected == []
     assert world.ledger.views("b") == {}
     peers = [p["node"] for i in world.ledger.views("r1")["wg0"]["interfaces"] for p in i["peers"]]
     assert peers == ["a"]

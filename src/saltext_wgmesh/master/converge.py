@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SILENT_AFTER = 60
 """Seconds before a node that did not answer a push is asked again; doubles each time."""
-SILENT_CEILING = 3600
+SILENT_CEILING = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ def converge(opts: dict[str, Any], ask: str | None = None) -> list[Report]:
         if one.changed:
             prove(one)
     reports = [_publish(ledger, one) for one in drafts]
-    _forget_deleted(ledger, found)
+    _forget_deleted(opts, ledger, found)
     _push(opts, ledger, reports, ask)
     for report in reports:
         if report.eventful:
@@ -194,10 +194,14 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
     )
 
 
-def _forget_deleted(ledger: Ledger, found: inventory.Inventory) -> None:
+def _forget_deleted(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory) -> None:
+    """Nothing is kept of nodes whose key is gone, but their addresses: a re-used id inherits nothing."""
     for node in ledger.nodes():
         if node not in found.accepted:
             ledger.forget(node)
+    for node in found.mine:
+        if node not in found.accepted:
+            inventory.drop_mine(opts, node)
 
 
 def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], ask: str | None) -> None:

@@ -25,14 +25,24 @@ class Inventory:
     accepted: Mapping[str, str]
     """Minion id → fingerprint of its accepted Salt key (``core.saltkey``)."""
     mine: Mapping[str, Any]
-    """Accepted minion id → its raw ``wgmesh.facts``."""
+    """Minion id → its raw ``wgmesh.facts``; also of ids whose key is gone, if Salt still holds them."""
 
 
 def read(opts: dict[str, Any]) -> Inventory:
     """The inventory as it stands now; PolicyError if the master's own pillar does not render."""
     accepted = accepted_keys(opts)
-    mine = {node: facts for node, facts in mine_facts(opts).items() if node in accepted}
-    return Inventory(policy=raw_policy(opts), accepted=accepted, mine=mine)
+    cache = salt.cache.factory(opts)
+    gone = {node: mine_entry(cache, node) for node in cache.list("mine") or () if node not in accepted}
+    mine = {**mine_facts(opts), **{node: facts for node, facts in gone.items() if facts}}
+    return Inventory(policy=raw_policy(opts), accepted=accepted, mine=dict(sorted(mine.items())))
+
+
+def drop_mine(opts: dict[str, Any], node: str) -> None:
+    """The mine holds no facts of a node whose key is gone: Salt 3008 keeps a deleted minion's mine."""
+    cache = salt.cache.factory(opts)
+    entries = cache.fetch("mine", node) or {}
+    if entries.pop(names.FACTS_FUNCTION, None) is not None:
+        cache.store("mine", node, entries)
 
 
 def raw_policy(opts: dict[str, Any]) -> Any:
