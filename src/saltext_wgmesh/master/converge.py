@@ -16,7 +16,7 @@ from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy as policy_module
 from saltext_wgmesh.core import verify
-from saltext_wgmesh.core.errors import Problem, ProofError
+from saltext_wgmesh.core.errors import PlanError, Problem, ProofError
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Rejection
 from saltext_wgmesh.master import fleet, inventory
 from saltext_wgmesh.master.ledger import Head, Ledger, register_as_dict
@@ -89,13 +89,23 @@ def draft(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory | Non
     found = found or inventory.read(opts)
     policy = policy_module.parse(found.policy)
     report = facts_module.parse(found.mine, found.accepted)
-    return [_draft_mesh(mesh, ledger.head(mesh.name), found, report) for _, mesh in sorted(policy.meshes.items())]
+    drafts: list[Draft] = []
+    problems: list[Problem] = []
+    for name, mesh in sorted(policy.meshes.items()):
+        try:
+            drafts.append(_draft_mesh(mesh, ledger.head(name), found, report))
+        except PlanError as error:
+            problems += error.problems
+    if problems:
+        raise PlanError(problems)
+    return drafts
 
 
 def _draft_mesh(mesh: MeshPolicy, head: Head, found: inventory.Inventory, report: facts_module.FactsReport) -> Draft:
     believed = facts_module.believe(mesh, report, head.facts, found.accepted)
     plan = planner.make(mesh, believed.facts, head.register)
-    reasons = _reasons(mesh, believed, plan)
+    # Who has no accepted key is told nothing: there is nobody to tell.
+    reasons = {n: why for n, why in _reasons(mesh, believed, plan).items() if n in found.accepted}
     return Draft(
         policy=mesh,
         head=head,
