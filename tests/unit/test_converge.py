@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saltext_wgmesh.core.errors import PolicyError
+from saltext_wgmesh.core.errors import PlanError, PolicyError
 from saltext_wgmesh.master import converge, fleet, inventory
 from saltext_wgmesh.master.ledger import Ledger
 from tests.unit.test_ledger import MemoryCache
@@ -186,3 +186,16 @@ def test_who_does_not_run_what_is_published_is_named_though_not_asked_again(worl
     assert (again.silent, again.not_acknowledged, again.eventful) == ([], ["a"], False)
     world.off = set()
     assert world.converge(ask="a").not_acknowledged == []
+
+
+def test_what_no_mesh_can_be_planned_with_is_told_of_all_meshes_at_once(world):
+    """Two ranges are too small: one error names both, and nothing is published."""
+    world.policy["wg0"]["network"] = "10.0.0.0/30"
+    world.policy["wg1"] = {**world.policy["wg0"], "network": "10.1.0.0/30", "listen_port": 52000}
+    with pytest.raises(PlanError) as caught:
+        world.converge()
+    text = str(caught.value)
+    assert "10.0.0.0/30" in text
+    assert "10.1.0.0/30" in text
+    assert world.ledger.meshes() == []
+    assert world.pushes == []
