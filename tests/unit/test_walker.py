@@ -232,3 +232,32 @@ def test_the_loss_that_the_design_accepts() -> None:
     found = walk(plan, "r1", "10.100.0.2", frozenset({link("r1", "r2")}))
     assert (found.outcome, found.hops) == (Outcome.UNREACHABLE, ("r1",))
     assert verify.check(plan) == ()
+
+
+def test_a_leaf_with_one_relay_where_others_have_two(plan: Plan) -> None:
+    """A mesh that offers two relays offers them to each leaf."""
+    members = {**plan.members, "a": replace(plan.members["a"], homes=("r1",))}
+    assert "it has 1 relays, where others have two" in texts(replace(plan, members=members))["node a"]
+
+
+def test_links_are_of_the_kind_of_their_ends(plan: Plan) -> None:
+    """A trunk whose ends are listed in the wrong order is no link of the plan."""
+    links = tuple(replace(x, a=x.b, b=x.a) if x.kind is Kind.TRUNK and x.a == "r1" else x for x in plan.links)
+    assert list(texts(replace(plan, links=links))) == ["node r2", "node r3"]
+
+
+def test_one_familys_networks_are_enough_for_nodes_of_that_family_alone() -> None:
+    """What an uplink lacks is no fault at a leaf without IPv6, and is one at the relay's next leaf with it."""
+    relay = {"role": "relay", "endpoint": "198.51.100.1"}
+    mesh = {"network": ["10.100.0.0/16", "fd00:64::/64"], "nodes": {"r": relay, "a": {"nat": True}, "b": {"nat": True}}}
+    facts = {n: facts_of(n, "172.16.0.9", ipv6=n != "a") for n in ("r", "a", "b")}
+    plan = planner.make(policy.parse({"wg0": mesh}).meshes["wg0"], facts, Register())
+    assert verify.check(plan) == ()
+    only = ("10.100.0.0/16",)
+    for name in ("a", "b"):
+        view = plan.views[name]
+        uplink = next(i for i in view.interfaces if i.kind is Kind.UPLINK)
+        peers = (replace(uplink.peers[0], allowed_ips=only),)
+        plan = with_interface(plan, view, uplink, replace(uplink, peers=peers))
+    assert texts(plan)["node b"] == ["the allowed-ips towards r lack fd00:64::/64"]
+    assert "node a" not in texts(plan)
