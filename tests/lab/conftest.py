@@ -50,11 +50,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab of this scenario, with its underlay built: the module's TOPOLOGY. Nothing of Salt runs yet.
 
-    MASTER_OPTIONS of the module, if it has that, override the master's configuration.
+    MASTER_OPTIONS of the module, if it has that, override the master's configuration; with CONFIGURED = False
+    the master knows nothing of wgmesh.
     """
     scenario = request.path.parent
-    options = getattr(request.module, "MASTER_OPTIONS", {})
-    with Lab(request.module.TOPOLOGY, tag=f"{scenario.name}-{os.getpid()}", master_options=options) as lab:
+    options = {
+        "master_options": getattr(request.module, "MASTER_OPTIONS", {}),
+        "configured": getattr(request.module, "CONFIGURED", True),
+    }
+    with Lab(request.module.TOPOLOGY, tag=f"{scenario.name}-{os.getpid()}", **options) as lab:
         lab.underlay.build()
         yield lab
         if scenario in _failed:

@@ -17,6 +17,9 @@ from .underlay import Underlay
 from .wait import wait_until
 
 BIN = Path(sys.executable).parent
+BROKEN_WORKER = "worker will be non-functional"
+"""What Salt 3008 logs when a minion's authentication comes while a worker of the master loads its modules in another
+thread, and both invalidate the import system's caches: that worker then answers nothing for the rest of its life."""
 
 
 class Fleet:
@@ -28,12 +31,16 @@ class Fleet:
         *,
         master_options: Mapping[str, Any] | None = None,
         minion_options: Mapping[str, Any] | None = None,
+        configured: bool = True,
     ) -> None:
+        """With *configured* False the master gets no configuration for wgmesh, and no pillar."""
         self.underlay = underlay
         self.minions = underlay.topology.minions
         self.master: Machine = underlay[underlay.topology.master]
         self._master_options = master_options or {}
         self._minion_options = minion_options or {}
+        self._configured = configured
+        self._log_begins = 0
         self._daemons: dict[str, subprocess.Popen[str]] = {}
 
     # --- daemons -----------------------------------------------------------------------------------------
@@ -46,6 +53,9 @@ class Fleet:
         """A salt-master runs and listens."""
         folder = self._folder(self.master)
         saltconf.write_master(folder, self._master_options)
+        if self._configured:
+            saltconf.write_snippet(folder)
+        self._log_begins = len(self.log(self.master.name))
         self._start("salt-master", self.master)
         wait_until(self._master_listens, 60, "the salt-master to listen")
 
@@ -115,6 +125,9 @@ class Fleet:
         missing = set(wanted)
 
         def all_answer() -> bool:
+            if BROKEN_WORKER in self.log(self.master.name)[self._log_begins :]:
+                self.stop_master()
+                self.start_master()
             answers = self.salt(sorted(missing), "test.ping", timeout=2)
             missing.difference_update(name for name, value in answers.items() if value is True)
             return not missing

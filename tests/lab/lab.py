@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +24,7 @@ class Lab:
     raised, or ``keep_folder`` was set: then its logs stay. ``keep = True`` leaves all of it up.
     """
 
-    def __init__(self, topology: Topology, *, tag: str | None = None, **options: Mapping[str, Any]) -> None:
+    def __init__(self, topology: Topology, *, tag: str | None = None, **options: Any) -> None:
         self.tag = tag or secrets.token_hex(2)
         self.folder = LABS / self.tag
         self.keep = False

@@ -138,7 +138,7 @@ class Machine:
                 raise CommandFailed(f"{self.name}: {' '.join(args)}: no end within {timeout:g} s") from None
             raise
         if check and process.returncode:
-            said = (err.strip() or out.strip())[-2000:]
+            said = f"{out.strip()}\n{err.strip()}".strip()[-2000:]
             raise CommandFailed(f"{self.name}: {' '.join(args)}: status {process.returncode}: {said}")
         return out
 

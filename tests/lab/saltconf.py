@@ -56,15 +56,18 @@ def minion_config(folder: Path, name: str, master: str, overrides: Mapping[str, 
 
 
 def write_master(folder: Path, overrides: Mapping[str, Any]) -> None:
-    """The master's configuration, the project's snippet for it, and the top file of the pillar are in place.
+    """The master's own configuration is in place.
 
-    *overrides* win over both. Jobs of a schedule are merged by name, as Salt does it.
+    *overrides* win over it and over all else in ``master.d``. Jobs of a schedule are merged by name, as Salt does it.
     """
     _write(folder / "master", master_config(folder))
-    snippet = (REPOSITORY / "reactor" / "master.conf").read_text().replace("@DATA@", str(REPOSITORY))
-    (folder / "master.d").mkdir(exist_ok=True)
-    (folder / "master.d" / "wgmesh.conf").write_text(snippet)
     _write(folder / "master.d" / "zz-lab.conf", overrides)
+
+
+def write_snippet(folder: Path) -> None:
+    """The project's part of the master's configuration, and the top file of the pillar, are in place."""
+    snippet = (REPOSITORY / "reactor" / "master.conf").read_text().replace("@DATA@", str(REPOSITORY))
+    (folder / "master.d" / "wgmesh.conf").write_text(snippet)
     top = {"base": {"*_master": [{"match": "glob"}, "policy"]}}
     _write(folder / "pillar" / "top.sls", top)
 

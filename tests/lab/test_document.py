@@ -1,0 +1,51 @@
+"""Reading a README as steps: nothing that a reader would type or write may be passed over."""
+
+from __future__ import annotations
+
+import pytest
+
+from .scenarios.readme.document import Command, File, steps
+
+README = """# A project
+
+    make demo
+
+```
+a picture
+```
+
+```bash
+salt-pip install it   # here
+
+salt '*' test.ping
+```
+
+```yaml
+# /srv/pillar/top.sls
+base: {}
+```
+"""
+
+
+def test_commands_and_files_come_in_their_order(tmp_path):
+    """With the number of their line; a remark belongs to the line, and not to the command."""
+    path = tmp_path / "README.md"
+    path.write_text(README)
+    first, second, file = steps(path)
+    assert first == Command(line="salt-pip install it   # here", number=10)
+    assert isinstance(first, Command)
+    assert first.bare == "salt-pip install it"
+    assert second == Command(line="salt '*' test.ping", number=12)
+    assert file == File(path="/srv/pillar/top.sls", text="# /srv/pillar/top.sls\nbase: {}\n", number=16)
+
+
+@pytest.mark.parametrize(
+    "block",
+    ["```\nsalt-run wgmesh.plan\n```\n", "```sh\nls\n```\n", "```yaml\nbase: {}\n```\n", "```yaml\n```\n"],
+    ids=["salt without a tag", "another tag", "yaml without a path", "empty yaml"],
+)
+def test_a_block_that_nobody_would_test_is_refused(tmp_path, block):
+    path = tmp_path / "README.md"
+    path.write_text(f"text\n{block}")
+    with pytest.raises(ValueError, match="README, line 3: "):
+        steps(path)
