@@ -40,13 +40,14 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
-    parser.add_argument("--tag", help="the lab to look into (default: the one that is up)")
+    parser.add_argument(
+        "--tag", help="the lab to look into (default: the one that is up), or the name of a new one (default: demo)"
+    )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     one = actions.add_parser("demo", help="build the demo's mesh and show that it works")
     one.add_argument("--keep", action="store_true", help="leave the lab up, and say how to use it")
     one.add_argument("--only-underlay", action="store_true", help="build the network only, without Salt")
-    one.add_argument("--tag", default="demo", help="name of the new lab (default: %(default)s)")
     one.set_defaults(action=_demo)
 
     one = actions.add_parser("shell", help="a shell, or one command, on a machine")
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(args: argparse.Namespace) -> int:
     narrator = Narrator(1 if args.only_underlay else STEPS)
-    with Lab(DEMO, tag=args.tag) as lab:
+    with Lab(DEMO, tag=args.tag or "demo") as lab:
         try:
             good = demo(lab, narrator, only_underlay=args.only_underlay)
         except AssertionError as error:
@@ -83,13 +84,13 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _say_how(narrator: Narrator, tag: str) -> None:
-    run = f"{os.path.relpath(sys.executable)} -m tests.lab"
+    run = f"{os.path.relpath(sys.executable)} -m tests.lab --tag {tag}"
     narrator.say(f"\nLab {tag} stays up:")
     for what, command in (
         ("a shell on a node", f"{run} shell web1"),
         ("run salt", f"{run} salt '*' wgmesh.show"),
         ("run salt-run", f"{run} salt-run wgmesh.status"),
-        ("stop it", f"{run} stop {tag}"),
+        ("stop it", f"{os.path.relpath(sys.executable)} -m tests.lab stop {tag}"),
     ):
         narrator.say(f"  {what:<18} {command}")
 

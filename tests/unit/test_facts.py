@@ -150,7 +150,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "fingerprint of another key": (
         wire(salt_key=OTHER_SALT_KEY),
         "its facts were published under another Salt key than the one accepted now",
-        "have it publish again: salt n1 mine.update",
+        "have it publish again: salt n1 state.apply wgmesh",
     ),
     "fingerprint empty": (
         wire(salt_key=""),

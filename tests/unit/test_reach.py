@@ -26,6 +26,7 @@ def member(node, site=None, *, nat=False, host=None, underlay=("172.16.0.1",)):
     )
 
 
+FULL = "topology full links every pair"
 FRA, CLOSED = Site(name="fra"), Site(name="closed", direct=False)
 V6 = ("2001:db8::1",)
 
@@ -71,6 +72,16 @@ CASES = {
     ),
     "hub, in links": ("hub", member("c"), member("d", nat=True), True, "the policy's links name this pair"),
     "full": ("full", member("a"), member("b", nat=True), True, "topology full links every pair"),
+    "full, two sites, none public": (
+        "full",
+        member("a", "fra"),
+        member("b", "nyc"),
+        False,
+        "topology full links every pair, but neither side can open: a has no endpoint and shares no underlay with b, "
+        "b has no endpoint and shares no underlay with a",
+    ),
+    "full, two sites, one public": ("full", member("a", "fra", host="x"), member("b", "nyc"), True, FULL),
+    "full, one site": ("full", member("a", "fra"), member("b", "fra"), True, FULL),
     "full, no family in common": (
         "full",
         member("a"),

@@ -183,7 +183,7 @@ def _accepted_facts(node: str, raw: object, accepted: Mapping[str, str]) -> Fact
     if facts.salt_key != accepted[node]:
         raise Wrong(
             "its facts were published under another Salt key than the one accepted now",
-            f"have it publish again: salt {name_in_path(node)} mine.update",
+            f"have it publish again: salt {name_in_path(node)} state.apply wgmesh",
         )
     return facts
 
@@ -221,7 +221,7 @@ def believe(
 
 
 def _ask(node: str) -> str:
-    return f"see whether its minion runs: salt {name_in_path(node)} mine.update"
+    return f"have it publish them: salt {name_in_path(node)} state.apply wgmesh"
 
 
 def _doubts(mesh: MeshPolicy, present: Mapping[str, Facts], kept: Mapping[str, Facts]) -> Iterator[Rejection]:

@@ -23,8 +23,6 @@ FACTS_SCHEMA = 1
 # Events ----------------------------------------------------------------------------------------------
 FACTS_TAG = "wgmesh/{node}/facts"
 """Fired by a node after its mine holds new facts."""
-GENERATION_TAG = "wgmesh/{mesh}/generation"
-"""Fired by the master after each converge that published or pushed something."""
 
 # Files on a node -------------------------------------------------------------------------------------
 KEY_FILE = "/etc/wireguard/wgmesh.key"
@@ -41,8 +39,6 @@ RULE_PRIORITY = 8700
 
 # WireGuard (timers: whitepaper section 6.1, constants of the reference implementation) ------------------
 KEY_BYTES = 32
-REKEY_AFTER_TIME = 120
-"""Seconds after which an initiator makes a new handshake if it has data to send."""
 REJECT_AFTER_TIME = 180
 """Seconds after which a session is dead."""
 DEFAULT_LISTEN_PORT = 51820

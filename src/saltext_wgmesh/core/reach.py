@@ -43,8 +43,8 @@ def endpoint(mesh: MeshPolicy, opener: Member, target: Member) -> Endpoint | Non
     """Where *opener* reaches the access interface of *target*; None if it can't open to it.
 
     The policy's endpoint counts first. Without one, a target that is not behind NAT is reached at an underlay
-    address (its first in a family that the opener has too) by those who share the underlay with it: the same site,
-    topology full, or a pair in ``links``.
+    address (its first in a family that the opener has too) by those who share the underlay with it: the same site, or
+    in topology full no site either, or a pair in ``links``.
     """
     if target.endpoint is not None:
         return target.endpoint
@@ -126,11 +126,9 @@ def _opens(mesh: MeshPolicy, a: Member, b: Member) -> bool:
 
 
 def _shares_underlay(mesh: MeshPolicy, a: Member, b: Member) -> bool:
-    return (
-        mesh.topology is Topology.FULL
-        or (a.site is not None and a.site == b.site)
-        or _pair(a.node, b.node) in mesh.links
-    )
+    """Nodes of one site; nodes of no site, where every pair is to be direct; and pairs that the policy vouches for."""
+    same_site = a.site == b.site and (a.site is not None or mesh.topology is Topology.FULL)
+    return same_site or _pair(a.node, b.node) in mesh.links
 
 
 def _site_wants_direct(mesh: MeshPolicy, site: str | None) -> bool:

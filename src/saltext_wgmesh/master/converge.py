@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,10 +75,28 @@ class Report:
         """Whether there is anything to tell: a run that found nothing to do is silent."""
         return bool(self.published or self.applied or self.failed)
 
+    @property
+    def clean(self) -> bool:
+        """Whether nobody needs to look at it: all that was published runs, and every node's facts were good."""
+        return not (self.failed or self.not_acknowledged or self.rejected)
+
+    def following(self, earlier: Report) -> Report:
+        """This report, with what *earlier*, of the round before in the same run, did besides."""
+        self.published = self.published or earlier.published
+        self.changed = sorted({*earlier.changed, *self.changed})
+        self.applied = sorted({*earlier.applied, *self.applied})
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is empty is left out."""
         pairs = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in pairs.items() if value or name in ("generation", "published")}
+
+
+def retired(ledger: Ledger, policy: Container[str]) -> dict[str, str]:
+    """Meshes that are published and stand in the policy no more → what becomes of them."""
+    told = "is no longer in the policy; its nodes keep it until the state wgmesh.absent removes it there"
+    return {mesh: told for mesh in ledger.meshes() if mesh not in policy}
 
 
 def draft(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory | None = None) -> list[Draft]:
@@ -171,6 +189,16 @@ def converge(opts: dict[str, Any], ask: str | None = None) -> list[Report]:
         if report.eventful:
             log.info("wgmesh %s", report.as_dict())
     return reports
+
+
+def together(rounds: Iterable[list[Report]]) -> dict[str, Report]:
+    """Mesh → the report of the last round, with what the rounds before it did."""
+    found: dict[str, Report] = {}
+    for reports in rounds:
+        for report in reports:
+            earlier = found.get(report.mesh)
+            found[report.mesh] = report.following(earlier) if earlier else report
+    return found
 
 
 def _publish(ledger: Ledger, one: Draft) -> Report:

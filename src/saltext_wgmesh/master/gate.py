@@ -24,21 +24,21 @@ class Gate:
         self._dirty = folder / "converge.dirty"
         folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, work: Callable[[], Result]) -> Result | None:
-        """Do *work* until nobody has asked meanwhile; None if another does it for us.
+    def run(self, work: Callable[[], Result]) -> list[Result]:
+        """Do *work* until nobody has asked meanwhile; what each round gave. Empty: another does it for us.
 
         An error of *work* passes through; the mark of those who asked meanwhile stays for the next run.
         """
         self._dirty.touch()
-        result: Result | None = None
+        results: list[Result] = []
         while self._dirty.exists():
             with self._held() as held:
                 if not held:
                     break
                 while self._clear():
-                    result = work()
+                    results.append(work())
             # Whoever marked after our last look, and found the lock still held, left it to us: look again.
-        return result
+        return results
 
     def _clear(self) -> bool:
         try:

@@ -7,14 +7,15 @@ from typing import Any
 from saltext_wgmesh.core import render, verify
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.master import inventory, record
-from saltext_wgmesh.master.converge import Draft, draft
+from saltext_wgmesh.master.converge import Draft, draft, retired
 from saltext_wgmesh.master.ledger import Ledger
 
 
 def plan(opts: dict[str, Any]) -> dict[str, Any]:
     """Mesh → what a converge would change: node → readable lines; and who is left out, and why."""
     ledger = Ledger.of(opts)
-    return {one.policy.name: _pending(ledger, one) for one in draft(opts, ledger)}
+    pending = {one.policy.name: _pending(ledger, one) for one in draft(opts, ledger)}
+    return {**pending, **retired(ledger, pending)}
 
 
 def _pending(ledger: Ledger, one: Draft) -> dict[str, Any]:
@@ -97,13 +98,22 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
     *down* is a comma-separated list of node ids, and of links as ``a--b``.
     """
     published = record.published(Ledger.of(opts), mesh)
-    elements: set[str | frozenset[str]] = set()
-    for word in (w.strip() for w in down.split(",") if w.strip()):
-        ends = word.split("--")
-        for node in ends:
-            _member(published, node)
-        elements.add(word if len(ends) == 1 else frozenset(ends))
-    return verify.outage(published.plan, frozenset(elements))
+    words = [word.strip() for word in down.split(",") if word.strip()]
+    if not words:
+        raise LedgerError("nothing is said to be down: say down=<minion id>, or down=<one end>--<other end>")
+    return verify.outage(published.plan, frozenset(_element(published, word) for word in words))
+
+
+def _element(published: record.Published, word: str) -> str | frozenset[str]:
+    """A node, or the link between two nodes."""
+    ends = word.split("--") if word not in published.plan.members else [word]
+    for node in ends:
+        _member(published, node)
+    if len(ends) == 1:
+        return word
+    if not any({link.a, link.b} == set(ends) for link in published.plan.links):
+        raise LedgerError(f"{word} is no link of {published.plan.mesh}: those two are not linked directly")
+    return frozenset(ends)
 
 
 def paths(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def converge(node=None):
     Plan, prove, publish and push, so that every node that answers runs the current plan.
 
     One run at a time: while another runs, this call leaves a mark, returns at once, and the other runs once
-    more. Nodes whose view did not change are not spoken to.
+    more. Nodes whose view did not change are not spoken to. The exit status is 1 if a node's facts were refused, or
+    if one does not run yet what is published.
 
     node
         A minion id to be asked again even if it left the last pushes unanswered.
@@ -72,14 +73,17 @@ def converge(node=None):
     """
     gate = Gate(Path(__opts__["cachedir"]) / "wgmesh")
     try:
-        reports = gate.run(lambda: converging.converge(__opts__, ask=node))
+        rounds = gate.run(lambda: converging.converge(__opts__, ask=node))
     except Exception as error:
         # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
-        log.error("wgmesh.converge: %s", error, exc_info=not isinstance(error, WgmeshError))
+        if __opts__.get("__cli") != "salt-run":
+            log.error("wgmesh.converge: %s", error, exc_info=not isinstance(error, WgmeshError))
         raise
-    if reports is None:
+    if not rounds:
         return "another run is at it, and will run once more"
-    return {report.mesh: report.as_dict() for report in reports}
+    reports = converging.together(rounds)
+    told = {mesh: report.as_dict() for mesh, report in reports.items()}
+    return told if all(report.clean for report in reports.values()) else {**told, "retcode": 1}
 
 
 @_told

@@ -31,7 +31,7 @@ def tag() -> Iterator[str]:
 def demo(tag: str, *options: str) -> subprocess.Popen[str]:
     """The demo, as a user would start it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.lab", "demo", "--tag", tag, *options],
+        [sys.executable, "-m", "tests.lab", "--tag", tag, "demo", *options],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
