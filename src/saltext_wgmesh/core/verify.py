@@ -7,7 +7,9 @@ are excluded however much is down.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from saltext_wgmesh.core import nexthops, reachability, structure
 from saltext_wgmesh.core.errors import Problem
@@ -26,12 +28,26 @@ def check(plan: Plan) -> tuple[Problem, ...]:
 
     Of each kind of problem, some examples and how many there are.
     """
-    found, index = Findings(), Index(plan)
-    graph = Graph(index)
-    structure.check(index, found)
-    nexthops.check(index, graph, found)
-    reachability.check(index, graph, found)
-    return found.problems()
+    with _no_collection():
+        found, index = Findings(), Index(plan)
+        graph = Graph(index)
+        structure.check(index, found)
+        nexthops.check(index, graph, found)
+        reachability.check(index, graph, found)
+        return found.problems()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's cycle collector rests. The proof makes no cycles, and each collection amid it would go over the
+    whole plan for nothing: a quarter of the time at 10,000 nodes."""
+    resting = not gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not resting:
+            gc.enable()
 
 
 def paths(plan: Plan) -> dict[str, dict[str, tuple[str, ...]]]:
