@@ -48,15 +48,32 @@ def host(address: str) -> Host:
 def prefix(text: str) -> Prefix:
     """The prefix that *text* spells in canonical form; ValueError for anything else, host bits included."""
     address, slash, length = text.partition("/")
-    found = IPv6Address(address) if ":" in address else IPv4Address(address)
+    version, width, value = (6, 128, _ipv6(address)) if ":" in address else (4, 32, _ipv4(address))
     bits = int(length) if slash and length.isdecimal() else -1
-    free = found.max_prefixlen - bits
-    # IPv4Address takes only the one form of an address, IPv6Address many.
-    canonical = length == str(bits) and (found.version == 4 or address == str(found))
-    value = int(found)
-    if not canonical or not 0 <= free <= found.max_prefixlen or value & ((1 << free) - 1):
+    free = width - bits
+    if length != str(bits) or not 0 <= free <= width or value & ((1 << free) - 1):
         raise ValueError(f"{text!r} is not a prefix in canonical form")
-    return Prefix(found.version, bits, value)
+    return Prefix(version, bits, value)
+
+
+def _ipv4(address: str) -> int:
+    """As ``int(IPv4Address(address))``, at a third of its time: a proof reads one for each node."""
+    value, parts = 0, address.split(".")
+    for part in parts:
+        number = int(part)
+        if number > 255 or str(number) != part:
+            raise ValueError(f"{address!r} is no IPv4 address")
+        value = value << 8 | number
+    if len(parts) != 4:
+        raise ValueError(f"{address!r} is no IPv4 address")
+    return value
+
+
+def _ipv6(address: str) -> int:
+    found = IPv6Address(address)
+    if address != str(found):
+        raise ValueError(f"{address!r} is not an IPv6 address in canonical form")
+    return int(found)
 
 
 def read(text: str) -> Prefix | None:
