@@ -56,10 +56,13 @@ def table(measures: Sequence[Measure]) -> str:
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+    """The commit that was measured; ``-dirty`` if the tree differs from it in more than earlier results."""
+    head = _git("rev-parse", "--short=12", "HEAD") or "unknown"
+    return f"{head}-dirty" if _git("status", "--porcelain", "--", ":!bench/results") else head
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _machine() -> str:

@@ -187,6 +187,6 @@ def config():
 
     .. code-block:: bash
 
-        salt-run wgmesh.config --out=newline_values_only > /etc/salt/master.d/wgmesh.conf
+        salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf
     """
     return install.master_config()

@@ -52,7 +52,7 @@ def _master_has_the_package(mesh: Mesh, said: str) -> None:
     assert "Successfully installed saltext-wgmesh-" in said
 
 
-@of("salt-run wgmesh.config --out=newline_values_only > /etc/salt/master.d/wgmesh.conf")
+@of("salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf")
 def _configuration_names_what_is_installed(mesh: Mesh, said: str) -> None:
     assert said == ""
     master = mesh.lab.salt.master
