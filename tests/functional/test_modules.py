@@ -164,6 +164,12 @@ class TestApply:
         assert sorted(modules.wgmesh.apply("wg1")) == ["facts", "wg1"]
         assert outside("wg", "show", "interfaces").split() == ["wg1"]
 
+    def test_a_mesh_that_is_not_offered_is_an_error_by_name(self, modules, offer, public_key):
+        """Whoever misspells the mesh is told, and told where to look."""
+        offer(wg0=leaf())
+        error = modules.wgmesh.apply(mesh="wg7")["wg7"]["error"]
+        assert error == "the master offers this node no view of wg7: 'salt-run wgmesh.plan' says why"
+
     def test_a_failure_of_one_mesh_is_a_value(self, modules, offer, public_key, outside):
         """The mesh that fails says why and gives no digest; the other is applied."""
         outside("ip", "link", "add", "wg0", "type", "bridge")

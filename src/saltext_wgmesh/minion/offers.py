@@ -74,9 +74,13 @@ def parse(mesh: str, raw: Any) -> View | Refusal:
 def take(host: Host, offers: Any, mesh: str | None = None, *, dry_run: bool = False) -> tuple[Outcome, ...]:
     """Each offer, or the one for *mesh*, is taken up; in order of the meshes' names.
 
-    A mesh that is not offered at all is left as it is: an empty pillar is a fault, not an instruction.
+    A mesh that is not offered at all is left as it is: an empty pillar is a fault, not an instruction. Asking for
+    it by name is an error.
     """
     found = offers if isinstance(offers, Mapping) else {}
+    if mesh is not None and mesh not in found:
+        error = f"the master offers this node no view of {mesh}: 'salt-run wgmesh.plan' says why"
+        return (Outcome(mesh=mesh, error=error),)
     chosen = sorted(name for name in found if mesh in (None, name))
     outcomes = tuple(_take_one(host, name, found[name], dry_run=dry_run) for name in chosen)
     if not dry_run and chosen:
