@@ -140,6 +140,7 @@ def test_a_deleted_key_takes_the_node_out_everywhere(world):
     assert [text.partition(";")[0] for text in report.rejected] == [
         "b: its Salt key is not accepted any more, but its facts are still in the mine"
     ]
+    assert report.clean
     assert "b" not in world.mine
     assert world.converge().rejected == []
     assert world.ledger.views("b") == {}
@@ -174,6 +175,8 @@ def test_bad_facts_leave_the_node_as_it_runs(world):
         world.mine["a"] = bad
         report = world.converge()
         assert any(text.startswith("a: ") for text in report.rejected), report.rejected
+        assert "a" in report.to_mend
+        assert not report.clean
         assert world.ledger.views("a") == before
     assert len(world.pushes) == 1
 

@@ -69,6 +69,8 @@ class Report:
     """Who does not run what is published, whether it was asked in this run or not."""
     left_out: dict[str, str] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
+    to_mend: list[str] = field(default_factory=list)
+    """Of the nodes whose facts were rejected, those that still have an accepted key."""
 
     @property
     def eventful(self) -> bool:
@@ -77,8 +79,8 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether nobody needs to look at it: all that was published runs, and every node's facts were good."""
-        return not (self.failed or self.not_acknowledged or self.rejected)
+        """Whether nobody needs to look at it: all that was published runs, and no accepted node's facts were bad."""
+        return not (self.failed or self.not_acknowledged or self.to_mend)
 
     def following(self, earlier: Report) -> Report:
         """This report, with what *earlier*, of the round before in the same run, did besides."""
@@ -229,6 +231,7 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         changed=sorted(one.changed),
         left_out=dict(one.reasons),
         rejected=[str(r) for r in one.rejected],
+        to_mend=sorted({r.node for r in one.rejected if r.node in one.plan.members or r.node in one.reasons}),
     )
 
 
