@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from saltext_wgmesh.core.types import Interface, Kind, Peer, Role, Route, View
+from saltext_wgmesh.core.types import Bfd, Interface, Kind, Peer, Role, Route, View
 
 NETWORKS = ("10.100.0.0/16", "fd00:64::/64")
 
@@ -20,6 +20,7 @@ def peer(
     """Node *number* (``n7``) as a peer; by default allowed its host address, 10.100.0.7."""
     return Peer(
         node=f"n{number}",
+        address=f"10.100.0.{number}",
         public_key=public_key or key(number),
         endpoint=endpoint,
         keepalive=keepalive,
@@ -54,6 +55,7 @@ def leaf(
         networks=NETWORKS,
         forward=False,
         mtu=1420,
+        bfd=Bfd(),
         interfaces=(Interface(name=mesh, kind=Kind.ACCESS, listen_port=port, peers=direct), *uplinks),
         routes=(
             Route(prefixes=NETWORKS, via=order),
@@ -72,6 +74,7 @@ def relay(*, leaves: tuple[Peer, ...] = (), trunks: tuple[int, ...] = (2,), mesh
         networks=NETWORKS,
         forward=True,
         mtu=1420,
+        bfd=Bfd(),
         interfaces=(
             Interface(name=mesh, kind=Kind.ACCESS, listen_port=51820, peers=leaves),
             *(

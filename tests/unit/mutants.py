@@ -93,6 +93,12 @@ def change_key(plan: Plan, draw: Draw) -> Plan:
     return with_peer(plan, (view, interface, peer), replace(peer, public_key="A" * 43 + "="))
 
 
+def change_probed_address(plan: Plan, draw: Draw) -> Plan:
+    """A link would be probed at an address that is not its other end's."""
+    view, interface, peer = some_peer(plan, draw)
+    return with_peer(plan, (view, interface, peer), replace(peer, address=view.addresses[0]))
+
+
 def wrong_member_key(plan: Plan, draw: Draw) -> Plan:
     """Two members have one key."""
     assume(len(plan.members) > 1)
@@ -238,6 +244,7 @@ CERTAIN: tuple[Mutant, ...] = (
     drop_interface,
     drop_trunk_at_both_ends,
     change_key,
+    change_probed_address,
     wrong_member_key,
     duplicate_address,
     move_allowed_ip,

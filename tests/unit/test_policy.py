@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from saltext_wgmesh.core import policy
 from saltext_wgmesh.core.errors import PolicyError
-from saltext_wgmesh.core.types import Endpoint, MeshPolicy, NodeRule, Role, Topology
+from saltext_wgmesh.core.types import Bfd, Endpoint, MeshPolicy, NodeRule, Role, Topology
 
 GOOD = """
 wg0:
@@ -85,6 +85,7 @@ def test_every_key_is_read() -> None:
       topology: hub
       mtu: 1300
       keepalive: 0
+      bfd: {interval: 300}
       sites: {fra: {relays: r1, direct: false, network: 10.100.4.0/22}}
       nodes:
         r1: {role: relay, site: fra, endpoint: 'Relay.Example.COM:99', address: ['fd00:64::0001', 10.100.4.9]}
@@ -93,6 +94,7 @@ def test_every_key_is_read() -> None:
     """)
     mesh = policy.parse(raw).meshes["wg7"]
     assert (mesh.listen_port, mesh.topology, mesh.mtu, mesh.keepalive) == (4000, Topology.HUB, 1300, 0)
+    assert mesh.bfd == Bfd(interval=300, multiplier=3)
     assert mesh.networks == (ip_network("10.100.0.0/16"), ip_network("fd00:64::/64"))
     site = mesh.sites["fra"]
     assert (site.name, site.relays, site.direct, site.networks) == (

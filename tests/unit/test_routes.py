@@ -8,12 +8,17 @@ from hypothesis import strategies as st
 from saltext_wgmesh.core import plan, routes
 from saltext_wgmesh.core.errors import PlanError
 from saltext_wgmesh.core.routes import KernelRoute, NextHop, PreparedRoute
-from saltext_wgmesh.core.types import Interface, Kind, Peer, Register, Role, Route, View
+from saltext_wgmesh.core.types import Bfd, Interface, Kind, Peer, Register, Role, Route, View
 from tests.unit import worlds
+
+ADDRESSES = {"near": "10.100.0.9", "own": "10.100.0.7", "r2": "10.100.0.2", "r3": "10.100.0.3"}
 
 
 def interface(name, kind, *nodes):
-    peers = tuple(Peer(node=n, public_key=n, endpoint=None, keepalive=0, allowed_ips=()) for n in nodes)
+    peers = tuple(
+        Peer(node=n, address=ADDRESSES.get(n, "10.100.9.9"), public_key=n, endpoint=None, keepalive=0, allowed_ips=())
+        for n in nodes
+    )
     return Interface(name=name, kind=kind, listen_port=0, peers=peers)
 
 
@@ -26,6 +31,7 @@ def view(role, interfaces, *entries):
         networks=("10.100.0.0/16",),
         forward=role is Role.RELAY,
         mtu=1420,
+        bfd=Bfd(),
         interfaces=interfaces,
         routes=entries,
     )
@@ -66,10 +72,10 @@ def test_expand_lists_every_next_hop_with_its_interface_and_detours_last():
         *(NextHop(neighbour=f"r{i}", interface=f"wg0-t{i}") for i in (2, 3)),
     )
     assert routes.expand(RELAY) == (
-        PreparedRoute(prefix="10.100.0.0/16", table="main", hops=()),
-        PreparedRoute(prefix="10.100.0.0/16", table="trunk", hops=()),
-        PreparedRoute(prefix="10.100.0.7/32", table="main", hops=(own, r3, r2)),
-        PreparedRoute(prefix="10.100.0.7/32", table="trunk", hops=(own, r3)),
+        PreparedRoute(prefix="10.100.0.0/16", table="main", hops=(), owner=None),
+        PreparedRoute(prefix="10.100.0.0/16", table="trunk", hops=(), owner=None),
+        PreparedRoute(prefix="10.100.0.7/32", table="main", hops=(own, r3, r2), owner="own"),
+        PreparedRoute(prefix="10.100.0.7/32", table="trunk", hops=(own, r3), owner="own"),
     )
 
 
@@ -102,6 +108,20 @@ def test_a_relay_detours_its_own_packets_and_never_those_from_a_trunk():
 def test_with_all_links_down_the_first_choice_stays():
     """A link wrongly believed dead still carries."""
     assert routes.choose(LEAF, frozenset({"near", "r1", "r2"})) == routes.choose(LEAF)
+
+
+def test_a_relay_that_forwards_nothing_gets_only_what_is_for_itself():
+    """What is not for it goes by the next hop that forwards; if none does, by the first whose link is up."""
+    to_r2 = Route(prefixes=("10.100.0.2/32",), via=("r2", "r1"))
+    leaf = view(Role.LEAF, LEAF.interfaces, *LEAF.routes, to_r2)
+    assert table(routes.choose(leaf, mute=frozenset({"r2"}))) == {
+        "10.100.0.0/16 main": "wg0-u1",
+        "10.100.0.2/32 main": "wg0-u2",
+        "10.100.0.9/32 main": "wg0",
+        "192.168.7.0/24 main": "wg0-u1",
+    }
+    assert routes.choose(leaf, mute=frozenset({"r1", "r2"})) == routes.choose(leaf)
+    assert table(routes.choose(leaf, frozenset({"r1"}), frozenset({"r2"})))["10.100.0.0/16 main"] == "wg0-u2"
 
 
 def test_a_relay_without_trunks_has_no_trunk_table():

@@ -17,17 +17,33 @@ PUBLISHED_KEY = "wgmesh_published"
 """The pillar key under which the ext_pillar tells a node the digest of the facts that the mine holds of it."""
 FACTS_FUNCTION = "wgmesh.facts"
 """The execution function that makes a node's facts, and the mine's key for them."""
-VIEW_SCHEMA = 1
+VIEW_SCHEMA = 2
 FACTS_SCHEMA = 1
 
 # Events ----------------------------------------------------------------------------------------------
 FACTS_TAG = "wgmesh/{node}/facts"
 """Fired by a node after its mine holds new facts."""
 
+CONVERGED_TAG = "wgmesh/{mesh}/converged"
+"""Fired by the master after a converge that did something, with its report."""
+
+# BFD (RFC 5880, 5881, 7880, 7881) --------------------------------------------------------------------------
+BFD_PORT = 3784
+"""UDP, single hop (RFC 5881 section 4)."""
+SBFD_PORT = 7784
+"""UDP, where a node reflects probes that went through a relay (RFC 7881 section 4)."""
+BFD_TTL = 255
+"""Of every single-hop packet, sent and accepted (RFC 5881 section 5)."""
+DEFAULT_BFD_INTERVAL = 100
+"""Milliseconds."""
+DEFAULT_BFD_MULTIPLIER = 3
+
 # Files on a node -------------------------------------------------------------------------------------
 KEY_FILE = "/etc/wireguard/wgmesh.key"
 CONF_DIR = "/etc/wireguard"
 STATE_DIR = "/var/lib/wgmesh"
+RUN_DIR = "/run/wgmesh"
+"""Where the watcher says how the links are: ``<mesh>.json``, in the shape of ``core.linkstate``."""
 
 # Kernel ----------------------------------------------------------------------------------------------
 IFNAMSIZ = 15

@@ -28,13 +28,14 @@ from saltext_wgmesh.core.fields import (
 )
 from saltext_wgmesh.core.prefixes import address, routable_network
 from saltext_wgmesh.core.rules import rule_for, rules_for
-from saltext_wgmesh.core.types import Address, MeshPolicy, Network, NodeRule, Policy, Role, Site, Topology
+from saltext_wgmesh.core.types import Address, Bfd, MeshPolicy, Network, NodeRule, Policy, Role, Site, Topology
 
 __all__ = ["parse", "rule_for", "rules_for"]
 
 V = TypeVar("V", bound=Address | Network)
 
-MESH_KEYS = ("network", "listen_port", "topology", "sites", "nodes", "links", "mtu", "keepalive")
+MESH_KEYS = ("network", "listen_port", "topology", "sites", "nodes", "links", "mtu", "keepalive", "bfd")
+BFD_KEYS = ("interval", "multiplier")
 SITE_KEYS = ("relays", "direct", "network")
 NODE_KEYS = ("role", "site", "endpoint", "address", "nat", "routes")
 LARGEST_MTU = 9000
@@ -76,9 +77,19 @@ def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:
         topology=mesh.read("topology", choice(Topology), Topology.PARTIAL),
         mtu=mesh.read("mtu", integer(smallest, LARGEST_MTU), names.DEFAULT_MTU),
         keepalive=mesh.read("keepalive", integer(0, 65535), names.DEFAULT_KEEPALIVE),
+        bfd=_bfd(mesh),
         sites=MappingProxyType(_sites(mesh)),
         nodes=_nodes(mesh, port),
         links=tuple(sorted(set(mesh.read_list("links", _link)))),
+    )
+
+
+def _bfd(mesh: Section) -> Bfd:
+    bfd = Section.open(f"{mesh.path}:bfd", mesh.values.get("bfd"), BFD_KEYS, mesh.problems)
+    return Bfd(
+        interval=bfd.read("interval", integer(10, 60_000), names.DEFAULT_BFD_INTERVAL),
+        # An eight-bit field, and zero is not a multiplier (RFC 5880 section 4.1).
+        multiplier=bfd.read("multiplier", integer(1, 255), names.DEFAULT_BFD_MULTIPLIER),
     )
 
 

@@ -66,6 +66,16 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bfd:
+    """How fast a dead link is found out (RFC 5880 section 6.8.1)."""
+
+    interval: int = names.DEFAULT_BFD_INTERVAL
+    """Milliseconds between packets: DesiredMinTxInterval and RequiredMinRxInterval."""
+    multiplier: int = names.DEFAULT_BFD_MULTIPLIER
+    """DetectMult: how many packets in a row must be missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """Nodes that reach each other in the underlay and share relays."""
 
@@ -108,6 +118,7 @@ class MeshPolicy:
     topology: Topology = Topology.PARTIAL
     mtu: int = names.DEFAULT_MTU
     keepalive: int = names.DEFAULT_KEEPALIVE
+    bfd: Bfd = field(default_factory=Bfd)
     sites: Mapping[str, Site] = field(default_factory=lambda: MappingProxyType({}))
     nodes: tuple[NodeRule, ...]
     """In the operator's order: the first that matches counts."""
@@ -219,6 +230,8 @@ class Peer:
     """One peer of one interface. Its node is also the name of the link: a node has at most one to each other."""
 
     node: str
+    address: str
+    """Its overlay address, to which its end of the link is probed; of the family that all nodes of the mesh have."""
     public_key: str
     endpoint: str | None
     """``host:port``; None: it opens the connection."""
@@ -269,6 +282,7 @@ class View:
     forward: bool
     """Whether the node must forward packets: relays, and gateways of subnets."""
     mtu: int
+    bfd: Bfd
     interfaces: tuple[Interface, ...]
     """The access interface first, then by name."""
     routes: tuple[Route, ...]
@@ -285,6 +299,7 @@ class View:
             "networks": list(self.networks),
             "forward": self.forward,
             "mtu": self.mtu,
+            "bfd": {"interval": self.bfd.interval, "multiplier": self.bfd.multiplier},
             "interfaces": [
                 {
                     "name": i.name,
@@ -293,6 +308,7 @@ class View:
                     "peers": [
                         {
                             "node": p.node,
+                            "address": p.address,
                             "public_key": p.public_key,
                             "endpoint": p.endpoint,
                             "keepalive": p.keepalive,
@@ -332,6 +348,7 @@ class View:
                 networks=_texts(raw["networks"]),
                 forward=bool(raw["forward"]),
                 mtu=int(raw["mtu"]),
+                bfd=Bfd(interval=int(raw["bfd"]["interval"]), multiplier=int(raw["bfd"]["multiplier"])),
                 interfaces=tuple(_interface(i) for i in raw["interfaces"]),
                 routes=tuple(_route(r) for r in raw["routes"]),
             )
@@ -384,6 +401,7 @@ def _interface(raw: Mapping[str, Any]) -> Interface:
         peers=tuple(
             Peer(
                 node=_text(p["node"]),
+                address=_text(p["address"]),
                 public_key=_text(p["public_key"]),
                 endpoint=None if p["endpoint"] is None else _text(p["endpoint"]),
                 keepalive=int(p["keepalive"]),

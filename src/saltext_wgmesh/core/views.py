@@ -88,6 +88,7 @@ def _view(desk: _Desk, member: Member, interfaces: tuple[Interface, ...], routes
         networks=_visible(desk, desk.networks, _has_ipv6(desk, member)),
         forward=member.is_relay or bool(member.subnets or member.standby_subnets),
         mtu=desk.mesh.mtu,
+        bfd=desk.mesh.bfd,
         interfaces=interfaces,
         routes=routes,
     )
@@ -132,6 +133,7 @@ def _direct_peer(desk: _Desk, leaf: Member, name: str, ipv6: bool) -> Peer:
     if key not in desk.peers:
         desk.peers[key] = Peer(
             node=name,
+            address=other.addresses[0],
             public_key=other.public_key,
             endpoint=key[1],
             keepalive=keepalive,
@@ -149,6 +151,7 @@ def _uplink(desk: _Desk, name: str, ipv6: bool) -> Interface:
         relay = desk.members[name]
         peer = Peer(
             node=name,
+            address=relay.addresses[0],
             public_key=relay.public_key,
             endpoint=None if relay.endpoint is None else str(relay.endpoint),
             keepalive=desk.mesh.keepalive,
@@ -214,7 +217,12 @@ def _leaf_peer(desk: _Desk, leaf: Member) -> Peer:
     key = (leaf.node, None, 0, True)
     if key not in desk.peers:
         desk.peers[key] = Peer(
-            node=leaf.node, public_key=leaf.public_key, endpoint=None, keepalive=0, allowed_ips=leaf.prefixes
+            node=leaf.node,
+            address=leaf.addresses[0],
+            public_key=leaf.public_key,
+            endpoint=None,
+            keepalive=0,
+            allowed_ips=leaf.prefixes,
         )
     return desk.peers[key]
 
@@ -231,6 +239,7 @@ def _trunk(desk: _Desk, relay: Member, other: Member) -> Interface:
         where = type(where)(host=where.host, port=port)
     peer = Peer(
         node=other.node,
+        address=other.addresses[0],
         public_key=other.public_key,
         endpoint=None if where is None else str(where),
         keepalive=0,

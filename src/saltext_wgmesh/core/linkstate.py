@@ -1,0 +1,112 @@
+"""How a node's links are, as its watcher tells it: one value that the file, the beacon and a job's return all carry."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from saltext_wgmesh.core.errors import ViewError
+
+SCHEMA = 1
+
+
+class LinkState(enum.Enum):
+    """What a node can say of the link to a neighbour."""
+
+    UP = "up"
+    """Packets go both ways."""
+    DOWN = "down"
+    """They don't, in at least one direction."""
+    MUTE = "mute"
+    """The neighbour answers, but what is sent through it does not arrive."""
+    NEW = "new"
+    """Not known yet: the link was made just now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One link, named by the neighbour."""
+
+    neighbour: str
+    interface: str
+    state: LinkState
+    """As it is believed, damping included: a link that flaps is DOWN until it has been good for *hold* seconds."""
+    since: float
+    """When it came to be so, in seconds since the epoch."""
+    hold: float = 0.0
+    """Seconds that it must be good before it is UP again; 0: it has not gone down lately."""
+    interval: int = 0
+    """Milliseconds between packets, as negotiated; 0: no session, the state comes from elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkReport:
+    """All links of one mesh of one node."""
+
+    mesh: str
+    watched: bool
+    """True: told by the watcher. False: read from WireGuard's own counters, where no watcher runs."""
+    links: Mapping[str, Link] = field(default_factory=lambda: MappingProxyType({}))
+    """By neighbour, sorted."""
+
+    @property
+    def down(self) -> frozenset[str]:
+        """The neighbours whose links carry nothing."""
+        return frozenset(n for n, link in self.links.items() if link.state is LinkState.DOWN)
+
+    @property
+    def mute(self) -> frozenset[str]:
+        """The neighbours that forward nothing."""
+        return frozenset(n for n, link in self.links.items() if link.state is LinkState.MUTE)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``from_dict`` is the inverse."""
+        return {
+            "schema": SCHEMA,
+            "mesh": self.mesh,
+            "watched": self.watched,
+            "links": {
+                name: {
+                    "interface": link.interface,
+                    "state": link.state.value,
+                    "since": link.since,
+                    "hold": link.hold,
+                    "interval": link.interval,
+                }
+                for name, link in sorted(self.links.items())
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> LinkReport:
+        """The report that ``as_dict`` wrote; ViewError for anything else. It may come from another node."""
+        try:
+            if raw["schema"] != SCHEMA:
+                raise ValueError(f"schema {raw['schema']!r}")
+            return cls(
+                mesh=_text(raw["mesh"]),
+                watched=raw["watched"] is True,
+                links=MappingProxyType({_text(n): _link(n, value) for n, value in sorted(raw["links"].items())}),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ViewError(f"a report of links is damaged ({error!r})") from error
+
+
+def _link(neighbour: str, raw: Mapping[str, Any]) -> Link:
+    return Link(
+        neighbour=neighbour,
+        interface=_text(raw["interface"]),
+        state=LinkState(raw["state"]),
+        since=float(raw["since"]),
+        hold=float(raw["hold"]),
+        interval=int(raw["interval"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
