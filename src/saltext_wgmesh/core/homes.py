@@ -9,6 +9,8 @@ site names, all of the mesh. Leaves with the same circles are balanced among the
 - A relay that comes is taken by floor(leaves / relays) leaves, those of the fullest relays; the others stay.
   (The last two hold for groups with at least as many leaves as relays; in smaller ones one leaf more may move.)
 - A leaf that goes moves nobody, unless it was the last that had some relay as its first.
+- A relay that a leaf must avoid is its choice only where it has fewer than two others, and never the first if there
+  is one. The leaves that avoid the same relays are balanced among themselves.
 
 After losses a group may thus stay uneven: the price of not moving leaves that have no need to.
 """
@@ -18,18 +20,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from types import MappingProxyType
 
 from saltext_wgmesh.core.types import MeshPolicy, Register, Topology
 
 Pool = tuple[str, ...]
 Circles = tuple[Pool, ...]
 """Relays from which to choose, nearest first; none is empty, each holds the one before, the last has all."""
+Avoid = Mapping[str, frozenset[str]]
+"""Leaf → the relays that are of no use to it now."""
 
 
 def assign(
-    mesh: MeshPolicy, leaves: Mapping[str, str | None], relays: Sequence[str], register: Register
+    mesh: MeshPolicy,
+    leaves: Mapping[str, str | None],
+    relays: Sequence[str],
+    register: Register,
+    avoid: Avoid = MappingProxyType({}),
 ) -> dict[str, tuple[str, ...]]:
-    """Leaf → its relays in order; *leaves* is node → site, *relays* those that can be used now.
+    """Leaf → its relays in order; *leaves* is node → site, *relays* those that are there; *avoid* may lack leaves.
 
     Two relays where there are two, each from the nearest circle that has one. Topology full: all. A pair of a
     leaf and a relay in ``links`` appends that relay. The result does not depend on the order of the input.
@@ -37,10 +46,11 @@ def assign(
     everyone = tuple(sorted(relays))
     if not everyone:
         return dict.fromkeys(sorted(leaves), ())
-    circles = {site: _circles(mesh, site, everyone) for site in set(leaves.values())}
+    kinds = {leaf: (site, avoid.get(leaf, frozenset())) for leaf, site in leaves.items()}
+    circles = {kind: _circles(mesh, *kind, everyone) for kind in set(kinds.values())}
     groups: dict[Circles, list[str]] = {}
     for leaf in sorted(leaves):
-        groups.setdefault(circles[leaves[leaf]], []).append(leaf)
+        groups.setdefault(circles[kinds[leaf]], []).append(leaf)
     chosen: dict[str, tuple[str, ...]] = {}
     for around, members in sorted(groups.items()):
         firsts = _firsts(members, around[0], register)
@@ -52,13 +62,15 @@ def assign(
     return {leaf: chosen[leaf] for leaf in sorted(chosen)}
 
 
-def _circles(mesh: MeshPolicy, site: str | None, everyone: Pool) -> Circles:
-    """The circles for the leaves of *site*."""
+def _circles(mesh: MeshPolicy, site: str | None, avoid: frozenset[str], everyone: Pool) -> Circles:
+    """The circles for the leaves of *site* that are to *avoid* some relays: these stand in the last alone."""
     named = mesh.sites[site].relays if site is not None and site in mesh.sites else ()
     stands = {rule.pattern: rule.site for rule in mesh.nodes}
-    own = tuple(r for r in everyone if r in named)
+    usable = tuple(r for r in everyone if r not in avoid)
+    own = tuple(r for r in usable if r in named)
     local = tuple(r for r in own if stands.get(r) == site)
-    return tuple(circle for circle in (local, own, everyone) if circle)
+    last = () if usable == everyone else everyone
+    return tuple(circle for circle in (local, own, usable, last) if circle)
 
 
 def _linked(mesh: MeshPolicy, leaves: Mapping[str, str | None], everyone: Pool) -> list[tuple[str, str]]:

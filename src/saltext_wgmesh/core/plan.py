@@ -8,14 +8,18 @@ from itertools import combinations
 
 from saltext_wgmesh.core import addresses, homes, names, reach, rules, views
 from saltext_wgmesh.core.errors import PlanError, Problem
+from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Facts, Kind, Link, Member, MeshPolicy, NodeRule, Plan, Register, Role
 
+CALM = Health()
 
-def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register) -> Plan:
+
+def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register, health: Health = CALM) -> Plan:
     """The plan for all nodes with facts that a rule of the mesh matches; PlanError with all that prevents one.
 
-    A node without a rule is no member and is not mentioned. A node that can't be placed yet is in ``left_out``.
-    The order of *facts* does not matter, and neither do nodes that come or go to the addresses and numbers of others.
+    What is down stays in the plan, so that its return is noticed, but nobody depends on it who need not. A node
+    without a rule is no member and is not mentioned. A node that can't be placed yet is in ``left_out``. The order of
+    *facts* does not matter, and neither do nodes that come or go to the addresses and numbers of others.
     """
     matched = rules.rules_for(mesh, facts)
     left_out = _not_ready(mesh, matched, facts)
@@ -26,8 +30,9 @@ def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register) -> Pl
     numbers = _numbers(relays, register)
     problems += _unusable_numbers(mesh, relays, numbers) + _homeless_subnets(mesh)
     leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
-    chosen = homes.assign(mesh, leaves, relays, register)
-    members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=chosen))
+    chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health))
+    last = health.down | health.resting
+    members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=chosen, last=last))
     direct = reach.direct_pairs(mesh, (members[leaf] for leaf in leaves))
     if not relays:
         problems += _cut_off(mesh, members, direct)
@@ -39,7 +44,7 @@ def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register) -> Pl
         networks=tuple(str(n) for n in mesh.networks),
         members=members,
         links=_links(members, relays, direct),
-        views=views.make(mesh, members, direct, numbers),
+        views=views.make(mesh, members, direct, numbers, health.cut),
         left_out=left_out,
         register=Register(
             addresses=addresses.remember(register, assigned),
@@ -58,6 +63,24 @@ class _Parts:
     facts: Mapping[str, Facts]
     addresses: Mapping[str, tuple[str, ...]]
     homes: Mapping[str, tuple[str, ...]]
+    last: frozenset[str]
+    """Nodes that are a subnet's gateway only where there is no other."""
+
+
+def _avoid(leaves: Iterable[str], register: Register, health: Health) -> dict[str, frozenset[str]]:
+    """Leaf → the relays that it should not depend on. Who can't be told of others keeps those that it has; one that
+    came back is for those who stayed with it."""
+    cut: dict[str, set[str]] = {}
+    for a, b in health.cut:
+        cut.setdefault(a, set()).add(b)
+        cut.setdefault(b, set()).add(a)
+    if not (health.down or health.resting or cut):
+        return {}
+    return {
+        leaf: health.down | health.resting.difference(register.homes.get(leaf, ())) | cut.get(leaf, frozenset())
+        for leaf in leaves
+        if leaf not in health.silent
+    }
 
 
 def _not_ready(mesh: MeshPolicy, nodes: Mapping[str, NodeRule], facts: Mapping[str, Facts]) -> dict[str, str]:
@@ -139,10 +162,11 @@ def _homeless_subnets(mesh: MeshPolicy) -> list[Problem]:
 
 
 def _gateways(parts: _Parts) -> dict[str, list[str]]:
-    """Subnet → the nodes that it is behind, in the operator's order; only those that have its family."""
+    """Subnet → the nodes that it is behind, in the operator's order, but those that are down after all others; only
+    those that have its family."""
     found: dict[str, list[str]] = {}
     behind = {node: rule for node, rule in parts.nodes.items() if rule.routes}
-    for node in _in_rule_order(parts.mesh, behind):
+    for node in sorted(_in_rule_order(parts.mesh, behind), key=parts.last.__contains__):
         for subnet in behind[node].routes:
             if subnet.version == 4 or parts.facts[node].ipv6:
                 found.setdefault(str(subnet), []).append(node)

@@ -6,8 +6,8 @@ same relays): such a part is made once and shared, so that ten thousand nodes co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
 from saltext_wgmesh.core import merge, names, reach
 from saltext_wgmesh.core.types import Interface, Kind, Member, MeshPolicy, Peer, Route, View
@@ -16,10 +16,16 @@ Homes = tuple[str, ...]
 
 
 def make(
-    mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[tuple[str, str]], numbers: Mapping[str, int]
+    mesh: MeshPolicy,
+    members: Mapping[str, Member],
+    direct: Iterable[tuple[str, str]],
+    numbers: Mapping[str, int],
+    cut: Set[tuple[str, str]] = frozenset(),
 ) -> dict[str, View]:
-    """Node → view, in the order of *members*. *direct* are the pairs of leaves that are linked directly."""
+    """Node → view, in the order of *members*. *direct* are the pairs of leaves that are linked directly; of the pairs
+    in *cut* the link is kept, and not used as long as there is another way."""
     desk = _desk(mesh, members, direct, numbers)
+    desk.cut = cut
     return {node: _relay(desk, m) if m.is_relay else _leaf(desk, m) for node, m in members.items()}
 
 
@@ -45,6 +51,8 @@ class _Desk:
     toward: dict[tuple[str, Homes, bool], Route] = field(default_factory=dict)
     plain: dict[tuple[Homes, bool], tuple[Route, ...]] = field(default_factory=dict)
     peers: dict[tuple[str, str | None, int, bool], Peer] = field(default_factory=dict)
+    cut: Set[tuple[str, str]] = frozenset()
+    """Pairs, each sorted, whose link is down."""
 
 
 def _desk(
@@ -170,10 +178,10 @@ def _leaf_routes(desk: _Desk, leaf: Member, ipv6: bool) -> tuple[Route, ...]:
     """
     own = (*leaf.subnets, *leaf.standby_subnets)
     near = (*desk.direct.get(leaf.node, ()), *leaf.homes)
-    shared = len(near) == len(leaf.homes) and not own
+    shared = len(near) == len(leaf.homes) and not own and not any(leaf.node in pair for pair in desk.cut)
     if shared and (leaf.homes, ipv6) in desk.plain:
         return desk.plain[leaf.homes, ipv6]
-    routes = [_toward(desk, name, leaf.homes, ipv6) for name in near]
+    routes = [_around(desk, leaf, _toward(desk, name, leaf.homes, ipv6)) for name in near]
     if own:
         routes = [_without(route, own) for route in routes]
     covered = {*own, *(s for name in near for s in desk.members[name].subnets)}
@@ -195,6 +203,14 @@ def _toward(desk: _Desk, name: str, homes: Homes, ipv6: bool) -> Route:
             via=(name, *(h for h in homes if h != name)),
         )
     return desk.toward[key]
+
+
+def _around(desk: _Desk, leaf: Member, route: Route) -> Route:
+    """*route* of *leaf* towards its neighbour ``via[0]``, with that neighbour last if their link is cut."""
+    neighbour, *others = route.via
+    if (min(leaf.node, neighbour), max(leaf.node, neighbour)) not in desk.cut:
+        return route
+    return replace(route, via=(*others, neighbour))
 
 
 def _without(route: Route, prefixes: tuple[str, ...]) -> Route:

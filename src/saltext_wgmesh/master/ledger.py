@@ -10,6 +10,7 @@ bank                      key           value
 ``wgmesh/generation``     ``<mesh>.N``  what generation N was planned from: policy, facts, register
 ``wgmesh/node``           ``<minion>``  the node's views, per mesh the last few with their generations
 ``wgmesh/acknowledged``   ``<minion>``  per mesh, the digest that the node said it has applied
+``wgmesh/health``         ``<mesh>``    what is down, since when, and who says so
 ========================  ============  ==================================================================
 
 A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from
@@ -25,7 +26,9 @@ from typing import Any
 import salt.cache
 
 from saltext_wgmesh.core import facts as facts_module
+from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Facts, Register
 
 SCHEMA = 1
@@ -37,6 +40,7 @@ _HEADS = "wgmesh/head"
 _GENERATIONS = "wgmesh/generation"
 _NODES = "wgmesh/node"
 _ACKNOWLEDGED = "wgmesh/acknowledged"
+_HEALTH = "wgmesh/health"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +171,17 @@ class Ledger:
     def acknowledge(self, node: str, record: Mapping[str, Any]) -> None:
         """Keep what *node* answered."""
         self._store(_ACKNOWLEDGED, node, dict(record))
+
+    # -- health -----------------------------------------------------------------------------------------
+
+    def health(self, mesh: str) -> Health:
+        """What was last believed of the mesh's links; that of a mesh without trouble if nothing was."""
+        return health_module.from_dict(self._fetch(_HEALTH, mesh))
+
+    def keep_health(self, mesh: str, health: Health) -> None:
+        """Believe *health* from now on."""
+        if health != self.health(mesh):
+            self._store(_HEALTH, mesh, health_module.as_dict(health))
 
     # -- storage ----------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from saltext_wgmesh.core import facts as facts_module
+from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy as policy_module
 from saltext_wgmesh.core.errors import LedgerError
@@ -29,10 +30,11 @@ def published(ledger: Ledger, mesh: str | None = None) -> Published:
     generation = ledger.head(name).generation
     origin = ledger.origin(name, generation)
     policy = policy_module.parse({name: origin["policy"]}).meshes[name]
+    health = health_module.from_dict(origin.get("health", {}))
     facts = {node: facts_module.from_dict(node, raw) for node, raw in origin["facts"].items()}
     return Published(
         policy=policy,
-        plan=planner.make(policy, facts, register_from_dict(origin["register"])),
+        plan=planner.make(policy, facts, register_from_dict(origin["register"]), health),
         generation=generation,
         published_at=origin["published_at"],
         reasons=origin["reasons"],
