@@ -48,6 +48,7 @@ class World:
         monkeypatch.setattr(converge.Ledger, "of", lambda _opts: self.ledger)
         monkeypatch.setattr(inventory, "read", lambda _opts: self._inventory())
         monkeypatch.setattr(inventory, "drop_mine", lambda _opts, node: self.mine.pop(node))
+        monkeypatch.setattr(converge, "_announce", lambda _opts, _report: None)
         monkeypatch.setattr(fleet, "apply", lambda _opts, nodes: self._push(nodes))
 
     def _inventory(self) -> inventory.Inventory:
@@ -60,7 +61,8 @@ class World:
         return {node: {mesh: {"digest": v["digest"]} for mesh, v in view.items()} for node, view in views.items()}
 
     def converge(self, ask: str | None = None) -> converge.Report:
-        (report,) = converge.converge({}, ask=ask)
+        again = frozenset([ask] if ask else [])
+        (report,) = converge.converge({}, converge.Asked(again=again))
         return report
 
 
@@ -202,3 +204,117 @@ def test_what_no_mesh_can_be_planned_with_is_told_of_all_meshes_at_once(world):
     assert "10.1.0.0/30" in text
     assert world.ledger.meshes() == []
     assert world.pushes == []
+
+
+# --- health --------------------------------------------------------------------------------------------
+
+
+def report(**links: str) -> dict[str, Any]:
+    """What ``wgmesh.links`` returns: neighbour → state."""
+    told = {
+        n: {"interface": "wg0", "state": state, "since": 1.0, "hold": 0.0, "interval": 100}
+        for n, state in links.items()
+    }
+    return {"wg0": {"schema": 1, "mesh": "wg0", "watched": True, "links": told}}
+
+
+class Ailing(World):
+    """Two relays; each node's report of its links is set by the test, and who was asked is kept."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch)
+        self.policy["wg0"]["nodes"] |= {"r2": {"role": "relay", "endpoint": "203.0.113.2"}, "c": {"nat": True}}
+        self.policy["wg0"]["nodes"] |= {"a": {"nat": True}, "b": {"nat": True}}
+        self.mine |= {node: mine(node) for node in ("r2", "c")}
+        self.reports: dict[str, Any] = {}
+        self.asked: list[list[str]] = []
+        self.enrolled: list[list[str]] = []
+        monkeypatch.setattr(fleet, "links", lambda _opts, nodes: self._links(nodes))
+        monkeypatch.setattr(fleet, "enrol", lambda _opts, nodes: self.enrolled.append(nodes))
+        super().converge()
+
+    def _links(self, nodes: list[str]) -> dict[str, Any]:
+        self.asked.append(nodes)
+        return {node: self.reports[node] for node in nodes if node in self.reports}
+
+    def look(self, **asked: str) -> converge.Report:
+        (found,) = converge.converge({}, converge.Asked(**{kind: frozenset({n}) for kind, n in asked.items()}))
+        return found
+
+    def homes(self) -> dict[str, tuple[str, ...]]:
+        return dict(self.ledger.head("wg0").register.homes)
+
+
+@pytest.fixture
+def ailing(monkeypatch: pytest.MonkeyPatch) -> Ailing:
+    return Ailing(monkeypatch)
+
+
+def test_a_hint_has_the_node_asked_and_then_all_who_should_hear_the_suspect(ailing):
+    """The dead relay itself is not asked; its leaves get the other relay as their first."""
+    ailing.reports = {n: report(r1="down", r2="up") for n in "abc"} | {"r2": report(r1="down", a="up", b="up", c="up")}
+    found = ailing.look(hints="a")
+    assert ailing.asked == [["a"], ["b", "c", "r2"]]
+    assert found.down == ["r1"]
+    assert set(ailing.homes().values()) == {("r2", "r1")}
+
+
+def test_a_forged_hint_changes_nothing(ailing):
+    """Whoever it names: those who are asked say that all is well. Who has no accepted key is not asked."""
+    before = ailing.homes()
+    ailing.reports = {n: report(r1="up", r2="up") for n in "abc"}
+    assert not ailing.look(hints="a").eventful
+    assert not ailing.look(hints="nobody").eventful
+    assert ailing.asked == [["a"]]
+    assert ailing.homes() == before
+
+
+def test_a_node_can_not_speak_of_those_who_are_not_its_neighbours(ailing):
+    """Nor do reports that can't be read say anything."""
+    ailing.reports = {
+        "a": report(b="down", nobody="down", r1="up"),
+        "b": {"wg0": {"schema": 9}},
+        "c": "no such function",
+    }
+    for node in "abc":
+        assert ailing.look(hints=node).down == []
+
+
+def test_a_run_without_trouble_asks_nobody_and_one_with_trouble_asks_the_witnesses(ailing):
+    """Until what was down has been good for the hold; then it rests, and nobody is asked any more."""
+    ailing.look()
+    assert ailing.asked == []
+    ailing.reports = {"a": report(r1="down", r2="up")} | {n: report(r1="up", r2="up") for n in "bc"}
+    ailing.reports["r2"] = report(r1="up", a="up", b="up", c="up")
+    ailing.reports["r1"] = report(r2="up", a="up", b="up", c="up")
+    assert ailing.look(hints="a").down == ["a--r1"]
+    ailing.reports["a"] = report(r1="up", r2="up")
+    ailing.asked.clear()
+    for second in (10, 20, 60):
+        ailing.now = 1_000.0 + second
+        ailing.look()
+    assert ailing.asked == [["a", "r1"]] * 3
+    assert ailing.look().down == []
+    assert len(ailing.asked) == 3
+
+
+def test_a_node_that_starts_without_facts_is_told_to_apply_the_formula(ailing):
+    """If the policy has a place for it and its key is accepted; not one that has published under this key."""
+    ailing.policy["wg0"]["nodes"]["new*"] = {}
+    accepted = {**{n: f"key of {n}" for n in (*ailing.mine, "new1", "stranger")}}
+    original = ailing._inventory
+    ailing._inventory = lambda: inventory.Inventory(policy=original().policy, accepted=accepted, mine=original().mine)
+    for node in ("new1", "a", "stranger", "unknown"):
+        ailing.look(started=node)
+    assert ailing.enrolled == [["new1"]]
+    accepted["a"] = "another key"
+    ailing.look(started="a")
+    assert ailing.enrolled == [["new1"], ["a"]]
+
+
+def test_a_node_that_says_it_drifted_applies_its_view_again_but_not_all_the_time(ailing):
+    ailing.pushes.clear()
+    for second in (1, 31, 32, 62):
+        ailing.now = 1_000.0 + second
+        ailing.look(drifted="a")
+    assert ailing.pushes == [["a"], ["a"]]

@@ -10,7 +10,7 @@ from saltext_wgmesh.master.gate import Gate
 def test_one_request_is_one_run(tmp_path):
     """Work is done once, and its result returned."""
     runs = []
-    assert Gate(tmp_path).run(lambda: runs.append(1) or len(runs)) == [1]
+    assert Gate(tmp_path, hurry=True).run(lambda _: runs.append(1) or len(runs)) == [1]
     assert runs == [1]
 
 
@@ -18,7 +18,7 @@ def test_who_asks_meanwhile_gets_one_more_run_however_many_they_are(tmp_path):
     """Fifty requests during a run return at once with nothing and cause exactly one further run."""
     started, go_on, runs = threading.Event(), threading.Event(), []
 
-    def work():
+    def work(_):
         runs.append(1)
         if len(runs) == 1:
             started.set()
@@ -26,10 +26,10 @@ def test_who_asks_meanwhile_gets_one_more_run_however_many_they_are(tmp_path):
         return len(runs)
 
     results = []
-    holder = threading.Thread(target=lambda: results.append(Gate(tmp_path).run(work)))
+    holder = threading.Thread(target=lambda: results.append(Gate(tmp_path, hurry=True).run(work)))
     holder.start()
     assert started.wait(10)
-    meanwhile = [Gate(tmp_path).run(work) for _ in range(50)]
+    meanwhile = [Gate(tmp_path, hurry=True).run(work) for _ in range(50)]
     go_on.set()
     holder.join(10)
     assert meanwhile == [[]] * 50
@@ -40,7 +40,7 @@ def test_no_request_falls_between_the_last_look_and_the_release(tmp_path):
     """Of many threads that ask at random, every request is followed by a run that began after it."""
     lock, asked, seen = threading.Lock(), 0, 0
 
-    def work():
+    def work(_):
         nonlocal seen
         with lock:
             seen = asked
@@ -50,7 +50,7 @@ def test_no_request_falls_between_the_last_look_and_the_release(tmp_path):
         for _ in range(100):
             with lock:
                 asked += 1
-            Gate(tmp_path).run(work)
+            Gate(tmp_path, hurry=True).run(work)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -63,5 +63,35 @@ def test_no_request_falls_between_the_last_look_and_the_release(tmp_path):
 def test_a_failed_run_leaves_the_gate_open(tmp_path):
     """An error passes through, and the next request runs."""
     with pytest.raises(ZeroDivisionError):
-        Gate(tmp_path).run(lambda: 1 // 0)
-    assert Gate(tmp_path).run(lambda: "done") == ["done"]
+        Gate(tmp_path, hurry=True).run(lambda _: 1 // 0)
+    assert Gate(tmp_path, hurry=True).run(lambda _: "done") == ["done"]
+
+
+def test_what_was_asked_meanwhile_is_heeded_by_the_next_round(tmp_path):
+    """Every word arrives in exactly one round, however often it was left."""
+    rounds = []
+
+    def work(words):
+        rounds.append(words)
+        if len(rounds) == 1:
+            for word in (("hint", "a"), ("hint", "b"), ("hint", "a")):
+                assert Gate(tmp_path, hurry=True).run(work, word) == []
+
+    Gate(tmp_path, hurry=True).run(work, ("started", "c"))
+    assert rounds == [{("started", "c")}, {("hint", "a"), ("hint", "b")}]
+
+
+def test_runs_are_spaced_unless_the_caller_is_in_a_hurry(tmp_path, monkeypatch):
+    """Two at once, then two in each three seconds; also over processes, by the lock file alone."""
+    now, begun = [1000.0], []
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr("saltext_wgmesh.master.gate.time.time", lambda: now[0])
+    monkeypatch.setattr("saltext_wgmesh.master.gate.time.sleep", sleep)
+    for _ in range(5):
+        Gate(tmp_path).run(lambda _: begun.append(now[0]))
+    assert begun == [1000.0, 1000.0, 1003.0, 1003.0, 1006.0]
+    Gate(tmp_path, hurry=True).run(lambda _: begun.append(now[0]))
+    assert begun[-1] == 1006.0

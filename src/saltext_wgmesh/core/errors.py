@@ -66,3 +66,7 @@ class HostError(WgmeshError):
 
 class LedgerError(WgmeshError):
     """The master's record holds no such generation or is of another schema."""
+
+
+class FleetError(WgmeshError):
+    """Nodes can't be spoken to, whatever they are: mend the master."""

@@ -12,13 +12,17 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import salt.utils.event
+
 from saltext_wgmesh.core import facts as facts_module
+from saltext_wgmesh.core import health as health_module
+from saltext_wgmesh.core import names, verify
 from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy as policy_module
-from saltext_wgmesh.core import verify
 from saltext_wgmesh.core.errors import PlanError, Problem, ProofError
+from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Rejection
-from saltext_wgmesh.master import fleet, inventory
+from saltext_wgmesh.master import checkup, fleet, inventory
 from saltext_wgmesh.master.ledger import Head, Ledger, register_as_dict
 
 log = logging.getLogger(__name__)
@@ -26,6 +30,8 @@ log = logging.getLogger(__name__)
 SILENT_AFTER = 60
 """Seconds before a node that did not answer a push is asked again; doubles each time."""
 SILENT_CEILING = 300
+DRIFT_AGAIN = 30
+"""Seconds after a push before a node that says that it drifted is pushed to again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,7 @@ class Draft:
     policy: MeshPolicy
     head: Head
     plan: Plan
+    health: Health
     facts: Mapping[str, Facts]
     rejected: tuple[Rejection, ...]
     reasons: Mapping[str, str]
@@ -69,6 +76,8 @@ class Report:
     """Who does not run what is published, whether it was asked in this run or not."""
     left_out: dict[str, str] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
+    down: list[str] = field(default_factory=list)
+    """Nodes that count as down, and links (``a--b``) between nodes that don't."""
     to_mend: list[str] = field(default_factory=list)
     """Of the nodes whose facts were rejected, those that still have an accepted key."""
 
@@ -101,8 +110,38 @@ def retired(ledger: Ledger, policy: Container[str]) -> dict[str, str]:
     return {mesh: told for mesh in ledger.meshes() if mesh not in policy}
 
 
-def draft(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory | None = None) -> list[Draft]:
-    """A draft for every mesh of the policy, in order of name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the callers of one round want looked at. None of it is believed."""
+
+    hints: frozenset[str] = frozenset()
+    """Nodes that may know of a link that is down, or up again."""
+    started: frozenset[str] = frozenset()
+    """Nodes whose minion may have started just now."""
+    drifted: frozenset[str] = frozenset()
+    """Nodes that may no longer hold what they applied."""
+    again: frozenset[str] = frozenset()
+    """Nodes to be pushed to even if they left earlier pushes unanswered."""
+
+    @classmethod
+    def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
+        """From the gate's words: pairs of one of the fields' names and a minion id, or empty."""
+        found: dict[str, set[str]] = {}
+        for kind, node in filter(None, words):
+            found.setdefault(kind, set()).add(node)
+        return cls(**{kind: frozenset(nodes) for kind, nodes in found.items()})
+
+
+NOTHING = Asked()
+
+
+def draft(
+    opts: dict[str, Any],
+    ledger: Ledger,
+    found: inventory.Inventory | None = None,
+    health: Mapping[str, Health] | None = None,
+) -> list[Draft]:
+    """A draft for every mesh of the policy, in order of name; by *health*, or what the ledger has of it.
 
     Raises PolicyError or PlanError with everything that is wrong, over all meshes.
     """
@@ -113,7 +152,8 @@ def draft(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory | Non
     problems: list[Problem] = []
     for name, mesh in sorted(policy.meshes.items()):
         try:
-            drafts.append(_draft_mesh(mesh, ledger.head(name), found, report))
+            known = (health or {}).get(name) or ledger.health(name)
+            drafts.append(_draft_mesh(mesh, ledger.head(name), found, report, known))
         except PlanError as error:
             problems += error.problems
     if problems:
@@ -121,15 +161,18 @@ def draft(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory | Non
     return drafts
 
 
-def _draft_mesh(mesh: MeshPolicy, head: Head, found: inventory.Inventory, report: facts_module.FactsReport) -> Draft:
+def _draft_mesh(
+    mesh: MeshPolicy, head: Head, found: inventory.Inventory, report: facts_module.FactsReport, health: Health
+) -> Draft:
     believed = facts_module.believe(mesh, report, head.facts, found.accepted)
-    plan = planner.make(mesh, believed.facts, head.register)
+    plan = planner.make(mesh, believed.facts, head.register, health)
     # Who has no accepted key is told nothing: there is nobody to tell.
     reasons = {n: why for n, why in _reasons(mesh, believed, plan).items() if n in found.accepted}
     return Draft(
         policy=mesh,
         head=head,
         plan=plan,
+        health=health,
         facts=believed.facts,
         rejected=believed.rejected,
         reasons=reasons,
@@ -172,25 +215,50 @@ def prove(found: Draft) -> None:
         raise ProofError(problems)
 
 
-def converge(opts: dict[str, Any], ask: str | None = None) -> list[Report]:
-    """Have every mesh planned, proved, published and pushed; the caller holds the gate.
+def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
+    """Have every mesh examined, planned, proved, published and pushed; the caller holds the gate.
 
-    *ask* is a node to be pushed to even if it left earlier pushes unanswered.
     Nothing is published unless every mesh's plan holds; nodes whose view is unchanged are not spoken to.
     """
     ledger = Ledger.of(opts)
     found = inventory.read(opts)
-    drafts = draft(opts, ledger, found)
+    health = checkup.examine(opts, ledger, asked.hints, found.accepted)
+    drafts = draft(opts, ledger, found, health)
     for one in drafts:
         if one.changed:
             prove(one)
     reports = [_publish(ledger, one) for one in drafts]
     _forget_deleted(opts, ledger, found)
-    _push(opts, ledger, reports, ask)
+    _enrol(opts, found, drafts, asked.started)
+    _push(opts, ledger, reports, asked)
     for report in reports:
         if report.eventful:
             log.info("wgmesh %s", report.as_dict())
+            _announce(opts, report)
     return reports
+
+
+def _enrol(opts: dict[str, Any], found: inventory.Inventory, drafts: Iterable[Draft], started: Iterable[str]) -> None:
+    """A node that started, has a place in a mesh and published nothing under its present key applies the formula."""
+    fresh = [n for n in sorted(started) if n in found.accepted and not _has_facts(found, n)]
+    members = [n for n in fresh if any(policy_module.rule_for(one.policy, n) for one in drafts)]
+    if members:
+        log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(members))
+        fleet.enrol(opts, members)
+
+
+def _has_facts(found: inventory.Inventory, node: str) -> bool:
+    raw = found.mine.get(node)
+    return isinstance(raw, Mapping) and raw.get("salt_key") == found.accepted[node]
+
+
+def _announce(opts: dict[str, Any], report: Report) -> None:
+    """One event says what was done. That nobody hears it is no reason to fail."""
+    try:
+        with salt.utils.event.get_event("master", sock_dir=opts["sock_dir"], opts=opts, listen=False) as bus:
+            bus.fire_event(report.as_dict(), names.CONVERGED_TAG.format(mesh=report.mesh))
+    except Exception as error:
+        log.warning("wgmesh %s: the event of this converge was not fired: %s", report.mesh, error)
 
 
 def together(rounds: Iterable[list[Report]]) -> dict[str, Report]:
@@ -219,6 +287,7 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
             "facts": {node: facts_module.as_dict(value) for node, value in one.facts.items()},
             "register": register_as_dict(head.register),
             "reasons": dict(one.reasons),
+            "health": health_module.as_dict(one.health),
             "published_at": new.published_at,
         }
         ledger.publish(mesh, new, one.changed, origin)
@@ -230,6 +299,7 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         published=bool(one.changed),
         changed=sorted(one.changed),
         left_out=dict(one.reasons),
+        down=sorted([*one.health.down, *("--".join(pair) for pair in one.health.cut)]),
         rejected=[str(r) for r in one.rejected],
         to_mend=sorted({r.node for r in one.rejected if r.node in one.plan.members or r.node in one.reasons}),
     )
@@ -245,18 +315,14 @@ def _forget_deleted(opts: dict[str, Any], ledger: Ledger, found: inventory.Inven
             inventory.drop_mine(opts, node)
 
 
-def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], ask: str | None) -> None:
+def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Asked) -> None:
     wanted: dict[str, dict[str, str]] = {}
     for report in reports:
         for node, digest in ledger.head(report.mesh).digests.items():
             wanted.setdefault(node, {})[report.mesh] = digest
     records = {node: ledger.acknowledged(node) for node in wanted}
     now = time.time()
-    stale = [
-        node
-        for node, digests in sorted(wanted.items())
-        if not _acknowledged(records[node], digests) and (node == ask or _due(records[node], digests, now))
-    ]
+    stale = [node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, now)]
     answers = fleet.apply(opts, stale) if stale else {}
     for node in stale:
         records[node] = record = _answered(answers.get(node), wanted[node], records[node], now)
@@ -267,6 +333,13 @@ def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], ask: str 
     for report in reports:
         mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
         report.not_acknowledged = sorted(n for n, digest in mine.items() if not _acknowledged(records[n], digest))
+
+
+def _to_push(node: str, record: Mapping[str, Any], digests: Mapping[str, str], asked: Asked, now: float) -> bool:
+    if node in asked.drifted and now - record.get("at", 0) > DRIFT_AGAIN:
+        return True
+    insisted = node in asked.again or node in asked.started
+    return not _acknowledged(record, digests) and (insisted or _due(record, digests, now))
 
 
 def _acknowledged(record: Mapping[str, Any], digests: Mapping[str, str]) -> bool:

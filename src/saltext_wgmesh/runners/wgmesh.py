@@ -54,7 +54,7 @@ def plan():
 
 
 @_told
-def converge(node=None):
+def converge(node=None, hint=None, started=None, drifted=None):
     """
     Plan, prove, publish and push, so that every node that answers runs the current plan.
 
@@ -65,15 +65,27 @@ def converge(node=None):
     node
         A minion id to be asked again even if it left the last pushes unanswered.
 
+    hint
+        A minion id that may know of a link that is down or up again. It is asked; nothing else follows from its name.
+
+    started
+        A minion id whose minion may have started just now: with a place in the policy and without facts, it is told to
+        apply the formula.
+
+    drifted
+        A minion id that may no longer hold what it applied: it applies its view again.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run wgmesh.converge
     """
-    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh")
+    named = {"again": node, "hints": hint, "started": started, "drifted": drifted}
+    word = next(((kind, value) for kind, value in named.items() if isinstance(value, str)), ())
+    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=__opts__.get("__cli") == "salt-run")
     try:
-        rounds = gate.run(lambda: converging.converge(__opts__, ask=node))
+        rounds = gate.run(lambda words: converging.converge(__opts__, converging.Asked.of(words)), word)
     except Exception as error:
         # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
         if __opts__.get("__cli") != "salt-run":

@@ -1,0 +1,100 @@
+"""Looking at the suspects: how their neighbours, asked now, say that the links are.
+
+An event only says where to look. Nothing of it is believed: the nodes that it names are asked by a job, whose returns
+Salt authenticates, and then all who should hear whatever those call down.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from saltext_wgmesh.core import health as health_module
+from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.linkstate import LinkReport, LinkState
+from saltext_wgmesh.core.types import Plan
+from saltext_wgmesh.master import fleet, record
+from saltext_wgmesh.master.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+Answers = Mapping[str, Mapping[str, LinkReport]]
+"""Node → mesh → what it reports."""
+
+
+def examine(opts: dict[str, Any], ledger: Ledger, hints: Iterable[str], accepted: Collection[str]) -> dict[str, Health]:
+    """Mesh → what is to be believed of its links now. Without hints and trouble nobody is asked."""
+    plans = {mesh: record.published(ledger, mesh).plan for mesh in _to_examine(ledger, hints)}
+    around = {mesh: neighbours(plan) for mesh, plan in plans.items()}
+    before = {mesh: ledger.health(mesh) for mesh in ledger.meshes()}
+    first = {node for node in hints if node in accepted}
+    for mesh, others in around.items():
+        first |= _witnesses(before[mesh], others) & set(accepted)
+    answers = ask(opts, first)
+    second: set[str] = set()
+    for mesh, others in around.items():
+        suspects = _suspects(words(mesh, others, answers))
+        second |= {n for s in suspects for n in others.get(s, ())} - suspects
+    second = (second & set(accepted)) - first
+    answers = {**answers, **ask(opts, second)}
+    now = time.time()
+    for mesh, others in around.items():
+        said = words(mesh, others, answers)
+        before[mesh] = health_module.judge(before[mesh], others, said, first | second, now)
+        ledger.keep_health(mesh, before[mesh])
+    return before
+
+
+def ask(opts: dict[str, Any], nodes: Collection[str]) -> Answers:
+    """What *nodes* report now. Who does not answer is missing; what can't be read is left out and logged."""
+    found: dict[str, dict[str, LinkReport]] = {}
+    for node, raw in (fleet.links(opts, sorted(nodes)) if nodes else {}).items():
+        found[node] = {}
+        for mesh, report in raw.items() if isinstance(raw, Mapping) else ():
+            try:
+                found[node][str(mesh)] = LinkReport.from_dict(report)
+            except ViewError as error:
+                log.warning("wgmesh: %s said of %s what can't be read: %s", node, mesh, error)
+    return found
+
+
+def neighbours(plan: Plan) -> dict[str, frozenset[str]]:
+    """Node → the nodes that it has a link to."""
+    found: dict[str, set[str]] = {node: set() for node in plan.members}
+    for link in plan.links:
+        found[link.a].add(link.b)
+        found[link.b].add(link.a)
+    return {node: frozenset(others) for node, others in found.items()}
+
+
+def words(mesh: str, around: Mapping[str, frozenset[str]], answers: Answers) -> health_module.Words:
+    """What each node says of those that the plan makes its neighbours, and of nobody else."""
+    return MappingProxyType(
+        {
+            node: {n: link.state for n, link in reports[mesh].links.items() if n in around[node]}
+            for node, reports in answers.items()
+            if mesh in reports and node in around
+        }
+    )
+
+
+def _to_examine(ledger: Ledger, hints: Iterable[str]) -> list[str]:
+    hinted = any(True for _ in hints)
+    return [
+        mesh for mesh in ledger.meshes() if ledger.head(mesh).generation and (hinted or not ledger.health(mesh).calm)
+    ]
+
+
+def _witnesses(health: Health, around: Mapping[str, frozenset[str]]) -> set[str]:
+    """Who can tell whether what was down is up again."""
+    found = {n for node in health.down for n in around.get(node, ())} | {n for pair in health.cut for n in pair}
+    return found - health.down
+
+
+def _suspects(said: health_module.Words) -> set[str]:
+    troubled = (LinkState.DOWN, LinkState.MUTE)
+    return {n for states in said.values() for n, state in states.items() if state in troubled}
