@@ -19,7 +19,7 @@ def paths(fleet: Fleet, mesh: str) -> Paths:
 def status(fleet: Fleet, mesh: str) -> dict[str, Any]:
     """What the runner's status tells of the mesh; empty before the first plan."""
     try:
-        return dict(fleet.salt_run("wgmesh.status").get(mesh, {}))
+        return dict(fleet.salt_run("wgmesh.status", live=False).get(mesh, {}))
     except CommandFailed:
         return {}
 

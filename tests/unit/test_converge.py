@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saltext_wgmesh.core.errors import PlanError, PolicyError
+from saltext_wgmesh.core.errors import LedgerError, PlanError, PolicyError
 from saltext_wgmesh.master import converge, fleet, inventory
 from saltext_wgmesh.master.ledger import Ledger
 from tests.unit.test_ledger import MemoryCache
@@ -32,6 +32,7 @@ class World:
     """A master, its ledger in memory, and nodes that answer pushes unless they are *off*."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
         self.ledger = Ledger(MemoryCache())  # type: ignore[arg-type]
         self.policy: Any = {
             "wg0": {
@@ -318,3 +319,34 @@ def test_a_node_that_says_it_drifted_applies_its_view_again_but_not_all_the_time
         ailing.now = 1_000.0 + second
         ailing.look(drifted="a")
     assert ailing.pushes == [["a"], ["a"]]
+
+
+def test_a_rebalance_moves_the_leaves_back_at_once(ailing):
+    """Without it they stay where they are while the relay that came back rests."""
+    before = ailing.homes()
+    ailing.reports = {n: report(r1="down", r2="up") for n in "abc"} | {"r2": report(r1="down", a="up", b="up", c="up")}
+    ailing.look(hints="a")
+    ailing.reports = {n: report(r1="up", r2="up") for n in "abc"} | {"r2": report(r1="up", a="up", b="up", c="up")}
+    ailing.look()
+    ailing.now += 31
+    assert ailing.look().down == []
+    assert set(ailing.homes().values()) == {("r2", "r1")}
+    converge.converge({}, converge.Asked.of([("rebalance", "")]))
+    assert {first for first, _ in ailing.homes().values()} == {first for first, _ in before.values()}
+
+
+def test_an_address_is_released_only_when_its_node_is_gone(world):
+    """Neither with an accepted key nor out of a published plan; afterwards the register knows nothing of it."""
+    world.converge()
+    world.monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: world._inventory().accepted)
+    with pytest.raises(LedgerError, match="accepted key"):
+        converge.release({}, "a")
+    world.deleted = {"a"}
+    with pytest.raises(LedgerError, match="published plan"):
+        converge.release({}, "a")
+    world.converge()
+    (address,) = world.ledger.head("wg0").register.addresses["a"]
+    assert converge.release({}, "a") == {"wg0": [address]}
+    assert "a" not in world.ledger.head("wg0").register.addresses
+    with pytest.raises(LedgerError, match="no addresses"):
+        converge.release({}, "a")

@@ -73,6 +73,14 @@ def test_a_dead_relay_stays_the_last_choice_where_there_is_no_other():
     assert {after.members[n].homes for n in ("n0", "n1")} == {("r2", "r1")}
 
 
+def test_where_it_is_the_second_choice_its_return_moves_nobody_either():
+    two = mesh(relay("r1", "203.0.113.1"), relay("r2", "203.0.113.2"), leaf("n0", nat=True), leaf("n1", nat=True))
+    facts = all_facts("r1", "r2", "n0", "n1")
+    dead = make(DEAD, Register(), two, facts)
+    assert make(RESTING, dead.register, two, facts).views == dead.views
+    assert {make(Health(), dead.register, two, facts).members[n].homes[0] for n in ("n0", "n1")} == {"r1", "r2"}
+
+
 def test_a_direct_link_that_is_cut_is_kept_and_relayed():
     policy = mesh(relay("r1", "203.0.113.1", "fra"), leaf("n0", "fra"), leaf("n1", "fra"), sites=(Site(name="fra"),))
     after = make(Health(cut=frozenset({("n0", "n1")})), Register(), policy, all_facts("r1", "n0", "n1"))

@@ -13,21 +13,51 @@ SHOWN_KEY = 8
 SHOWN_PREFIXES = 3
 """Prefixes of one changed route that are spelled out."""
 
+Rows = list[tuple[str, ...]]
+
 # --- tables and pictures -------------------------------------------------------------------------------
 
 
 def table(plan: Plan) -> str:
     """One line a node: role, site, addresses, its relays in order, how many peers; then who is left out, and why."""
-    rows = [("node", "role", "site", "addresses", "relays", "peers")]
+    rows: Rows = [("node", "role", "site", "addresses", "relays", "peers")]
     for node, member in plan.members.items():
         peers = sum(len(i.peers) for i in plan.views[node].interfaces)
         prefixes = ", ".join((*member.addresses, *member.subnets))
         relays = ", ".join(member.homes)
         rows.append((node, member.role.value, member.site or "-", prefixes, relays or "-", str(peers)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = _columns(rows)
     lines += [f"left out: {node}: {reason}" for node, reason in plan.left_out.items()]
     return "\n".join(lines) + "\n"
+
+
+def status(meshes: Mapping[str, Any]) -> str:
+    """The runner's status as pages of text: one line a node, then what is down, who lags behind and who is left out."""
+    lines: list[str] = []
+    for mesh, told in meshes.items():
+        lines.append(f"{mesh}: generation {told['generation']}, published {told['published_at']}")
+        rows: Rows = [("node", "role", "relays", "links up", "not up", "runs it")]
+        for node, row in told["nodes"].items():
+            links = row.get("links", {})
+            bad = [f"{name} {state}" for name, state in links.items() if not state.startswith("up")]
+            up = f"{len(links) - len(bad)}/{len(links)}" if row.get("answers", True) else "no answer"
+            acknowledged = "yes" if row["acknowledged"] else "NO"
+            rows.append((node, row["role"], ", ".join(row["relays"]) or "-", up, "; ".join(bad) or "-", acknowledged))
+        lines += _columns(rows)
+        for name, trouble in told.get("trouble", {}).items():
+            said = ", ".join(trouble["by"])
+            good = f", good since {trouble['good_since']}" if trouble["good_since"] else ""
+            lines.append(
+                f"counts as {trouble['counts_as']}: {name}, down since {trouble['since']} say {said}{good}; "
+                f"{trouble['times']} times, held for {trouble['hold']:g} s"
+            )
+        lines += [f"left out: {node}: {reason}" for node, reason in told["left_out"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _columns(rows: Rows) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def dot(plan: Plan) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import salt.utils.event
@@ -19,7 +19,7 @@ from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import names, verify
 from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy as policy_module
-from saltext_wgmesh.core.errors import PlanError, Problem, ProofError
+from saltext_wgmesh.core.errors import LedgerError, PlanError, Problem, ProofError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Rejection
 from saltext_wgmesh.master import checkup, fleet, inventory
@@ -122,6 +122,8 @@ class Asked:
     """Nodes that may no longer hold what they applied."""
     again: frozenset[str] = frozenset()
     """Nodes to be pushed to even if they left earlier pushes unanswered."""
+    rebalance: frozenset[str] = frozenset()
+    """Not empty: what rests may be used as before."""
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
@@ -223,6 +225,10 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
     ledger = Ledger.of(opts)
     found = inventory.read(opts)
     health = checkup.examine(opts, ledger, asked.hints, found.accepted)
+    if asked.rebalance:
+        health = {mesh: health_module.rested(known) for mesh, known in health.items()}
+        for mesh, known in health.items():
+            ledger.keep_health(mesh, known)
     drafts = draft(opts, ledger, found, health)
     for one in drafts:
         if one.changed:
@@ -259,6 +265,25 @@ def _announce(opts: dict[str, Any], report: Report) -> None:
             bus.fire_event(report.as_dict(), names.CONVERGED_TAG.format(mesh=report.mesh))
     except Exception as error:
         log.warning("wgmesh %s: the event of this converge was not fired: %s", report.mesh, error)
+
+
+def release(opts: dict[str, Any], node: str) -> dict[str, list[str]]:
+    """Mesh → the addresses that were reserved for *node* and are free now; LedgerError if it is still there."""
+    if node in inventory.accepted_keys(opts):
+        raise LedgerError(f"{node} has an accepted key: delete it first, 'salt-key -d {node}'")
+    ledger = Ledger.of(opts)
+    freed = {}
+    for mesh in ledger.meshes():
+        head = ledger.head(mesh)
+        addresses = dict(head.register.addresses)
+        if node in head.digests:
+            raise LedgerError(f"{node} is in the published plan of {mesh}: run 'salt-run wgmesh.converge' first")
+        if node in addresses:
+            freed[mesh] = list(addresses.pop(node))
+            ledger.keep(mesh, replace(head, register=replace(head.register, addresses=addresses)))
+    if not freed:
+        raise LedgerError(f"no addresses are reserved for {node}")
+    return freed
 
 
 def together(rounds: Iterable[list[Report]]) -> dict[str, Report]:

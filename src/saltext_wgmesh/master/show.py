@@ -6,7 +6,7 @@ from typing import Any
 
 from saltext_wgmesh.core import render, verify
 from saltext_wgmesh.core.errors import LedgerError
-from saltext_wgmesh.master import inventory, record
+from saltext_wgmesh.master import record
 from saltext_wgmesh.master.converge import Draft, draft, retired
 from saltext_wgmesh.master.ledger import Ledger
 
@@ -45,43 +45,6 @@ def proof(opts: dict[str, Any]) -> dict[str, Any]:
             verdicts["published"] = [str(p) for p in verify.check(published)] or "holds"
         found[one.policy.name] = verdicts
     return found
-
-
-def status(opts: dict[str, Any]) -> dict[str, Any]:
-    """Mesh → generation, when, and node → role, site, addresses, relays, whether it runs what is published."""
-    ledger = Ledger.of(opts)
-    if not ledger.meshes():
-        raise LedgerError("no mesh was published yet: run `salt-run wgmesh.plan` to see what is missing")
-    accepted = inventory.accepted_keys(opts)
-    return {mesh: _status(ledger, mesh, accepted) for mesh in ledger.meshes()}
-
-
-def _status(ledger: Ledger, mesh: str, accepted: dict[str, str]) -> dict[str, Any]:
-    published = record.published(ledger, mesh)
-    head = ledger.head(mesh)
-    nodes = {}
-    for node, member in published.plan.members.items():
-        acknowledged = ledger.acknowledged(node).get("digests", {}).get(mesh)
-        row = {
-            "role": member.role.value,
-            "site": member.site,
-            "addresses": list(member.addresses),
-            "relays": list(member.homes),
-            "peers": sum(len(i.peers) for i in published.plan.views[node].interfaces),
-            "acknowledged": acknowledged == head.digests.get(node),
-        }
-        if member.subnets or member.standby_subnets:
-            row["subnets"] = {"active": list(member.subnets), "standby": list(member.standby_subnets)}
-        if node not in accepted:
-            row["key"] = "no longer accepted"
-        nodes[node] = row
-    return {
-        "generation": published.generation,
-        "published_at": published.published_at,
-        "nodes": nodes,
-        "not_acknowledged": sorted(n for n, row in nodes.items() if not row["acknowledged"]),
-        "left_out": published.reasons,
-    }
 
 
 def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import salt.exceptions
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
 from saltext_wgmesh.master import install, show
+from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -83,19 +84,7 @@ def converge(node=None, hint=None, started=None, drifted=None):
     """
     named = {"again": node, "hints": hint, "started": started, "drifted": drifted}
     word = next(((kind, value) for kind, value in named.items() if isinstance(value, str)), ())
-    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=__opts__.get("__cli") == "salt-run")
-    try:
-        rounds = gate.run(lambda words: converging.converge(__opts__, converging.Asked.of(words)), word)
-    except Exception as error:
-        # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
-        if __opts__.get("__cli") != "salt-run":
-            log.error("wgmesh.converge: %s", error, exc_info=not isinstance(error, WgmeshError))
-        raise
-    if not rounds:
-        return "another run is at it, and will run once more"
-    reports = converging.together(rounds)
-    told = {mesh: report.as_dict() for mesh, report in reports.items()}
-    return told if all(report.clean for report in reports.values()) else {**told, "retcode": 1}
+    return _converge(word)
 
 
 @_told
@@ -114,17 +103,57 @@ def verify():
 
 
 @_told
-def status():
+def status(live=True, watch=False):
     """
-    Generation, nodes, relays, and who does not run yet what is published.
+    Generation, nodes, relays, links, who does not run yet what is published; and what is down, since when, who says
+    so, and how long it must be good before it counts as up.
+
+    live
+        False: no node is asked how its links are.
+
+    watch
+        True: as tables, refreshed in place until Ctrl-C. Needs a terminal.
 
     CLI Example:
 
     .. code-block:: bash
 
         salt-run wgmesh.status
+        salt-run wgmesh.status watch=True
     """
-    return show.status(__opts__)
+    return state_of.watch(__opts__) if watch else state_of.status(__opts__, live=live)
+
+
+@_told
+def rebalance():
+    """
+    Converge, and let what came back be used as before at once: relays that rest get their share of leaves.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.rebalance
+    """
+    return _converge(("rebalance", ""))
+
+
+@_told
+def release(node):
+    """
+    Give the addresses of a node that left back, so that others may have them. Its key must be gone, and the node out
+    of every published plan.
+
+    node
+        A minion id.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.release web7
+    """
+    return converging.release(__opts__, node)
 
 
 @_told
@@ -202,3 +231,19 @@ def config():
         salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf
     """
     return install.master_config()
+
+
+def _converge(word):
+    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=__opts__.get("__cli") == "salt-run")
+    try:
+        rounds = gate.run(lambda words: converging.converge(__opts__, converging.Asked.of(words)), word)
+    except Exception as error:
+        # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
+        if __opts__.get("__cli") != "salt-run":
+            log.error("wgmesh.converge: %s", error, exc_info=not isinstance(error, WgmeshError))
+        raise
+    if not rounds:
+        return "another run is at it, and will run once more"
+    reports = converging.together(rounds)
+    told = {mesh: report.as_dict() for mesh, report in reports.items()}
+    return told if all(report.clean for report in reports.values()) else {**told, "retcode": 1}
