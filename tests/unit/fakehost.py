@@ -73,6 +73,7 @@ class FakeHost(Host):
             key_file=folder / "etc/wgmesh.key",
             conf_dir=folder / "etc",
             state_dir=folder / "lib",
+            run_dir=folder / "run",
             systemd_dir=folder / "systemd",
             units_dir=folder / "units",
         )

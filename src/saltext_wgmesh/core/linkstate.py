@@ -54,8 +54,8 @@ class LinkReport:
 
     @property
     def down(self) -> frozenset[str]:
-        """The neighbours whose links carry nothing."""
-        return frozenset(n for n, link in self.links.items() if link.state is LinkState.DOWN)
+        """The neighbours whose links carry nothing, as far as is known: a new link is not used before it is up."""
+        return frozenset(n for n, link in self.links.items() if link.state in (LinkState.DOWN, LinkState.NEW))
 
     @property
     def mute(self) -> frozenset[str]:

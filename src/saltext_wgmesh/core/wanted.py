@@ -38,7 +38,7 @@ def state(view: View, routes: Iterable[KernelRoute], own: Own) -> NodeState:
     """All that *view*, with its *routes* as chosen for the links that are up, asks of a node's kernel."""
     addresses = tuple(a for a in view.addresses if family_of(a) in own.families)
     devices = sorted((_device(view, i, addresses, own) for i in view.interfaces), key=lambda d: d.name)
-    entries = (_route(view.mesh, r, addresses) for r in routes if family_of(r.prefix) in own.families)
+    entries = (route_entry(view.mesh, r, addresses) for r in routes if family_of(r.prefix) in own.families)
     families = {family_of(n) for n in view.networks} & own.families
     return NodeState(
         devices=tuple(devices),
@@ -71,7 +71,8 @@ def _peer(peer: Peer) -> PeerConfig:
     )
 
 
-def _route(mesh: str, route: KernelRoute, addresses: tuple[str, ...]) -> RouteEntry:
+def route_entry(mesh: str, route: KernelRoute, addresses: tuple[str, ...]) -> RouteEntry:
+    """*route* as the kernel of a node with these *addresses* holds it."""
     family = family_of(route.prefix)
     return RouteEntry(
         table=names.trunk_table(mesh) if route.table == TRUNK else MAIN_TABLE,

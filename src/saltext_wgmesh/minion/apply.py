@@ -8,17 +8,21 @@ from dataclasses import dataclass
 
 from saltext_wgmesh.core import names, routes, wanted, wording
 from saltext_wgmesh.core.device import NodeState
-from saltext_wgmesh.core.diff import Change, diff
+from saltext_wgmesh.core.diff import Change, RouteChange, diff
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.script import IpBatch, MakeDevice, Step, WgSet, WriteSysctl, steps
 from saltext_wgmesh.core.types import Kind, View
-from saltext_wgmesh.minion import boot, keys, observe
+from saltext_wgmesh.minion import boot, keys, linkfile, observe
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.store import Owned, Store
 
 log = logging.getLogger(__name__)
 
 NO_KEY = "(not made yet)"
+SETTLING = 5
+"""Looks at routes that somebody else may be changing."""
+SETTLE = 0.3
+"""Seconds between them: longer than the watcher takes to say what it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,8 @@ class _Work:
     """As the view says it."""
     goal: NodeState
     """The target, less the endpoints that may stay as they are."""
+    boot: NodeState
+    """The target as it is when nothing is known of the links yet."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -65,7 +71,7 @@ def apply(host: Host, view: View, *, dry_run: bool = False) -> Report:
     store = Store(host=host, mesh=view.mesh)
     if dry_run:
         work = _look(host, store, view, keys.public_key(host) or NO_KEY)
-        return _report(store, view, work.changes, boot.write(host, view.mesh, work.target, dry_run=True))
+        return _report(store, view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
     with store.locked():
         return _apply(host, store, view)
 
@@ -80,7 +86,7 @@ def _apply(host: Host, store: Store, view: View) -> Report:
         store.own(_owns(view) | store.owned())
         _run(host, changes, view.mesh)
         _confirm(host, store, view, public_key)
-    report = _report(store, view, changes, boot.write(host, view.mesh, work.target))
+    report = _report(store, view, changes, boot.write(host, view.mesh, work.boot))
     store.keep(view)
     store.own(_owns(view))
     return report
@@ -97,6 +103,7 @@ def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
         _run(host, changes, mesh)
         report = _report(store, None, changes, boot.remove(host, mesh))
         store.forget()
+        linkfile.remove(host, mesh)
         return report
 
 
@@ -113,7 +120,7 @@ def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
     families = frozenset({4, 6} if host.has_ipv6 else {4})
     advertised = observe.advertised(host) if view.forward else ()
     own = wanted.Own(public_key=public_key, families=families, advertised=advertised)
-    target = wanted.state(view, routes.choose(view), own)
+    target = wanted.state(view, _routes(host, view), own)
     seen = observe.snapshot(host, rules=_has_trunk(store, view))
     _refuse_foreign(host, store, view, seen)
     live = _part(host, store, view, seen, [key for key, _ in target.sysctls])
@@ -125,7 +132,18 @@ def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
         if s.handshake_at is not None and now - s.handshake_at < names.REJECT_AFTER_TIME
     }
     goal = wanted.keep_roamed(target, live, fresh, wanted.endpoints(applied) if applied else {})
-    return _Work(live=live, target=target, goal=goal)
+    at_boot = wanted.state(view, routes.choose(view), own)
+    return _Work(live=live, target=target, goal=goal, boot=at_boot)
+
+
+def _routes(host: Host, view: View) -> tuple[routes.KernelRoute, ...]:
+    """By the links that the watcher says are up, where one runs. A link that it does not know yet is made before it
+    is used."""
+    report = linkfile.read(host, view.mesh)
+    if report is None:
+        return routes.choose(view)
+    unknown = {p.node for i in view.interfaces for p in i.peers} - report.links.keys()
+    return routes.choose(view, report.down | unknown, report.mute)
 
 
 def _live(host: Host, store: Store, view: View | None, sysctls: tuple[str, ...]) -> NodeState:
@@ -167,9 +185,16 @@ def _refuse_foreign(host: Host, store: Store, view: View, seen: observe.Snapshot
 
 
 def _confirm(host: Host, store: Store, view: View, public_key: str) -> None:
-    """Return if the node now holds what it should; HostError with what it does not."""
-    work = _look(host, store, view, public_key)
-    left = diff(work.live, wanted.keep_any(work.target, work.live))
+    """Return if the node now holds what it should; HostError with what it does not.
+
+    The watcher may move routes at any moment, and says so a little later: they may settle.
+    """
+    for _ in range(SETTLING):
+        work = _look(host, store, view, public_key)
+        left = diff(work.live, wanted.keep_any(work.target, work.live))
+        if not all(isinstance(change, RouteChange) for change in left) or not left:
+            break
+        time.sleep(SETTLE)
     if left:
         told = "; ".join(str(wording.entry(change, wanted.labels(view))) for change in left)
         raise HostError(f"after the apply of {view.mesh} this still differs: {told}")

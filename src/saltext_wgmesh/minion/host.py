@@ -27,6 +27,7 @@ class Host:
     key_file: Path = Path(names.KEY_FILE)
     conf_dir: Path = Path(names.CONF_DIR)
     state_dir: Path = Path(names.STATE_DIR)
+    run_dir: Path = Path(names.RUN_DIR)
     sysctl_dir: Path = Path("/proc/sys")
     systemd_dir: Path = Path("/run/systemd/system")
     """Exists where systemd is the init (sd_booted(3))."""

@@ -1,0 +1,53 @@
+"""The file in which the watcher of this node says how the links of a mesh are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.linkstate import LinkReport
+from saltext_wgmesh.minion import files
+from saltext_wgmesh.minion.host import Host
+
+TOO_OLD = 60.0
+"""Seconds without a sign of life after which what the file says is not believed any more."""
+
+
+def path(host: Host, mesh: str) -> Path:
+    """Where it lies: in memory, since a reboot makes it void."""
+    return host.run_dir / f"{mesh}.json"
+
+
+def read(host: Host, mesh: str) -> LinkReport | None:
+    """What the watcher says; None if none runs, or it says nothing that can be read."""
+    where = path(host, mesh)
+    try:
+        if abs(time.time() - where.stat().st_mtime) > TOO_OLD:
+            return None
+        return LinkReport.from_dict(json.loads(where.read_text()))
+    except (OSError, ValueError, ViewError):
+        return None
+
+
+def write(host: Host, report: LinkReport) -> None:
+    """The file says *report*, whole."""
+    where = path(host, report.mesh)
+    where.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    partial = where.with_name(f".{where.name}")
+    partial.write_text(json.dumps(report.as_dict()))
+    partial.replace(where)
+
+
+def touch(host: Host, mesh: str) -> None:
+    """A sign of life."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path(host, mesh))
+
+
+def remove(host: Host, mesh: str) -> None:
+    """There is no such file."""
+    files.remove(path(host, mesh))

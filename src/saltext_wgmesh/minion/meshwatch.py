@@ -1,0 +1,318 @@
+"""One mesh under the watcher's eyes: its links, what is believed of them, and the routes that follow."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import socket
+import subprocess
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from itertools import groupby
+from types import MappingProxyType
+
+from saltext_wgmesh.core import bfd, iptext, names, routes, wanted, wgtext
+from saltext_wgmesh.core.device import PeerConfig, RouteEntry, family_of
+from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.core.holddown import HoldDown
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
+from saltext_wgmesh.core.types import Interface, Kind, Peer, View
+from saltext_wgmesh.minion import linkfile
+from saltext_wgmesh.minion.host import Host
+
+log = logging.getLogger("wgmesh.watch")
+
+GRACE = 3.0
+"""Seconds in which a link that was not heard yet is not called down: its other end may be about to start."""
+ANEW_AT = (1.0, 5.0, 15.0)
+ANEW_EVERY = 30.0
+"""Seconds after a link went down at which its peer is added anew, for a fresh handshake."""
+PROBE_EVERY = 0.2
+PROBES = 4
+"""Probes in a row that must be lost until a relay is taken for mute: longer than it takes to find a dead trunk."""
+TARGETS = 2
+"""Other relays to which a relay is probed through."""
+PACE = 2_000
+"""Microseconds by which each leaf slows a relay's sessions: about 1,000 packets a second in both directions."""
+TROUBLE = (LinkState.DOWN, LinkState.MUTE)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Watched:
+    """One link: its session and what is believed of it. Times are of the monotonic clock unless they say otherwise."""
+
+    peer: Peer
+    interface: Interface
+    session: bfd.Session
+    state: LinkState
+    since: float
+    """Seconds since the epoch."""
+    grace_until: float
+    damping: HoldDown = field(default_factory=HoldDown)
+    good_since: float | None = None
+    """Since when the session is up."""
+    down_since: float = 0.0
+    anew: int = 0
+    """How often the peer was added anew since it went down."""
+    probed: float | None = None
+    """When a relay's forwarding was found worth probing; None: it can't be judged."""
+    echoed: float = 0.0
+    """When a probe through it last came back."""
+    scheduled: float = float("inf")
+
+    @property
+    def name(self) -> str:
+        """The neighbour."""
+        return self.peer.node
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether the neighbour is a relay."""
+        return self.interface.kind is not Kind.ACCESS
+
+
+class MeshWatch:
+    """The links of one view. ``routes`` of the kernel follow what is believed; nothing else on the node is touched."""
+
+    def __init__(self, host: Host, view: View) -> None:
+        self.host = host
+        self.view = view
+        self.links: dict[str, Watched] = {}
+        self.indices: dict[str, int] = {}
+        """Interface → its index, of those that exist."""
+        self.dirty = True
+        self.source = view.addresses[0]
+        self._entries: dict[tuple[int, str], RouteEntry] = {}
+        """As they were set last, by place."""
+        self._anew: list[subprocess.Popen[bytes]] = []
+        self._adopt(view, linkfile.read(host, view.mesh))
+
+    # -- the view ---------------------------------------------------------------------------------------
+
+    def update(self, view: View) -> None:
+        """*view* is the one to watch; links that stay as they were keep their sessions."""
+        self.view = view
+        self.source = view.addresses[0]
+        self._adopt(view, None)
+
+    def _adopt(self, view: View, told: LinkReport | None) -> None:
+        before, self.links = self.links, {}
+        leaves = sum(len(i.peers) for i in view.interfaces if i.kind is Kind.ACCESS) if view.forward else 0
+        for interface in view.interfaces:
+            slow = PACE * leaves if interface.kind is Kind.ACCESS else 0
+            interval = max(view.bfd.interval * 1000, slow)
+            for peer in interface.peers:
+                self.links[peer.node] = self._link(peer, interface, interval, before.get(peer.node), told)
+        self._prepared = routes.expand(view)
+        self._refresh_indices()
+        self.dirty = True
+        self.mend()
+
+    def _link(
+        self, peer: Peer, interface: Interface, interval: int, old: Watched | None, told: LinkReport | None
+    ) -> Watched:
+        now = time.monotonic()
+        same = old and old.peer.address == peer.address and old.peer.public_key == peer.public_key
+        if old and same and old.interface.name == interface.name:
+            old.peer, old.interface = peer, interface
+            old.session.set_interval(interval, now)
+            return old
+        known = told.links.get(peer.node) if told else None
+        session = bfd.Session(
+            discriminator=random.getrandbits(32) or 1, interval=interval, multiplier=self.view.bfd.multiplier
+        )
+        return Watched(
+            peer=peer,
+            interface=interface,
+            session=session,
+            state=known.state if known else LinkState.NEW,
+            since=known.since if known else time.time(),
+            grace_until=now + GRACE,
+            damping=HoldDown(hold=known.hold if known else 0.0),
+            down_since=now,
+        )
+
+    def _refresh_indices(self) -> None:
+        self.indices = {}
+        for interface in self.view.interfaces:
+            try:
+                self.indices[interface.name] = socket.if_nametoindex(interface.name)
+            except OSError:
+                continue
+
+    # -- believing --------------------------------------------------------------------------------------
+
+    def judge(self, link: Watched, now: float) -> bool:
+        """What is believed of *link* follows from its session and probes; whether that changed."""
+        if link.session.state is bfd.State.UP:
+            link.good_since = now if link.good_since is None else link.good_since
+            return self._judge_up(link, now)
+        link.good_since = link.probed = None
+        late = now >= link.grace_until
+        if link.state is LinkState.DOWN or (not late and link.session.diagnostic == bfd.Diagnostic.NONE):
+            return False
+        link.damping = link.damping.went_down(now)
+        link.down_since, link.anew = now, 0
+        return self._believe(link, LinkState.DOWN, bfd.Diagnostic(link.session.diagnostic).name.lower())
+
+    def _judge_up(self, link: Watched, now: float) -> bool:
+        mute = link.probed is not None and now - max(link.echoed, link.probed) > PROBES * PROBE_EVERY
+        if mute:
+            if link.state is LinkState.MUTE:
+                return False
+            link.damping = link.damping.went_down(now)
+            link.good_since = now
+            return self._believe(link, LinkState.MUTE, "what is sent through it does not arrive")
+        if link.state is LinkState.MUTE and (link.probed is None or link.echoed < link.probed):
+            return False
+        good_for = now - (link.good_since or now)
+        if link.state is LinkState.UP or good_for < link.damping.hold:
+            return False
+        link.damping = link.damping.came_up(now)
+        return self._believe(link, LinkState.UP, f"good for {good_for:.1f} s" if link.damping.hold else "heard")
+
+    def _believe(self, link: Watched, state: LinkState, why: str) -> bool:
+        log.info("%s: %s by %s is %s (%s)", self.view.mesh, link.name, link.interface.name, state.value, why)
+        link.state, link.since = state, time.time()
+        self.dirty = True
+        return True
+
+    def report(self) -> LinkReport:
+        """All that is believed."""
+        return LinkReport(
+            mesh=self.view.mesh,
+            watched=True,
+            links=MappingProxyType(
+                {
+                    name: Link(
+                        neighbour=name,
+                        interface=link.interface.name,
+                        state=link.state,
+                        since=link.since,
+                        hold=link.damping.hold,
+                        interval=round(link.session.transmit_interval * 1000),
+                    )
+                    for name, link in sorted(self.links.items())
+                }
+            ),
+        )
+
+    # -- routes -----------------------------------------------------------------------------------------
+
+    def _wanted(self) -> Iterator[RouteEntry]:
+        report_down = frozenset(n for n, k in self.links.items() if k.state in (LinkState.DOWN, LinkState.NEW))
+        mute = frozenset(n for n, k in self.links.items() if k.state is LinkState.MUTE)
+        families = {4, 6} if self.host.has_ipv6 else {4}
+        for route in routes.select(self._prepared, report_down, mute):
+            if family_of(route.prefix) in families:
+                yield wanted.route_entry(self.view.mesh, route, self.view.addresses)
+
+    def steer(self) -> None:
+        """The routes that follow from what is believed are the kernel's: those that differ from the ones set last."""
+        self._replace(e for e in self._wanted() if self._entries.get(e.place) != e)
+
+    def mend(self) -> None:
+        """The same, against what the kernel holds now: somebody else may have changed it, an apply above all."""
+        protocol = str(names.ROUTE_PROTOCOL)
+        try:
+            text = self.host.run("ip", "-json", "route", "show", "table", "all", "proto", protocol)
+        except HostError as error:
+            log.warning("%s: %s", self.view.mesh, error)
+            return
+        live = {entry.place: entry for entry in iptext.parse_routes(text)}
+        self._entries = {e.place: live[e.place] for e in self._wanted() if e.place in live}
+        self.steer()
+
+    def _replace(self, entries: Iterable[RouteEntry]) -> None:
+        changed = [e for e in entries if e.device is None or e.device in self.indices]
+        for family, group in groupby(sorted(changed, key=lambda e: (e.family, e.place)), key=lambda e: e.family):
+            listed = list(group)
+            try:
+                self.host.ip_batch(family, [iptext.route_line("replace", e) for e in listed])
+            except HostError as error:
+                # The view may be about to change under us; the next look at the kernel mends what is left.
+                log.warning("%s: %s", self.view.mesh, error)
+                continue
+            self._entries |= {e.place: e for e in listed}
+
+    # -- what is due now and then -----------------------------------------------------------------------
+
+    def tend(self, now: float) -> None:
+        """Graces and holds end, dead peers get a fresh handshake, the file says what is believed."""
+        indices = dict(self.indices)
+        self._refresh_indices()
+        changed = [self.judge(link, now) for link in self.links.values()]
+        if any(changed):
+            self.steer()
+        elif indices != self.indices:
+            self.mend()
+        for link in self.links.values():
+            if link.state is LinkState.DOWN and now - link.down_since >= self._anew_due(link):
+                self._add_anew(link)
+        self._anew = [process for process in self._anew if process.poll() is None]
+        if self.dirty:
+            linkfile.write(self.host, self.report())
+            self.dirty = False
+
+    def _anew_due(self, link: Watched) -> float:
+        extra = link.anew - len(ANEW_AT)
+        return ANEW_AT[link.anew] if extra < 0 else ANEW_AT[-1] + ANEW_EVERY * (extra + 1)
+
+    def _add_anew(self, link: Watched) -> None:
+        """The peer is removed and added: its next packet starts a handshake, whatever state both ends are in.
+
+        Not waited for: a name in the endpoint may take long to be looked up.
+        """
+        link.anew += 1
+        peer = link.peer
+        if peer.endpoint is None or link.interface.name not in self.indices:
+            return
+        config = PeerConfig(
+            public_key=peer.public_key,
+            endpoint=peer.endpoint,
+            keepalive=peer.keepalive,
+            allowed_ips=tuple(sorted(peer.allowed_ips)),
+        )
+        words = (*wgtext.remove_peer(peer.public_key), *wgtext.add_peer(config))
+        if wgtext.is_name(peer.endpoint):
+            words = (*words, "endpoint", peer.endpoint)
+        try:
+            self._anew.append(
+                subprocess.Popen(
+                    ("wg", "set", link.interface.name, *words),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+        except OSError as error:
+            log.warning("%s: wg can't be run: %s", self.view.mesh, error)
+
+    # -- probes -----------------------------------------------------------------------------------------
+
+    def probes(self, now: float) -> Iterator[tuple[Watched, Watched]]:
+        """Pairs of a relay to be probed through and the relay that should answer."""
+        relays = [link for link in self.links.values() if link.is_relay and link.session.state is bfd.State.UP]
+        for i, link in enumerate(relays):
+            targets = [*relays[i + 1 :], *relays[:i]][:TARGETS]
+            # A target that came up just now may not answer yet: it counts after the time that a link has to settle.
+            targets = [t for t in targets if t.good_since is not None and now - t.good_since > GRACE]
+            if not targets:
+                link.probed = None
+                continue
+            link.probed = now if link.probed is None else link.probed
+            yield from ((link, target) for target in targets)
+
+
+def discriminator(address: str) -> int:
+    """By which the reflector at *address* is known (RFC 7880 section 4): for IPv4 the address itself."""
+    return int(IPv4Address(address)) if family_of(address) == 4 else zlib.crc32(address.encode()) or 1
+
+
+def read_view(text: str) -> View:
+    """The view in a file; ViewError or ValueError if there is none."""
+    return View.from_dict(json.loads(text))

@@ -1,0 +1,311 @@
+"""The watcher: a program that finds dead links in a fraction of a second and routes around them.
+
+Run as ``python -m saltext_wgmesh.minion.watch``; with ``--supervise`` it is started again whenever it ends. It knows no
+Salt and no master: it reads the views that were applied on this node, speaks BFD with each neighbour, has the kernel's
+routes follow, and says how the links are in a file. When it dies the routes stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import heapq
+import logging
+import os
+import random
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saltext_wgmesh.core import bfd, names
+from saltext_wgmesh.core.device import family_of
+from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.minion import linkfile, meshwatch
+from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.meshwatch import MeshWatch, Watched
+from saltext_wgmesh.minion.sockets import Received, Udp, canonical
+
+log = logging.getLogger("wgmesh.watch")
+
+TEND_EVERY = 0.2
+"""Seconds between looks at views, graces and probes."""
+MEND_EVERY = 10.0
+ALIVE_EVERY = 5.0
+RESTART_AFTER = 1.0
+DRAIN = 1024
+"""Packets that are read from a socket before anything else is done."""
+LOCK = "watch.lock"
+
+
+@dataclass(slots=True)
+class _Family:
+    """The sockets of one address family."""
+
+    sender: Udp
+    reflector: Udp
+    listeners: dict[int, Udp] = field(default_factory=dict)
+    """By index of the interface."""
+
+
+class Watcher:
+    """All meshes of this node."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.meshes: dict[str, MeshWatch] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+        """Mesh → what its view file was when it was read last."""
+        self._families: dict[int, _Family] = {}
+        self._selector = selectors.DefaultSelector()
+        self._by_discriminator: dict[int, tuple[MeshWatch, Watched]] = {}
+        self._by_address: dict[tuple[int, str], tuple[MeshWatch, Watched]] = {}
+        self._timers: list[tuple[float, int]] = []
+        """When to tick which session (its discriminator); entries that were overtaken are skipped."""
+        self._mended = self._alive = time.monotonic()
+
+    def run(self) -> None:
+        """Watch until the process is ended."""
+        next_tend = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= next_tend:
+                self._tend(now)
+                next_tend = time.monotonic() + TEND_EVERY
+            first = min(next_tend, self._timers[0][0] if self._timers else next_tend)
+            ready = self._selector.select(max(0.0, first - time.monotonic()))
+            # Whatever has come is heard before anybody's time is up: our own delay is no verdict on others.
+            for key, _ in ready:
+                key.data()
+            self._tick(time.monotonic())
+
+    # -- views ------------------------------------------------------------------------------------------
+
+    def _tend(self, now: float) -> None:
+        if self._reload():
+            self._index(now)
+        for mesh in self.meshes.values():
+            indices = mesh.indices
+            mesh.tend(now)
+            if mesh.indices != indices:
+                self._index(now)
+        if now - self._mended > MEND_EVERY:
+            self._mended = now
+            for mesh in self.meshes.values():
+                mesh.mend()
+        if now - self._alive > ALIVE_EVERY:
+            self._alive = now
+            for name in self.meshes:
+                linkfile.touch(self.host, name)
+        self._probe(now)
+
+    def _reload(self) -> bool:
+        """Each view that is new or another than before is adopted; whether there was one, or one is gone."""
+        found = dict(_views(self.host))
+        changed = False
+        for name in self.meshes.keys() - found.keys():
+            log.info("%s: there is no view any more", name)
+            del self.meshes[name], self._seen[name]
+            linkfile.remove(self.host, name)
+            changed = True
+        for name, (path, stamp) in found.items():
+            if self._seen.get(name) == stamp:
+                continue
+            self._seen[name] = stamp
+            try:
+                view = meshwatch.read_view(path.read_text())
+            except (OSError, ValueError, ViewError) as error:
+                log.warning("%s: %s can't be read: %s", name, path, error)
+                continue
+            if name in self.meshes:
+                self.meshes[name].update(view)
+            else:
+                self.meshes[name] = MeshWatch(self.host, view)
+            log.info("%s: watching %d links", name, len(self.meshes[name].links))
+            changed = True
+        return changed
+
+    def _index(self, now: float) -> None:
+        """Every link is found by its discriminator and by where it is heard, and has its timer and sockets."""
+        self._by_discriminator = {}
+        self._by_address = {}
+        wanted: dict[int, dict[int, str]] = {}
+        for mesh in self.meshes.values():
+            for link in mesh.links.values():
+                self._by_discriminator[link.session.discriminator] = mesh, link
+                index = mesh.indices.get(link.interface.name)
+                if index is not None:
+                    self._by_address[index, canonical(link.peer.address)] = mesh, link
+                    wanted.setdefault(family_of(link.peer.address), {})[index] = link.interface.name
+                self._schedule(link)
+        for number, devices in wanted.items():
+            self._listen(number, devices)
+
+    def _listen(self, number: int, devices: dict[int, str]) -> None:
+        """There is a listener on each of *devices*, and no other of this family."""
+        if number not in self._families:
+            made = _Family(sender=Udp(number), reflector=Udp(number, names.SBFD_PORT))
+            self._families[number] = made
+            self._register(made.sender, self._echo)
+            self._register(made.reflector, lambda got: self._reflect(number, got))
+        family = self._families[number]
+        for index in family.listeners.keys() - devices.keys():
+            gone = family.listeners.pop(index)
+            self._selector.unregister(gone)
+            gone.close()
+        for index, device in devices.items():
+            if index not in family.listeners:
+                try:
+                    family.listeners[index] = Udp(number, names.BFD_PORT, device)
+                except OSError as error:
+                    log.warning("UDP port %d on %s can't be heard: %s", names.BFD_PORT, device, error)
+                    continue
+                self._register(family.listeners[index], self._hear)
+
+    def _register(self, udp: Udp, heed) -> None:  # type: ignore[no-untyped-def]
+        def drain() -> None:
+            for _ in range(DRAIN):
+                got = udp.receive()
+                if got is None:
+                    return
+                heed(got)
+
+        self._selector.register(udp, selectors.EVENT_READ, drain)
+
+    # -- packets ----------------------------------------------------------------------------------------
+
+    def _hear(self, got: Received) -> None:
+        """A control packet (RFC 5880 section 6.8.6)."""
+        if got.ttl != names.BFD_TTL:
+            return
+        try:
+            packet = bfd.decode(got.data)
+        except bfd.BfdError:
+            return
+        place = self._by_address.get((got.interface, got.source))
+        if place is None or packet.your_discriminator not in (0, place[1].session.discriminator):
+            return
+        mesh, link = place
+        now = time.monotonic()
+        answer = link.session.receive(packet, now)
+        if answer is not None:
+            self._send(mesh, link, answer)
+        self._follow(mesh, link, now)
+
+    def _tick(self, now: float) -> None:
+        """Every session whose time has come ticks."""
+        while self._timers and self._timers[0][0] <= now:
+            due, number = heapq.heappop(self._timers)
+            place = self._by_discriminator.get(number)
+            if place is None or place[1].scheduled != due:
+                continue
+            mesh, link = place
+            link.scheduled = float("inf")
+            packet = link.session.tick(now, random.random())
+            if packet is not None:
+                self._send(mesh, link, packet)
+            self._follow(mesh, link, now)
+
+    def _follow(self, mesh: MeshWatch, link: Watched, now: float) -> None:
+        if mesh.judge(link, now):
+            mesh.steer()
+        self._schedule(link)
+
+    def _schedule(self, link: Watched) -> None:
+        due = link.session.next_at()
+        if due < link.scheduled:
+            link.scheduled = due
+            heapq.heappush(self._timers, (due, link.session.discriminator))
+
+    def _send(self, mesh: MeshWatch, link: Watched, packet: bfd.Packet) -> None:
+        index = mesh.indices.get(link.interface.name)
+        if index is None:
+            return
+        family = self._families[family_of(link.peer.address)]
+        # What can't be sent is as good as lost.
+        with contextlib.suppress(OSError):
+            family.sender.send(packet.encode(), (link.peer.address, names.BFD_PORT), mesh.source, index)
+
+    # -- probes through relays ----------------------------------------------------------------------------
+
+    def _probe(self, now: float) -> None:
+        for mesh in self.meshes.values():
+            for link, target in mesh.probes(now):
+                packet = bfd.Packet(
+                    state=bfd.State.UP,
+                    demand=True,
+                    multiplier=meshwatch.PROBES,
+                    my_discriminator=link.session.discriminator,
+                    your_discriminator=meshwatch.discriminator(target.peer.address),
+                    desired_min_tx=int(meshwatch.PROBE_EVERY * 1e6),
+                    required_min_rx=0,
+                )
+                family = self._families[family_of(target.peer.address)]
+                index = mesh.indices.get(link.interface.name, 0)
+                with contextlib.suppress(OSError):
+                    family.sender.send(packet.encode(), (target.peer.address, names.SBFD_PORT), mesh.source, index)
+
+    def _reflect(self, number: int, got: Received) -> None:
+        """A probe that is for us is answered, by whatever way leads back (RFC 7880 section 7.2)."""
+        mesh = next((m for m in self.meshes.values() if got.interface in m.indices.values()), None)
+        with contextlib.suppress(bfd.BfdError, OSError):
+            packet = bfd.decode(got.data)
+            if mesh and packet.your_discriminator == meshwatch.discriminator(got.destination) and packet.demand:
+                answer = bfd.reflect(packet).encode()
+                self._families[number].reflector.send(answer, (got.source, got.port), got.destination)
+
+    def _echo(self, got: Received) -> None:
+        """A probe of ours came back."""
+        with contextlib.suppress(bfd.BfdError):
+            place = self._by_discriminator.get(bfd.decode(got.data).your_discriminator)
+            if place is not None and got.port == names.SBFD_PORT:
+                place[1].echoed = time.monotonic()
+
+
+def _views(host: Host) -> Iterator[tuple[str, tuple[Path, tuple[int, int]]]]:
+    for path in sorted(host.state_dir.glob("*/view.json")):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            yield path.parent.name, (path, (status.st_mtime_ns, status.st_ino))
+
+
+@contextlib.contextmanager
+def alone(host: Host) -> Iterator[bool]:
+    """Whether no other watcher runs on this node; none begins until the end of the block."""
+    host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open(host.run_dir / LOCK, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def supervise() -> None:
+    """A watcher runs, again and again, until this process is ended."""
+    while True:
+        subprocess.run([sys.executable, "-m", __spec__.name if __spec__ else __name__], check=False)
+        time.sleep(RESTART_AFTER)
+
+
+def main() -> int:
+    """Watch, unless another does already; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if "--supervise" in sys.argv[1:]:
+        supervise()
+    host = Host()
+    with alone(host) as free:
+        if not free:
+            print("another watcher runs on this node", file=sys.stderr)
+            return 0
+        (host.run_dir / "watch.pid").write_text(f"{os.getpid()}\n")
+        Watcher(host).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
