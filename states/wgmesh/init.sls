@@ -18,3 +18,33 @@ wgmesh-joined:
   wgmesh.joined:
     - require:
       - wgmesh: wgmesh-facts
+
+# The watcher, which finds dead links and routes around them; it needs neither the master nor the minion.
+{%- if salt['file.directory_exists']('/run/systemd/system') %}
+wgmesh-watch:
+  file.managed:
+    - name: /etc/systemd/system/wgmesh-watch.service
+    - contents: {{ salt['wgmesh.watch_unit']() | yaml_encode }}
+    - mode: '0644'
+  service.running:
+    - name: wgmesh-watch
+    - enable: True
+    - watch:
+      - file: wgmesh-watch
+{%- else %}
+wgmesh-engine:
+  file.managed:
+    - name: {{ opts['config_dir'] }}/minion.d/wgmesh.conf
+    - contents: '{engines: [{wgmesh: {}}]}'
+    - makedirs: True
+
+wgmesh-watch:
+  wgmesh.watched: []
+{%- endif %}
+
+# What it finds, the beacon tells the master.
+wgmesh-beacon:
+  beacon.present:
+    - name: wgmesh
+    - save: True
+    - interval: 1

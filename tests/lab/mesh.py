@@ -37,8 +37,10 @@ class Mesh:
         return self.lab.salt.salt(sorted(self.members), "state.apply", "wgmesh", timeout=90)
 
     def settle(self, deadline: float = 60) -> dict[str, Any]:
-        """Exactly the members are planned, and each runs its part; the runner's status of the mesh."""
-        return planned.await_settled(self.lab.salt, self.name, set(self.members), deadline)
+        """Exactly the members are planned, each runs its part, and all links are up; the runner's status."""
+        told = planned.await_settled(self.lab.salt, self.name, set(self.members), deadline)
+        planned.await_links(self.lab.salt, self.name, set(self.members))
+        return told
 
     def faults(self, paths: planned.Paths | None = None, deadline: float = 15) -> list[str]:
         """What is not as planned when *deadline* seconds are over, over all pairs; empty as soon as all is.

@@ -42,3 +42,30 @@ def await_settled(fleet: Fleet, mesh: str, members: set[str], deadline: float = 
             f"{error}; not planned: {missing}; not acknowledged: {late}; left out: {seen.get('left_out')}"
         ) from None
     return seen
+
+
+def not_up(fleet: Fleet, mesh: str, members: set[str]) -> list[str]:
+    """What keeps the links of *members* from being all up, by the nodes' own words; empty if nothing does."""
+    answers = fleet.salt(sorted(members), "wgmesh.links")
+    lines = [f"{node} does not answer" for node in sorted(members - answers.keys())]
+    for node, reports in sorted(answers.items()):
+        links = (reports.get(mesh) or {}).get("links") if isinstance(reports, dict) else None
+        if not links:
+            lines.append(f"{node} says nothing of its links")
+            continue
+        lines += [f"{node}: {n} is {link['state']}" for n, link in links.items() if link["state"] != "up"]
+    return lines
+
+
+def await_links(fleet: Fleet, mesh: str, members: set[str], deadline: float = 30) -> None:
+    """Every link between *members* is up, by the words of both ends."""
+    left: list[str] = []
+
+    def all_up() -> bool:
+        left[:] = not_up(fleet, mesh, members)
+        return not left
+
+    try:
+        wait_until(all_up, deadline, "all links to be up", every=0.5)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {'; '.join(left)}") from None

@@ -50,7 +50,7 @@ class World:
         monkeypatch.setattr(inventory, "read", lambda _opts: self._inventory())
         monkeypatch.setattr(inventory, "drop_mine", lambda _opts, node: self.mine.pop(node))
         monkeypatch.setattr(converge, "_announce", lambda _opts, _report: None)
-        monkeypatch.setattr(fleet, "apply", lambda _opts, nodes: self._push(nodes))
+        monkeypatch.setattr(fleet, "apply", lambda _opts, nodes, _unlikely: self._push(nodes))
 
     def _inventory(self) -> inventory.Inventory:
         accepted = {node: f"key of {node}" for node in self.mine if node not in self.deleted}

@@ -8,7 +8,7 @@ nothing that the node itself did not sign; return events any accepted minion cou
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,10 @@ APPLYING = Patience(most=15.0, pause=5.0)
 ASKING = Patience(most=5.0, pause=1.5)
 
 
-def apply(opts: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
-    """Have *nodes* apply their views; node → what its ``wgmesh.apply`` returned. The silent are missing."""
-    return _ask(opts, nodes, "wgmesh.apply", APPLYING)
+def apply(opts: dict[str, Any], nodes: Sequence[str], unlikely: Collection[str] = ()) -> dict[str, Any]:
+    """Have *nodes* apply their views; node → what its ``wgmesh.apply`` returned. The silent are missing. The answers
+    of the *unlikely* are taken if they come, and not waited for."""
+    return _ask(opts, nodes, "wgmesh.apply", APPLYING, unlikely)
 
 
 def links(opts: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +54,9 @@ def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:
             client.run_job(batch, "state.apply", ["wgmesh"], tgt_type="list", kwarg={"queue": True})
 
 
-def _ask(opts: dict[str, Any], nodes: Sequence[str], function: str, patience: Patience) -> dict[str, Any]:
+def _ask(
+    opts: dict[str, Any], nodes: Sequence[str], function: str, patience: Patience, unlikely: Collection[str] = ()
+) -> dict[str, Any]:
     if not opts.get("job_cache", True) or opts.get("ext_job_cache"):
         raise FleetError(
             "the master keeps no job cache, from which wgmesh reads what nodes answer: "
@@ -64,11 +67,11 @@ def _ask(opts: dict[str, Any], nodes: Sequence[str], function: str, patience: Pa
         for batch in _batches(sorted(nodes)):
             job = client.run_job(batch, function, tgt_type="list")
             if job:
-                answers.update(_collect(client, job["jid"], set(batch), patience))
+                answers.update(_collect(client, job["jid"], set(batch), patience, unlikely))
     return dict(sorted(answers.items()))
 
 
-def _collect(client: Any, jid: str, wanted: set[str], patience: Patience) -> dict[str, Any]:
+def _collect(client: Any, jid: str, wanted: set[str], patience: Patience, unlikely: Collection[str]) -> dict[str, Any]:
     """What those of *wanted* returned to the job that answered in time."""
     started = heard_at = time.monotonic()
     answers: dict[str, Any] = {}
@@ -79,7 +82,7 @@ def _collect(client: Any, jid: str, wanted: set[str], patience: Patience) -> dic
         found = {node: returned[node]["ret"] for node in wanted & returned.keys() if "ret" in returned[node]}
         if len(found) > len(answers):
             answers, heard_at = found, now
-        if len(answers) == len(wanted) or now - heard_at > patience.pause or now - started > patience.most:
+        if wanted - answers.keys() <= set(unlikely) or now - heard_at > patience.pause or now - started > patience.most:
             return answers
         time.sleep(max(POLL, 2 * (now - looked_at)))
 

@@ -38,7 +38,6 @@ TARGETS = 2
 """Other relays to which a relay is probed through."""
 PACE = 2_000
 """Microseconds by which each leaf slows a relay's sessions: about 1,000 packets a second in both directions."""
-TROUBLE = (LinkState.DOWN, LinkState.MUTE)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -251,7 +250,9 @@ class MeshWatch:
         elif indices != self.indices:
             self.mend()
         for link in self.links.values():
-            if link.state is LinkState.DOWN and now - link.down_since >= self._anew_due(link):
+            # A new link too: its first handshake may have come before the other end knew of it.
+            waits = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is not bfd.State.UP
+            if waits and now - link.down_since >= self._anew_due(link):
                 self._add_anew(link)
         self._anew = [process for process in self._anew if process.poll() is None]
         if self.dirty:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import heapq
+import importlib.metadata
+import json
 import logging
 import os
 import random
@@ -36,9 +38,15 @@ TEND_EVERY = 0.2
 MEND_EVERY = 10.0
 ALIVE_EVERY = 5.0
 RESTART_AFTER = 1.0
+MODULE = "saltext_wgmesh.minion.watch"
 DRAIN = 1024
 """Packets that are read from a socket before anything else is done."""
 LOCK = "watch.lock"
+LOG = "watch.log"
+LOG_SIZE = 1_000_000
+"""Bytes from which on a log is put aside at the next start."""
+PID = "watch.pid"
+"""Who holds the lock: process id and version of the package, as JSON."""
 
 
 @dataclass(slots=True)
@@ -285,24 +293,30 @@ def alone(host: Host) -> Iterator[bool]:
         yield True
 
 
-def supervise() -> None:
-    """A watcher runs, again and again, until this process is ended."""
+def supervise(host: Host) -> None:
+    """A watcher runs, again and again, until this process is ended; what it says is in a file, where no journal is."""
+    host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path = host.run_dir / LOG
     while True:
-        subprocess.run([sys.executable, "-m", __spec__.name if __spec__ else __name__], check=False)
+        if path.exists() and path.stat().st_size > LOG_SIZE:
+            path.replace(path.with_suffix(".log.1"))
+        with open(path, "ab") as log_file:
+            subprocess.run([sys.executable, "-m", MODULE], check=False, stdout=log_file, stderr=log_file)
         time.sleep(RESTART_AFTER)
 
 
 def main() -> int:
     """Watch, unless another does already; the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if "--supervise" in sys.argv[1:]:
-        supervise()
     host = Host()
+    if "--supervise" in sys.argv[1:]:
+        supervise(host)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with alone(host) as free:
         if not free:
             print("another watcher runs on this node", file=sys.stderr)
             return 0
-        (host.run_dir / "watch.pid").write_text(f"{os.getpid()}\n")
+        told = {"pid": os.getpid(), "version": importlib.metadata.version("saltext-wgmesh")}
+        (host.run_dir / PID).write_text(json.dumps(told))
         Watcher(host).run()
     return 0
 

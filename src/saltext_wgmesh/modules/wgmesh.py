@@ -16,7 +16,7 @@ from saltext_wgmesh.core import names, saltkey
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.minion import apply as apply_
 from saltext_wgmesh.minion import facts as facts_
-from saltext_wgmesh.minion import keys, offers, report
+from saltext_wgmesh.minion import keys, offers, report, signals, watching
 from saltext_wgmesh.minion.host import Host
 
 __virtualname__ = "wgmesh"
@@ -87,6 +87,34 @@ def show(mesh=None):
         salt db1 wgmesh.show
     """
     return report.show(Host(), mesh)
+
+
+@_translated
+def links():
+    """
+    Return by mesh how the links of this node are, as its watcher says, or where none runs as WireGuard's counters say.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 wgmesh.links
+    """
+    return signals.links(Host())
+
+
+@_translated
+def watch_unit():
+    """
+    Return the systemd unit of this node's watcher.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call wgmesh.watch_unit
+    """
+    return watching.unit()
 
 
 @_translated

@@ -23,7 +23,7 @@ from salt.exceptions import CommandExecutionError
 
 from saltext_wgmesh.core import facts, names, wording
 from saltext_wgmesh.core.errors import WgmeshError
-from saltext_wgmesh.minion import apply, joining, keys, offers, store
+from saltext_wgmesh.minion import apply, joining, keys, offers, store, watching
 from saltext_wgmesh.minion.host import Host
 
 __virtualname__ = "wgmesh"
@@ -116,6 +116,28 @@ def joined(name, timeout=30):
         return _taken(name, pushed, joining.appeared(before, joining.interfaces(host)))
     except ERRORS as error:
         return _failed(name, error)
+
+
+def watched(name):
+    """
+    Ensure that a watcher of the installed version runs, and is started again when it dies.
+
+    For nodes without systemd; where it runs, the unit that ``wgmesh.watch_unit`` returns does this.
+
+    name
+        Names the state; it has no other meaning.
+    """
+    host = Host()
+    try:
+        running = watching.running(host)
+        changes = {} if running == watching.VERSION else {"watcher": {"old": running, "new": watching.VERSION}}
+        if changes and not __opts__["test"]:
+            watching.start(host)
+    except ERRORS as error:
+        return _failed(name, error)
+    return _outcome(
+        name, changes, same="The watcher runs", would="The watcher would be started", done="The watcher was started"
+    )
 
 
 def interface_present(name, view=None):

@@ -14,7 +14,7 @@ from ..lab import Lab
 from ..mesh import failures
 from ..narrator import Narrator, Step
 from ..overlay import Trip, addresses_in, trips
-from ..planned import await_settled, paths
+from ..planned import await_links, await_settled, paths
 from ..table import table
 from ..wait import TimedOut, wait_until
 from .topology import DEMO, GATEWAY, LAN_HOST
@@ -111,6 +111,7 @@ def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
     with narrator.step("wait for the mesh to come up on every node") as step:
         overlay = _await_addresses(lab, step, nets)
         await_settled(lab.salt, MESH, set(lab.salt.minions))
+        await_links(lab.salt, MESH, set(lab.salt.minions))
     wanted = targets(overlay, PRINTER)
     with narrator.step("measure every pair: both directions, IPv4 and IPv6, round trip and path") as step:
         measured: list[Trip] = []

@@ -1,0 +1,150 @@
+"""What changed on this node since it was last told: links that died or came back, and drift. Read by the beacon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from saltext_wgmesh.core import stale, wgtext
+from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
+from saltext_wgmesh.core.types import View
+from saltext_wgmesh.minion import apply, linkfile, store
+from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.store import Store
+
+REPEAT = 60.0
+"""Seconds after which what still lasts is told again: an event may have been lost."""
+DRIFT_EVERY = 15.0
+"""Seconds between two comparisons of the node with its view, which cost five commands."""
+DRIFT_LINES = 20
+"""Differences that one event carries at most."""
+ALIVE_EVERY = 5.0
+TROUBLE = (LinkState.DOWN, LinkState.MUTE)
+
+Signal = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Mesh:
+    """What is remembered of one mesh. Times are of the monotonic clock."""
+
+    told: frozenset[str] = frozenset()
+    """Neighbours that were last told to be in trouble."""
+    told_at: float = 0.0
+    drift: tuple[str, ...] = ()
+    """As seen at the last look."""
+    drift_told_at: float | None = None
+    compared_at: float = 0.0
+    peers: dict[tuple[str, str], stale.Peer] = field(default_factory=dict)
+    since: dict[str, float] = field(default_factory=dict)
+    """Neighbour → when it was first found stale, in seconds since the epoch."""
+    written_at: float = 0.0
+
+
+class Signals:
+    """The memory between two looks. It lives as long as the process: Salt forgets a beacon's own at each refresh."""
+
+    def __init__(self) -> None:
+        self._meshes: dict[str, _Mesh] = {}
+
+    def look(self, host: Host) -> list[Signal]:
+        """One signal for each mesh and kind of news, in order of the meshes' names."""
+        now = time.monotonic()
+        found: list[Signal] = []
+        for mesh in store.meshes(host):
+            memory = self._meshes.setdefault(mesh, _Mesh(compared_at=now))
+            view = Store(host=host, mesh=mesh).view()
+            if view is None:
+                continue
+            report = linkfile.read(host, mesh)
+            if report is None or not report.watched:
+                report = _from_counters(host, view, memory, now)
+            found += _links(report, memory, now)
+            found += _drift(host, view, memory, now)
+        return found
+
+
+MEMORY = Signals()
+"""The process's: an imported module outlives those of Salt's loader."""
+
+
+def _links(report: LinkReport, memory: _Mesh, now: float) -> Iterator[Signal]:
+    bad = frozenset(n for n, link in report.links.items() if link.state in TROUBLE)
+    down, up = ("link-down", "link-up") if report.watched else ("stale", "recovered")
+    repeat = bool(bad) and now - memory.told_at > REPEAT
+    if repeat or bad - memory.told:
+        yield _signal(down, report.mesh, neighbours=sorted(bad if repeat else bad - memory.told), down=sorted(bad))
+    if memory.told - bad:
+        yield _signal(up, report.mesh, neighbours=sorted(memory.told - bad), down=sorted(bad))
+    if repeat or bad != memory.told:
+        memory.told, memory.told_at = bad, now
+
+
+def _drift(host: Host, view: View, memory: _Mesh, now: float) -> Iterator[Signal]:
+    """Told when it is seen twice: an apply may be under way. The comparison takes no lock and changes nothing."""
+    if now - memory.compared_at < DRIFT_EVERY:
+        return
+    memory.compared_at = now
+    try:
+        seen = tuple(apply.apply(host, view, dry_run=True).lines)
+    except (WgmeshError, OSError) as error:
+        seen = (str(error),)
+    lasting, memory.drift = bool(seen) and seen == memory.drift, seen
+    if not seen:
+        memory.drift_told_at = None
+    elif lasting and (memory.drift_told_at is None or now - memory.drift_told_at > REPEAT):
+        memory.drift_told_at = now
+        yield _signal("drift", view.mesh, changes=list(seen[:DRIFT_LINES]))
+
+
+def _signal(kind: str, mesh: str, **fields: Any) -> Signal:
+    return {"tag": kind, "mesh": mesh, **fields}
+
+
+def _from_counters(host: Host, view: View, memory: _Mesh, now: float) -> LinkReport:
+    """Where no watcher runs: WireGuard's own counters, and the file says what they say."""
+    stats = {}
+    for device, dumped in wgtext.parse_dump(host.run("wg", "show", "all", "dump")).items():
+        stats.update({(device, s.public_key): s for s in dumped.stats})
+    links: dict[str, Link] = {}
+    for interface in view.interfaces:
+        for peer in interface.peers:
+            key = interface.name, peer.public_key
+            seen = stats.get(key)
+            if seen is None:
+                memory.peers.pop(key, None)
+                continue
+            before = memory.peers.get(key) or stale.Peer(received=seen.received, sent=seen.sent)
+            memory.peers[key] = before.seen(seen.received, seen.sent, now)
+            links[peer.node] = _link(peer.node, interface.name, memory, memory.peers[key].stale(now))
+    report = LinkReport(mesh=view.mesh, watched=False, links=MappingProxyType(dict(sorted(links.items()))))
+    _keep(host, report, memory, now)
+    return report
+
+
+def _link(node: str, interface: str, memory: _Mesh, is_stale: bool) -> Link:
+    if is_stale:
+        memory.since.setdefault(node, time.time())
+    else:
+        memory.since.pop(node, None)
+    state = LinkState.DOWN if is_stale else LinkState.UP
+    return Link(neighbour=node, interface=interface, state=state, since=memory.since.get(node, 0.0))
+
+
+def _keep(host: Host, report: LinkReport, memory: _Mesh, now: float) -> None:
+    if now - memory.written_at > ALIVE_EVERY or linkfile.read(host, report.mesh) != report:
+        linkfile.write(host, report)
+        memory.written_at = now
+
+
+def links(host: Host) -> dict[str, Mapping[str, Any]]:
+    """Mesh → the report of its links, of the watcher or else of the beacon; without either it is empty."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for mesh in store.meshes(host):
+        report = linkfile.read(host, mesh) or LinkReport(mesh=mesh, watched=False)
+        found[mesh] = report.as_dict()
+    return found

@@ -1,0 +1,345 @@
+"""BFD as a state machine: the table of RFC 5880 section 6.8.6, its timers, and two ends over a bad network."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saltext_wgmesh.core import bfd
+from saltext_wgmesh.core.bfd import BfdError, Diagnostic, Packet, Session, State, decode, reflect
+
+ADMIN, DOWN, INIT, UP = State.ADMIN_DOWN, State.DOWN, State.INIT, State.UP
+BASE = Packet(
+    state=DOWN,
+    multiplier=3,
+    my_discriminator=7,
+    your_discriminator=0,
+    desired_min_tx=100_000,
+    required_min_rx=100_000,
+)
+HALF_A_SECOND = 500_000
+
+
+def session(interval=100_000, multiplier=3):
+    return Session(discriminator=1, interval=interval, multiplier=multiplier)
+
+
+def in_state(state):
+    """A session that came to *state* by the packets of its other end."""
+    made = session()
+    if state is ADMIN:
+        made.admin_down(0.0)
+    if state in (INIT, UP):
+        made.receive(BASE, 0.0)
+    if state is UP:
+        made.receive(replace(BASE, state=INIT, your_discriminator=1), 0.0)
+    assert made.state is state
+    return made
+
+
+# --- packets -------------------------------------------------------------------------------------------
+
+
+def test_a_packet_is_laid_out_as_in_section_4_1():
+    """Version 1, diagnostic 3; state Init with poll; multiplier 5, 24 bytes; then the five words."""
+    packet = Packet(
+        state=INIT,
+        diagnostic=Diagnostic.NEIGHBOUR_DOWN,
+        poll=True,
+        multiplier=5,
+        my_discriminator=0x01020304,
+        your_discriminator=0x0A0B0C0D,
+        desired_min_tx=1_000_000,
+        required_min_rx=100_000,
+    )
+    assert packet.encode().hex() == "23a00518" + "01020304" + "0a0b0c0d" + "000f4240" + "000186a0" + "00000000"
+
+
+packets = st.builds(
+    Packet,
+    state=st.sampled_from(State),
+    diagnostic=st.integers(0, 31),
+    poll=st.booleans(),
+    final=st.booleans(),
+    demand=st.booleans(),
+    multiplier=st.integers(1, 255),
+    my_discriminator=st.integers(1, 2**32 - 1),
+    your_discriminator=st.integers(1, 2**32 - 1),
+    desired_min_tx=st.integers(0, 2**32 - 1),
+    required_min_rx=st.integers(0, 2**32 - 1),
+    required_min_echo_rx=st.integers(0, 2**32 - 1),
+)
+
+
+@given(packets)
+def test_what_is_encoded_is_decoded(packet):
+    assert decode(packet.encode()) == packet
+
+
+@given(st.binary(max_size=40))
+def test_anything_else_is_refused_as_such(data):
+    """No bytes raise anything but BfdError."""
+    with contextlib.suppress(BfdError):
+        decode(data)
+
+
+GOOD = BASE.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (GOOD[:23], "23 bytes"),
+        (b"\x40" + GOOD[1:], "version 2"),
+        (GOOD[:3] + b"\x17" + GOOD[4:], "its length says 23"),
+        (GOOD[:3] + b"\x19" + GOOD[4:], "its length says 25"),
+        (GOOD[:1] + b"\x44" + GOOD[2:], "authenticated"),
+        (GOOD[:2] + b"\x00" + GOOD[3:], "detect mult"),
+        (GOOD[:1] + b"\x41" + GOOD[2:], "multipoint"),
+        (GOOD[:4] + bytes(4) + GOOD[8:], "my discriminator"),
+        (GOOD[:1] + b"\xc0" + GOOD[2:], "zero in state UP"),
+        (GOOD[:1] + b"\x80" + GOOD[2:], "zero in state INIT"),
+    ],
+)
+def test_what_section_6_8_6_discards_is_refused(data, why):
+    with pytest.raises(BfdError, match=why):
+        decode(data)
+
+
+def test_a_reflector_answers_up_to_the_sender():
+    """RFC 7880: discriminators change places; neither demand nor poll comes back."""
+    answer = reflect(replace(BASE, demand=True, poll=True, your_discriminator=9))
+    assert (answer.my_discriminator, answer.your_discriminator) == (9, 7)
+    assert (answer.state, answer.demand, answer.poll, answer.final) == (UP, False, False, True)
+
+
+# --- states --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "then"),
+    [
+        (DOWN, ADMIN, DOWN),
+        (DOWN, DOWN, INIT),
+        (DOWN, INIT, UP),
+        (DOWN, UP, DOWN),
+        (INIT, ADMIN, DOWN),
+        (INIT, DOWN, INIT),
+        (INIT, INIT, UP),
+        (INIT, UP, UP),
+        (UP, ADMIN, DOWN),
+        (UP, DOWN, DOWN),
+        (UP, INIT, UP),
+        (UP, UP, UP),
+        *((ADMIN, remote, ADMIN) for remote in State),
+    ],
+)
+def test_the_state_follows_the_table(local, remote, then):
+    """RFC 5880 section 6.8.6, all sixteen cases."""
+    made = in_state(local)
+    made.receive(replace(BASE, state=remote, your_discriminator=1), 1.0)
+    assert made.state is then
+    if local is UP and then is DOWN:
+        assert made.diagnostic == Diagnostic.NEIGHBOUR_DOWN
+
+
+def test_a_packet_for_another_session_is_not_heeded():
+    made = in_state(UP)
+    made.receive(replace(BASE, your_discriminator=2), 1.0)
+    assert made.state is UP
+
+
+def test_silence_for_the_detection_time_brings_it_down():
+    """Three times 100 ms after the last packet, and not before."""
+    made = in_state(UP)
+    made.receive(replace(BASE, state=UP, your_discriminator=1), 1.0)
+    assert made.detection_time == pytest.approx(0.3)
+    made.tick(1.2999, 0.5)
+    assert made.state is UP
+    made.tick(1.3001, 0.5)
+    assert (made.state, made.diagnostic, made.remote_discriminator) == (DOWN, Diagnostic.TIME_EXPIRED, 0)
+
+
+def test_admin_down_is_told_and_silence_does_not_end_it():
+    made = in_state(UP)
+    made.admin_down(1.0)
+    packet = made.tick(1.0, 0.5)
+    assert packet
+    assert (packet.state, packet.diagnostic) == (ADMIN, Diagnostic.ADMIN_DOWN)
+    made.tick(100.0, 0.5)
+    assert made.state is ADMIN
+    made.enable(101.0)
+    assert made.state is DOWN
+
+
+# --- timers --------------------------------------------------------------------------------------------
+
+
+@given(st.integers(10_000, 2_000_000), st.integers(10_000, 2_000_000), st.floats(0, 1, exclude_max=True))
+def test_packets_are_as_far_apart_as_the_slower_wants_less_the_jitter(ours, theirs, jitter):
+    """Section 6.8.7: 75 to 100 % of the greater of our wish and the other's need."""
+    made = Session(discriminator=1, interval=ours, multiplier=3)
+    made.receive(replace(BASE, multiplier=255, required_min_rx=theirs), 0.0)
+    made.receive(replace(BASE, multiplier=255, required_min_rx=theirs, state=INIT, your_discriminator=1), 0.0)
+    made.tick(0.0, jitter)
+    assert made.transmit_interval == max(ours, theirs) / 1e6
+    assert 0.7499 <= made.next_at() / made.transmit_interval <= 1.0
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_with_a_multiplier_of_one_they_are_at_most_nine_tenths_apart(jitter):
+    made = Session(discriminator=1, interval=100_000, multiplier=1)
+    made.tick(0.0, jitter)
+    assert 0.7499 <= made.next_at() / made.transmit_interval <= 0.9
+
+
+def test_a_session_that_is_not_up_sends_once_a_second_at_most():
+    """Section 6.8.3; but what it says is said at once when its state changes."""
+    made = session()
+    assert made.tick(0.0, 0.0)
+    assert made.next_at() == pytest.approx(0.75)
+    made.receive(BASE, 0.1)
+    assert made.tick(0.1, 0.0).state is INIT
+
+
+def test_nothing_is_sent_to_who_wants_nothing_and_to_who_demands_silence():
+    """A required min rx of zero; and demand mode, while both are up and no poll is under way."""
+    made = in_state(UP)
+    made.receive(replace(BASE, state=UP, your_discriminator=1, required_min_rx=0), 1.0)
+    assert made.tick(1.1, 0.5) is None
+    made.receive(replace(BASE, state=UP, your_discriminator=1, final=True, demand=True), 1.2)
+    assert made.tick(1.25, 0.5) is None
+
+
+def test_a_poll_is_answered_at_once_and_a_final_ends_ours():
+    """Section 6.5; the answer has not the poll bit, even while we poll ourselves."""
+    made = in_state(UP)
+    assert made.tick(0.0, 0.5).poll
+    answer = made.receive(replace(BASE, state=UP, your_discriminator=1, poll=True), 0.1)
+    assert answer
+    assert (answer.final, answer.poll) == (True, False)
+    made.receive(replace(BASE, state=UP, your_discriminator=1, final=True), 0.2)
+    assert not made.tick(0.3, 0.5).poll
+
+
+def test_an_up_session_becomes_slower_only_after_the_other_agreed():
+    """Sending slowly before would look like a dead link; detection is lenient at once."""
+    made = in_state(UP)
+    made.receive(replace(BASE, state=UP, your_discriminator=1, final=True), 1.0)
+    made.set_interval(HALF_A_SECOND, 1.0)
+    assert made.transmit_interval == pytest.approx(0.1)
+    assert made.detection_time == pytest.approx(1.5)
+    polled = made.tick(1.0, 0.5)
+    assert polled
+    assert (polled.poll, polled.desired_min_tx, polled.required_min_rx) == (True, 500_000, 500_000)
+    made.receive(replace(BASE, state=UP, your_discriminator=1, final=True), 1.1)
+    assert made.transmit_interval == pytest.approx(0.5)
+
+
+def test_an_up_session_becomes_faster_to_send_at_once_and_to_detect_after_the_other_agreed():
+    made = Session(discriminator=1, interval=HALF_A_SECOND, multiplier=3)
+    made.receive(BASE, 0.0)
+    made.receive(replace(BASE, state=UP, your_discriminator=1, final=True), 0.0)
+    made.receive(replace(BASE, state=UP, your_discriminator=1, final=True), 0.0)
+    made.set_interval(100_000, 0.0)
+    assert (made.transmit_interval, made.detection_time) == (pytest.approx(0.1), pytest.approx(1.5))
+    made.receive(replace(BASE, state=UP, your_discriminator=1, final=True), 0.1)
+    assert made.detection_time == pytest.approx(0.3)
+
+
+# --- two ends ------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """Two sessions and a network between them that loses and delays as it is told; time runs in steps of 5 ms."""
+
+    STEP = 0.005
+
+    def __init__(self, intervals=(100_000, 100_000), multipliers=(3, 3)):
+        ends = zip((11, 22), intervals, multipliers, strict=True)
+        self.ends = [Session(discriminator=d, interval=i, multiplier=m) for d, i, m in ends]
+        self.now = 0.0
+        self.flying = []
+
+    def run(self, seconds, lost=(0.0, 0.0), delay=0.01, random=lambda: 0.5):
+        """*lost* is the share of packets lost from the first end, and from the second."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now += self.STEP
+            arrived = [entry for entry in self.flying if entry[0] <= self.now]
+            self.flying = [entry for entry in self.flying if entry[0] > self.now]
+            sent = [(1 - i, self.ends[i].tick(self.now, random())) for i in (0, 1)]
+            sent += [(1 - to, self.ends[to].receive(decode(data), self.now)) for _, to, data in arrived]
+            for to, packet in sent:
+                if packet and random() >= lost[1 - to]:
+                    self.flying.append((self.now + delay, to, packet.encode()))
+
+    @property
+    def states(self):
+        return tuple(end.state for end in self.ends)
+
+
+def test_two_ends_come_up_within_a_few_round_trips():
+    wire = Wire()
+    wire.run(0.1)
+    assert wire.states == (UP, UP)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.tuples(st.sampled_from([50_000, 100_000, 300_000]), st.sampled_from([50_000, 100_000, 300_000])),
+    st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    st.sampled_from([(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]),
+    st.floats(0, 0.02),
+    st.integers(0, 2**32).map(Random),
+)
+def test_loss_in_one_direction_brings_both_down_and_both_come_back(intervals, multipliers, lost, delay, random):
+    """Within the sum of both detection times; and up again within the slow second of section 6.8.3 and a bit."""
+    wire = Wire(intervals, multipliers)
+    wire.run(1.5, delay=delay, random=random.random)
+    assert wire.states == (UP, UP)
+    patience = sum(end.detection_time for end in wire.ends) + 3 * wire.STEP + delay
+    assert max(end.detection_time for end in wire.ends) <= max(intervals) * max(multipliers) / 1e6 + 1e-9
+    wire.run(patience, lost=lost, random=random.random)
+    assert UP not in wire.states
+    wire.run(1.2 + 10 * delay, delay=delay, random=random.random)
+    assert wire.states == (UP, UP)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32).map(Random))
+def test_one_packet_in_fifty_lost_is_no_dead_link(random):
+    """With a multiplier of five: all of five in a row would have to be lost."""
+    wire = Wire(multipliers=(5, 5))
+    wire.run(1.0)
+    for _ in range(100):
+        wire.run(0.05, lost=(0.02, 0.02), random=random.random)
+        assert wire.states == (UP, UP)
+
+
+def test_an_end_that_restarts_is_noticed_at_its_first_word():
+    """Its new session knows no discriminator and is down; the other goes down and both come up again."""
+    wire = Wire()
+    wire.run(0.5)
+    wire.ends[1] = Session(discriminator=33, interval=100_000, multiplier=3)
+    wire.run(0.05)
+    wire.run(1.2)
+    assert wire.states == (UP, UP)
+    assert wire.ends[0].remote_discriminator == 33
+
+
+def test_a_relay_with_many_sessions_slows_its_ends_without_a_flap():
+    wire = Wire()
+    wire.run(0.5)
+    wire.ends[1].set_interval(1_000_000, wire.now)
+    for _ in range(100):
+        wire.run(0.05)
+        assert wire.states == (UP, UP)
+    assert [round(end.transmit_interval, 3) for end in wire.ends] == [1.0, 1.0]
+    assert [round(end.detection_time, 3) for end in wire.ends] == [3.0, 3.0]
+    assert bfd.SLOW == 1_000_000
