@@ -15,7 +15,7 @@ from tests import nodeviews
 from tests.functional.conftest import PEM, private_key_forms
 from tests.nodeviews import leaf, peer, relay
 
-FUNCTIONS = ("facts", "public_key", "show", "diff", "apply", "rollback")
+FUNCTIONS = ("facts", "public_key", "show", "diff", "apply", "rollback", "links", "enrol", "watch_unit")
 
 
 @pytest.fixture
@@ -46,6 +46,9 @@ def test_each_function_is_documented(modules, name):
         ("diff", ["mesh"]),
         ("apply", ["mesh"]),
         ("rollback", ["mesh"]),
+        ("links", []),
+        ("enrol", []),
+        ("watch_unit", []),
     ],
 )
 def test_salt_sees_the_parameters(modules, name, parameters):

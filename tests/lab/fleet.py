@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from saltext_wgmesh.minion import watching
+
 from . import saltconf
 from .machine import CommandFailed, Machine, signal_child
 from .processes import kill, tagged
@@ -95,6 +97,10 @@ class Fleet:
         self.stop_minion(name)
         self.start_minion(name)
         self.await_minions([name])
+
+    def start_watcher(self, name: str) -> None:
+        """The watcher of the machine begins, as systemd would start it at boot."""
+        self.underlay[name].spawn(*watching.COMMAND, log="watch.log")
 
     # --- keys --------------------------------------------------------------------------------------------
 

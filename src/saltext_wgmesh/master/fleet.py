@@ -32,7 +32,7 @@ class Patience:
     """Since the last answer came: who has not answered by then is taken for gone."""
 
 
-APPLYING = Patience(most=15.0, pause=5.0)
+APPLYING = Patience(most=60.0, pause=10.0)
 ASKING = Patience(most=5.0, pause=1.5)
 
 
@@ -51,7 +51,7 @@ def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:
     """*nodes* were told to apply the formula; nobody waits for it, since it is they who then tell the master."""
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):
-            client.run_job(batch, "state.apply", ["wgmesh"], tgt_type="list", kwarg={"queue": True})
+            client.run_job(batch, "wgmesh.enrol", tgt_type="list")
 
 
 def _ask(

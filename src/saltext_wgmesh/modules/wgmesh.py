@@ -7,6 +7,7 @@ logs or passes on a private key.
 
 import functools
 import os
+import time
 
 import salt.pillar
 import salt.utils.files
@@ -20,6 +21,8 @@ from saltext_wgmesh.minion import keys, offers, report, signals, watching
 from saltext_wgmesh.minion.host import Host
 
 __virtualname__ = "wgmesh"
+ENROL_PATIENCE = 300
+"""Seconds to wait for another state run of this node."""
 __func_alias__ = {"apply_view": "apply", "diff_view": "diff"}
 
 
@@ -112,7 +115,7 @@ def watch_unit():
 
     .. code-block:: bash
 
-        salt-call wgmesh.watch_unit
+        salt web1 wgmesh.watch_unit
     """
     return watching.unit()
 
@@ -174,6 +177,25 @@ def rollback(mesh):
     """
     done = apply_.rollback(Host(), mesh)
     return {"digest": done.digest, "changed": done.changed, "changes": done.lines}
+
+
+def enrol():
+    """
+    Apply the formula, after a state run of this node that may be under way, such as the highstate of a first start.
+
+    The master's runner calls it on a node that started without facts. A state run that somebody asks for meanwhile is
+    not refused for it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web7 wgmesh.enrol
+    """
+    deadline = time.monotonic() + ENROL_PATIENCE
+    while __salt__["saltutil.is_running"]("state.*") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return __salt__["state.apply"]("wgmesh")
 
 
 def _fresh_offers():
