@@ -348,7 +348,7 @@ def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: As
     records = {node: ledger.acknowledged(node) for node in wanted}
     now = time.time()
     stale = [node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, now)]
-    unlikely = {node for report in reports for node in report.down}
+    unlikely = {node for report in reports for node in report.down} - asked.again - asked.started
     answers = fleet.apply(opts, stale, unlikely) if stale else {}
     for node in stale:
         records[node] = record = _answered(answers.get(node), wanted[node], records[node], now)
