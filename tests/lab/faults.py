@@ -10,6 +10,10 @@ from .underlay import FABRIC, Underlay
 
 TABLE = "fault"
 """The nftables table that holds a machine's faults."""
+_HOOK_IN = "type filter hook prerouting priority -400;"
+# After routing, where a drop is not told to the sender.
+_HOOK_OUT = "type filter hook postrouting priority 400;"
+_UDP = "meta l4proto udp drop;"
 
 
 @contextmanager
@@ -24,17 +28,23 @@ def unplugged(underlay: Underlay, name: str) -> Iterator[None]:
 
 @contextmanager
 def deaf(underlay: Underlay, listener: str, speaker: str) -> Iterator[None]:
-    """WireGuard's packets from *speaker* do not arrive at *listener*; the other direction works."""
-    source = underlay.topology.machine(speaker).address
-    rule = f"type filter hook prerouting priority -400; ip saddr {source} meta l4proto udp drop;"
-    with _rules(underlay[listener], rule):
+    """UDP from *speaker*, which is behind no NAT, does not arrive at *listener*; the other direction works."""
+    with _rules(underlay[listener], f"{_HOOK_IN} ip saddr {underlay.topology.machine(speaker).address} {_UDP}"):
         yield
 
 
 @contextmanager
-def cut(underlay: Underlay, a: str, b: str) -> Iterator[None]:
-    """The same in both directions."""
-    with deaf(underlay, a, b), deaf(underlay, b, a):
+def unheard(underlay: Underlay, speaker: str, listener: str) -> Iterator[None]:
+    """UDP from *speaker* does not arrive at *listener*, which is behind no NAT; the other direction works."""
+    with _rules(underlay[speaker], f"{_HOOK_OUT} ip daddr {underlay.topology.machine(listener).address} {_UDP}"):
+        yield
+
+
+@contextmanager
+def cut(underlay: Underlay, node: str, other: str) -> Iterator[None]:
+    """No UDP passes between *node* and *other*, which is behind no NAT."""
+    where = underlay.topology.machine(other).address
+    with _rules(underlay[node], f"{_HOOK_IN} ip saddr {where} {_UDP}", f"{_HOOK_OUT} ip daddr {where} {_UDP}"):
         yield
 
 
@@ -56,8 +66,9 @@ def forwarding_dropped(machine: Machine) -> Iterator[None]:
 
 
 @contextmanager
-def _rules(machine: Machine, chain: str) -> Iterator[None]:
-    machine.run("nft", "-f", "-", stdin=f"table inet {TABLE} {{ chain drops {{ {chain} }} }}\n")
+def _rules(machine: Machine, *chains: str) -> Iterator[None]:
+    written = "".join(f"chain drops{i} {{\n{chain}\n}}\n" for i, chain in enumerate(chains))
+    machine.run("nft", "-f", "-", stdin=f"table inet {TABLE} {{\n{written}}}\n")
     try:
         yield
     finally:

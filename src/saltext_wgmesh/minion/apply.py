@@ -19,10 +19,6 @@ from saltext_wgmesh.minion.store import Owned, Store
 log = logging.getLogger(__name__)
 
 NO_KEY = "(not made yet)"
-SETTLING = 5
-"""Looks at routes that somebody else may be changing."""
-SETTLE = 0.3
-"""Seconds between them: longer than the watcher takes to say what it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,17 +183,21 @@ def _refuse_foreign(host: Host, store: Store, view: View, seen: observe.Snapshot
 def _confirm(host: Host, store: Store, view: View, public_key: str) -> None:
     """Return if the node now holds what it should; HostError with what it does not.
 
-    The watcher may move routes at any moment, and says so a little later: they may settle.
+    Where a watcher runs, routes are not looked at: it moves them at any moment, by the view before until this one is
+    kept, and then by this one.
     """
-    for _ in range(SETTLING):
-        work = _look(host, store, view, public_key)
-        left = diff(work.live, wanted.keep_any(work.target, work.live))
-        if not all(isinstance(change, RouteChange) for change in left) or not left:
-            break
-        time.sleep(SETTLE)
+    work = _look(host, store, view, public_key)
+    left = diff(work.live, wanted.keep_any(work.target, work.live))
+    if _is_watched(host, view):
+        left = tuple(change for change in left if not isinstance(change, RouteChange))
     if left:
         told = "; ".join(str(wording.entry(change, wanted.labels(view))) for change in left)
         raise HostError(f"after the apply of {view.mesh} this still differs: {told}")
+
+
+def _is_watched(host: Host, view: View) -> bool:
+    report = linkfile.read(host, view.mesh)
+    return report is not None and report.watched
 
 
 def _run(host: Host, changes: tuple[Change, ...], mesh: str) -> None:
