@@ -11,11 +11,9 @@ from ... import faults
 from ...demo.run import MESH, PRINTER, networks, policy
 from ...demo.topology import DEMO
 from ...lab import Lab
-from ...machine import Machine
 from ...mesh import Mesh, failures, losing
 from ...overlay import Loss
-from ...planned import await_links, status
-from ...underlay import Underlay
+from ...planned import status
 from ...wait import wait_until
 
 TOPOLOGY = DEMO
@@ -23,8 +21,6 @@ POLICY = policy()
 STREAMS = {"web1": "app1", "app1": "web1", "web2": "app2"}
 HEALED = 2.0
 """Seconds: a loose bound for machines that do much else."""
-LinkFault = Callable[[Underlay, str, str], AbstractContextManager[None]]
-Fault = Callable[[Machine], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +64,6 @@ def ping(mesh: Mesh) -> None:
         mesh.lab.underlay[source].run("ping", "-q", "-i", "0.1", "-c", "3", "-w", "3", mesh.overlay()[target][0])
 
 
-def believed(mesh: Mesh, leaf: str, neighbour: str) -> str:
-    """How the watcher of *leaf* says that the link is."""
-    found = mesh.lab.underlay[leaf].json("cat", f"/run/wgmesh/{MESH}.json")
-    return str(found["links"][neighbour]["state"]) if neighbour in found["links"] else "gone"
-
-
 def test_the_mesh_is_up(mesh: Mesh):
     assert mesh.faults() == []
 
@@ -95,53 +85,3 @@ def test_a_relay_that_loses_power_is_left_and_then_planned_around(mesh: Mesh):
         mesh.settle()
     assert losing(losses) == []
     assert first_relay(mesh, "web1") != relay
-
-
-@pytest.mark.parametrize("fault", [faults.cut, faults.deaf, faults.unheard])
-def test_a_link_that_is_cut_is_left_by_its_ends_alone(mesh: Mesh, fault: LinkFault):
-    """In both directions, or in one."""
-    relay = first_relay(mesh, "web1")
-
-    def down() -> bool:
-        return believed(mesh, "web1", relay) in ("down", "gone")
-
-    assert broken_while_streaming(mesh, fault(mesh.lab.underlay, "web1", relay), down) < HEALED
-    mesh.settle()
-
-
-@pytest.mark.parametrize("fault", [faults.not_forwarding, faults.forwarding_dropped])
-def test_a_relay_that_answers_and_forwards_nothing_is_left(mesh: Mesh, fault: Fault):
-    relay = first_relay(mesh, "web1")
-
-    def left() -> bool:
-        return first_relay(mesh, "web1") != relay
-
-    assert broken_while_streaming(mesh, fault(mesh.lab.underlay[relay]), left) < 2 * HEALED
-    mesh.settle()
-
-
-def test_without_a_master_it_heals_as_well(mesh: Mesh):
-    """The master is started again and finds its plan as it was, and the relay as it is."""
-    salt = mesh.lab.salt
-    relay = first_relay(mesh, "web1")
-    salt.stop_master()
-
-    def left() -> bool:
-        return first_relay(mesh, "web1") != relay
-
-    assert broken_while_streaming(mesh, faults.unplugged(mesh.lab.underlay, relay), left) < HEALED
-    salt.start_master()
-    salt.await_minions()
-    mesh.settle()
-
-
-def test_the_watcher_is_started_again_and_moves_no_route(mesh: Mesh):
-    """Its routes stay while it is away."""
-    machine = mesh.lab.underlay["web1"]
-    before = machine.run("ip", "route", "show", "proto", "87")
-    pid = machine.json("cat", "/run/wgmesh/watch.pid")["pid"]
-    machine.run("kill", "-9", str(pid))
-    assert machine.run("ip", "route", "show", "proto", "87") == before
-    wait_until(lambda: machine.json("cat", "/run/wgmesh/watch.pid")["pid"] != pid, 10, "another watcher to run")
-    await_links(mesh.lab.salt, MESH, set(mesh.members))
-    assert machine.run("ip", "route", "show", "proto", "87") == before
