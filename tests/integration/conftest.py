@@ -57,8 +57,10 @@ def salt_factories_config():
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_device_left():
-    """A device ends its wireguard-go, which would else outlive this process and hold its namespaces."""
+    """A device ends its wireguard-go, which would else outlive this process and hold its namespaces; so would the
+    watcher and its supervisor."""
     yield
+    sandbox.end_watcher()
     shown = subprocess.run(["wg", "show", "interfaces"], capture_output=True, text=True, check=True)
     for device in shown.stdout.split():
         subprocess.run(["ip", "link", "del", device], check=True)
@@ -82,7 +84,8 @@ def master(salt_factories):
     shutil.copytree(install.data_folder() / "states" / "wgmesh", Path(roots) / "wgmesh")
     pillar = Path(factory.pillar_tree.base.paths[0])
     (pillar / "top.sls").write_text(yaml.safe_dump({"base": {f"{factory.config['id']}": ["policy"]}}))
-    write_policy(pillar, POLICY)
+    # None while the minion starts, or it would be enrolled by that alone.
+    write_policy(pillar, {"wgmesh": {}})
     with factory.started():
         yield factory
 

@@ -27,8 +27,9 @@ def test_a_mesh_that_was_never_published_is_an_error_that_says_what_to_run(salt_
     assert "Traceback" not in result.stdout
 
 
-def test_one_state_apply_leads_to_the_planned_interface(salt, minion):
+def test_one_state_apply_leads_to_the_planned_interface(salt, minion, pillar_folder):
     """The first run makes the key, publishes the facts, and returns when the interface is up."""
+    write_policy(pillar_folder, POLICY)
     result = salt.run("state.apply", "wgmesh", minion_tgt=MINION)
     assert result.returncode == 0, result
     assert states(result)["wgmesh-joined"]["result"] is True
