@@ -97,6 +97,19 @@ class MeshWatch:
         self.view = view
         self.source = view.addresses[0]
         self._adopt(view, None)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """No route of an earlier view is left: one that was set while an apply was under way, it did not see."""
+        protocol = str(names.ROUTE_PROTOCOL)
+        wanted_places = {entry.place for entry in self._wanted()}
+        try:
+            live = iptext.parse_routes(self.host.run("ip", "-json", "route", "show", "table", "all", "proto", protocol))
+            gone = [e for e in live if e.device in self.indices and e.place not in wanted_places]
+            for family in {e.family for e in gone}:
+                self.host.ip_batch(family, [iptext.route_line("del", e) for e in gone if e.family == family])
+        except HostError as error:
+            log.warning("%s: %s", self.view.mesh, error)
 
     def _adopt(self, view: View, told: LinkReport | None) -> None:
         before, self.links = self.links, {}
