@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from saltext_wgmesh.minion import offers, store
@@ -12,19 +12,29 @@ from saltext_wgmesh.minion.store import Store
 
 POLL = 0.2
 """Seconds."""
+LOOK = 5.0
+"""Seconds after which the node looks for itself what the master has for it, in case that the push went by: it does when
+another state run of this node published the facts, and the master had its plan before this one began. Then doubling."""
 
 
-def wait(host: Host, since: float, timeout: float) -> tuple[offers.Outcome, ...] | None:
-    """What came of the offers that the master pushed after *since* (seconds since the epoch); None if it pushed
-    none within *timeout* seconds from now. What it pushed earlier says nothing of the present; and while a mesh
-    only waits for other nodes, as in the first seconds of a new fleet, there is more to come."""
-    deadline = time.monotonic() + timeout
+def wait(host: Host, since: float, timeout: float, look: Callable[[], object]) -> tuple[offers.Outcome, ...] | None:
+    """What came of the offers that this node took up after *since* (seconds since the epoch), pushed by the master or
+    fetched by *look*; None if there were none within *timeout* seconds from now. What came earlier says nothing of the
+    present; and while a mesh only waits for other nodes, as in the first seconds of a new fleet, there is more to come.
+    """
+    now = time.monotonic()
+    deadline, pause = now + timeout, LOOK
+    look_at = now + pause
     while True:
-        taken_at = store.outcomes_at(host)
-        pushed = _outcomes(store.outcomes(host)) if taken_at is not None and taken_at >= since else None
         late = time.monotonic() > deadline
-        if late or (pushed is not None and not any(o.pending for o in pushed)):
-            return pushed
+        if late or time.monotonic() > look_at:
+            look()
+            pause *= 2
+            look_at = time.monotonic() + pause
+        taken_at = store.outcomes_at(host)
+        taken = _outcomes(store.outcomes(host)) if taken_at is not None and taken_at >= since else None
+        if late or (taken is not None and not any(o.pending for o in taken)):
+            return taken
         time.sleep(POLL)
 
 

@@ -108,7 +108,7 @@ def joined(name, timeout=30):
         before = joining.interfaces(host)
         # A node that came back has facts in the mine already, but the master forgot it: it must hear all the same.
         told_at = __context__.pop(TOLD_AT, None) or _tell_master()
-        pushed = joining.wait(host, told_at, timeout)
+        pushed = joining.wait(host, told_at, timeout, __salt__["wgmesh.apply"])
         if pushed is None:
             return _failed(
                 name, f"The master gave no answer within {timeout} s: 'salt-run wgmesh.plan' says what it is lacking"
