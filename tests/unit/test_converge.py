@@ -50,16 +50,23 @@ class World:
         monkeypatch.setattr(inventory, "read", lambda _opts: self._inventory())
         monkeypatch.setattr(inventory, "drop_mine", lambda _opts, node: self.mine.pop(node))
         monkeypatch.setattr(converge, "_announce", lambda _opts, _report: None)
+        self.late: dict[str, Any] = {}
+        """What nodes returned to the job that they left unanswered at first."""
         monkeypatch.setattr(fleet, "apply", lambda _opts, nodes, _unlikely: self._push(nodes))
+        monkeypatch.setattr(fleet, "late", lambda _opts, jobs: {n: self.late[n] for n in jobs if n in self.late})
 
     def _inventory(self) -> inventory.Inventory:
         accepted = {node: f"key of {node}" for node in self.mine if node not in self.deleted}
         return inventory.Inventory(policy=self.policy, accepted=accepted, mine=dict(self.mine))
 
-    def _push(self, nodes: list[str]) -> dict[str, Any]:
+    def _push(self, nodes: list[str]) -> fleet.Answers:
         self.pushes.append(list(nodes))
-        views = {node: self.ledger.views(node) for node in nodes if node not in self.off}
-        return {node: {mesh: {"digest": v["digest"]} for mesh, v in view.items()} for node, view in views.items()}
+        returned = {node: self.applied(node) for node in nodes if node not in self.off}
+        return fleet.Answers(returned=returned, jobs={node: "1" for node in nodes if node in self.off})
+
+    def applied(self, node: str) -> dict[str, Any]:
+        """What *node* returns when it has applied what is published now."""
+        return {mesh: {"digest": view["digest"]} for mesh, view in self.ledger.views(node).items()}
 
     def converge(self, ask: str | None = None) -> converge.Report:
         again = frozenset([ask] if ask else [])
@@ -110,6 +117,15 @@ def test_a_silent_node_is_asked_at_once_for_a_new_view(world):
     world.converge()
     world.policy["wg0"]["mtu"] = 1400
     assert world.converge().silent == ["a"]
+
+
+def test_an_answer_that_nobody_waited_for_counts_all_the_same(world):
+    """The next run finds it, and asks that node nothing more."""
+    world.off = {"a"}
+    assert world.converge().not_acknowledged == ["a"]
+    world.late = {"a": world.applied("a")}
+    assert world.converge().not_acknowledged == []
+    assert world.pushes == [["a", "b", "r1"]]
 
 
 def test_a_node_out_of_the_policy_is_told_to_leave_and_a_stranger_is_not(world):

@@ -12,16 +12,24 @@ from saltext_wgmesh.master import fleet
 class Client:
     """Salt's client with a job cache in which one more node's return stands at each look."""
 
-    def __init__(self, *returns):
+    def __init__(self, *returns, at_it=()):
         self.returns = returns
+        self.at_it = at_it
         self.looks = 0
+        self.inquiries = []
 
-    def run_job(self, nodes, function, tgt_type):
-        assert (nodes, function, tgt_type) == (["db1", "web1", "web2"], "wgmesh.apply", "list")
+    def run_job(self, nodes, function, arg, tgt_type):
+        assert tgt_type == "list"
+        if function == "saltutil.find_job":
+            assert arg == ("1",)
+            self.inquiries.append(nodes)
+            return {"jid": "2", "minions": nodes}
+        assert (nodes, function, arg) == (["db1", "web1", "web2"], "wgmesh.apply", ())
         return {"jid": "1", "minions": nodes}
 
     def get_cache_returns(self, jid):
-        assert jid == "1"
+        if jid == "2":
+            return {node: {"ret": {"jid": "1"} if node in self.at_it else {}} for node in self.inquiries[-1]}
         self.looks += 1
         return dict(self.returns[: self.looks])
 
@@ -46,13 +54,39 @@ def ask(monkeypatch, client):
 
 def test_it_ends_as_soon_as_all_have_answered(monkeypatch, clock):
     answers = [(node, {"ret": {"wg0": {"digest": "d"}}}) for node in ("web2", "db1", "web1")]
-    assert ask(monkeypatch, Client(*answers)) == {node: {"wg0": {"digest": "d"}} for node in ("db1", "web1", "web2")}
+    answered = ask(monkeypatch, Client(*answers))
+    assert answered.returned == {node: {"wg0": {"digest": "d"}} for node in ("db1", "web1", "web2")}
+    assert answered.jobs == {}
     assert clock[0] < 1
 
 
-def test_a_node_that_does_not_answer_is_missing_and_waited_for_a_bounded_time(monkeypatch, clock):
-    assert ask(monkeypatch, Client(("db1", {"ret": 1}), ("stranger", {"ret": 2}))) == {"db1": 1}
+def test_a_node_that_neither_answers_nor_is_at_it_is_waited_for_a_bounded_time(monkeypatch, clock):
+    answered = ask(monkeypatch, Client(("db1", {"ret": 1}), ("stranger", {"ret": 2})))
+    assert answered.returned == {"db1": 1}
+    assert answered.jobs == {"web1": "1", "web2": "1"}
     assert fleet.APPLYING.pause <= clock[0] <= fleet.APPLYING.pause + 1
+
+
+def test_a_node_that_is_at_it_still_is_waited_for(monkeypatch, clock):
+    slow = int(3 * fleet.APPLYING.pause / fleet.POLL)
+    client = Client(("db1", {"ret": 1}), *[("db1", {"ret": 1})] * slow, ("web1", {"ret": 2}), at_it=("web1",))
+    answered = ask(monkeypatch, client)
+    assert answered.returned == {"db1": 1, "web1": 2}
+    assert answered.jobs == {"web2": "1"}
+    assert client.inquiries[0] == ["web1", "web2"]
+    assert client.inquiries[-1] == ["web1"]
+
+
+def test_a_node_that_is_at_it_for_ever_is_given_up(monkeypatch, clock):
+    answered = ask(monkeypatch, Client(("db1", {"ret": 1}), at_it=("web1", "web2")))
+    assert answered.returned == {"db1": 1}
+    assert fleet.APPLYING.most <= clock[0] <= fleet.APPLYING.most + fleet.APPLYING.pause
+
+
+def test_an_answer_that_came_late_is_found(monkeypatch):
+    client = Client(("db1", {"ret": 1}))
+    monkeypatch.setattr(salt.client, "get_local_client", lambda **_: contextlib.nullcontext(client))
+    assert fleet.late({}, {"db1": "1", "web1": "1"}) == {"db1": 1}
 
 
 def test_a_master_without_a_job_cache_is_an_error(monkeypatch):

@@ -96,6 +96,9 @@ class Report:
         self.published = self.published or earlier.published
         self.changed = sorted({*earlier.changed, *self.changed})
         self.applied = sorted({*earlier.applied, *self.applied})
+        behind = set(self.not_acknowledged)
+        self.silent = sorted({*self.silent, *(n for n in earlier.silent if n in behind and n not in self.failed)})
+        self.failed = {**{n: e for n, e in earlier.failed.items() if n in behind}, **self.failed}
         return self
 
     def as_dict(self) -> dict[str, Any]:
@@ -345,20 +348,33 @@ def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: As
     for report in reports:
         for node, digest in ledger.head(report.mesh).digests.items():
             wanted.setdefault(node, {})[report.mesh] = digest
-    records = {node: ledger.acknowledged(node) for node in wanted}
     now = time.time()
+    records = _records(opts, ledger, wanted, now)
     stale = [node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, now)]
     unlikely = {node for report in reports for node in report.down} - asked.again - asked.started
-    answers = fleet.apply(opts, stale, unlikely) if stale else {}
+    answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
     for node in stale:
-        records[node] = record = _answered(answers.get(node), wanted[node], records[node], now)
+        answer, job = answers.returned.get(node), answers.jobs.get(node, "")
+        records[node] = record = _answered(answer, wanted[node], records[node], now, job)
         ledger.acknowledge(node, record)
         for report in reports:
             if report.mesh in wanted[node]:
-                _tell(report, node, answers.get(node), record["digests"].get(report.mesh) == wanted[node][report.mesh])
+                _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
     for report in reports:
         mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
         report.not_acknowledged = sorted(n for n, digest in mine.items() if not _acknowledged(records[n], digest))
+
+
+def _records(
+    opts: dict[str, Any], ledger: Ledger, wanted: Mapping[str, Mapping[str, str]], now: float
+) -> dict[str, dict[str, Any]]:
+    """What is known of each node's last answers, with those that came when nobody waited for them any more."""
+    records = {node: ledger.acknowledged(node) for node in wanted}
+    jobs = {node: record["silent"]["job"] for node, record in records.items() if record.get("silent", {}).get("job")}
+    for node, answer in fleet.late(opts, jobs).items():
+        records[node] = _answered(answer, wanted[node], records[node], now)
+        ledger.acknowledge(node, records[node])
+    return records
 
 
 def _to_push(node: str, record: Mapping[str, Any], digests: Mapping[str, str], asked: Asked, now: float) -> bool:
@@ -379,7 +395,10 @@ def _due(record: Mapping[str, Any], digests: Mapping[str, str], now: float) -> b
     return not silent or silent["digests"] != dict(digests) or now >= silent["again_at"]
 
 
-def _answered(answer: Any, digests: Mapping[str, str], record: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _answered(
+    answer: Any, digests: Mapping[str, str], record: Mapping[str, Any], now: float, job: str = ""
+) -> dict[str, Any]:
+    """The record of a node after its *answer*, or after the *job* that it left unanswered."""
     said = dict(record.get("digests", {}))
     if isinstance(answer, dict):
         for mesh, value in answer.items():
@@ -390,7 +409,9 @@ def _answered(answer: Any, digests: Mapping[str, str], record: Mapping[str, Any]
         before = record.get("silent") or {}
         tries = before.get("tries", 0) + 1 if before.get("digests") == dict(digests) else 1
         pause = min(SILENT_AFTER * 2 ** (tries - 1), SILENT_CEILING)
-        new["silent"] = {"digests": dict(digests), "tries": tries, "again_at": now + pause}
+        new["silent"] = {"digests": dict(digests), "tries": tries, "again_at": now + pause} | (
+            {"job": job} if job else {}
+        )
     return new
 
 

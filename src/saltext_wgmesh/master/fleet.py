@@ -8,8 +8,8 @@ nothing that the node itself did not sign; return events any accepted minion cou
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import salt.client
@@ -29,22 +29,44 @@ class Patience:
     most: float
     """In all."""
     pause: float
-    """Since the last answer came: who has not answered by then is taken for gone."""
+    """Since the last answer came: who has not answered by then is taken for gone, or asked whether it is at it."""
+    asks: bool = False
+    """Whether who is silent is asked if it is at the job still, and then waited for."""
 
 
-APPLYING = Patience(most=60.0, pause=10.0)
+APPLYING = Patience(most=60.0, pause=4.0, asks=True)
 ASKING = Patience(most=5.0, pause=1.5)
+INQUIRING = Patience(most=8.0, pause=4.0)
 
 
-def apply(opts: dict[str, Any], nodes: Sequence[str], unlikely: Collection[str] = ()) -> dict[str, Any]:
-    """Have *nodes* apply their views; node → what its ``wgmesh.apply`` returned. The silent are missing. The answers
-    of the *unlikely* are taken if they come, and not waited for."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of a job by the time that nobody waits for it any more."""
+
+    returned: dict[str, Any] = field(default_factory=dict)
+    """Node → its return."""
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Each silent node → the id of the job, which it may answer yet."""
+
+
+def apply(opts: dict[str, Any], nodes: Sequence[str], unlikely: Collection[str] = ()) -> Answers:
+    """Have *nodes* apply their views: what their ``wgmesh.apply`` returned. The answers of the *unlikely* are taken if
+    they come, and not waited for."""
     return _ask(opts, nodes, "wgmesh.apply", APPLYING, unlikely)
+
+
+def late(opts: dict[str, Any], jobs: Mapping[str, str]) -> dict[str, Any]:
+    """What nodes returned meanwhile to *jobs* (node → id of a job that it left unanswered); no node is asked."""
+    if not jobs:
+        return {}
+    with salt.client.get_local_client(mopts=opts) as client:
+        returned = {jid: _returned(client, jid) for jid in set(jobs.values())}
+    return {node: returned[jid][node] for node, jid in jobs.items() if node in returned[jid]}
 
 
 def links(opts: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
     """How the links of *nodes* are; node → what its ``wgmesh.links`` returned. The silent are missing."""
-    return _ask(opts, nodes, "wgmesh.links", ASKING)
+    return _ask(opts, nodes, "wgmesh.links", ASKING).returned
 
 
 def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:
@@ -56,35 +78,60 @@ def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:
 
 def _ask(
     opts: dict[str, Any], nodes: Sequence[str], function: str, patience: Patience, unlikely: Collection[str] = ()
-) -> dict[str, Any]:
+) -> Answers:
     if not opts.get("job_cache", True) or opts.get("ext_job_cache"):
         raise FleetError(
             "the master keeps no job cache, from which wgmesh reads what nodes answer: "
             "set job_cache: True and no ext_job_cache in the master's configuration"
         )
-    answers: dict[str, Any] = {}
+    answers = Answers()
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):
-            job = client.run_job(batch, function, tgt_type="list")
-            if job:
-                answers.update(_collect(client, job["jid"], set(batch), patience, unlikely))
-    return dict(sorted(answers.items()))
+            jid, returned = _job(client, batch, function, patience, unlikely)
+            answers.returned.update(returned)
+            answers.jobs.update({node: jid for node in batch if node not in returned})
+    return answers
 
 
-def _collect(client: Any, jid: str, wanted: set[str], patience: Patience, unlikely: Collection[str]) -> dict[str, Any]:
-    """What those of *wanted* returned to the job that answered in time."""
-    started = heard_at = time.monotonic()
+def _job(
+    client: Any, nodes: Sequence[str], function: str, patience: Patience, unlikely: Collection[str], *arguments: str
+) -> tuple[str, dict[str, Any]]:
+    """The id of a job, and what those of *nodes* returned to it that answered in time."""
+    job = client.run_job(list(nodes), function, arg=arguments, tgt_type="list")
+    if not job:
+        return "", {}
+    jid, wanted, given_up = job["jid"], set(nodes), set(unlikely)
+    deadline = time.monotonic() + patience.most
+    while True:
+        returned = _collect(client, jid, wanted, given_up, patience.pause, deadline)
+        silent = wanted - returned.keys() - given_up
+        if not (patience.asks and silent) or time.monotonic() > deadline:
+            return jid, returned
+        _, said = _job(client, sorted(silent), "saltutil.find_job", INQUIRING, (), jid)
+        given_up |= {node for node in silent if not said.get(node)}
+
+
+def _collect(
+    client: Any, jid: str, wanted: set[str], unlikely: Collection[str], pause: float, deadline: float
+) -> dict[str, Any]:
+    """What *wanted* returned until no answer had come for *pause* seconds, or *deadline* was over."""
+    heard_at = time.monotonic()
     answers: dict[str, Any] = {}
     while True:
         looked_at = time.monotonic()
-        returned = client.get_cache_returns(jid)
+        returned = _returned(client, jid)
         now = time.monotonic()
-        found = {node: returned[node]["ret"] for node in wanted & returned.keys() if "ret" in returned[node]}
+        found = {node: returned[node] for node in wanted & returned.keys()}
         if len(found) > len(answers):
             answers, heard_at = found, now
-        if wanted - answers.keys() <= set(unlikely) or now - heard_at > patience.pause or now - started > patience.most:
+        if wanted - answers.keys() <= set(unlikely) or now - heard_at > pause or now > deadline:
             return answers
         time.sleep(max(POLL, 2 * (now - looked_at)))
+
+
+def _returned(client: Any, jid: str) -> dict[str, Any]:
+    """Node → its return to the job, as far as the job cache has it."""
+    return {node: told["ret"] for node, told in client.get_cache_returns(jid).items() if "ret" in told}
 
 
 def _batches(nodes: Sequence[str]) -> Iterator[list[str]]:
