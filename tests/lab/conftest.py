@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from . import requirements
 from .lab import Lab
+from .topology import Topology
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 _failed: dict[Path, str] = {}
@@ -46,6 +49,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     return report
 
 
+@contextmanager
+def running(folder: Path, topology: Topology, tag: str, **options: Any) -> Iterator[Lab]:
+    """A lab with its underlay built, for the scenarios in *folder* or below it; it is kept as asked if one failed."""
+    with Lab(topology, tag=tag, **options) as lab:
+        lab.underlay.build()
+        yield lab
+        if any(folder == failed or folder in failed.parents for failed in _failed):
+            lab.keep_folder = True
+            lab.keep = bool(os.environ.get("WGMESH_LAB_KEEP"))
+
+
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab of this scenario, with its underlay built: the module's TOPOLOGY. Nothing of Salt runs yet.
@@ -53,17 +67,13 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     MASTER_OPTIONS of the module, if it has that, override the master's configuration; with CONFIGURED = False
     the master knows nothing of wgmesh.
     """
-    scenario = request.path.parent
     options = {
         "master_options": getattr(request.module, "MASTER_OPTIONS", {}),
         "configured": getattr(request.module, "CONFIGURED", True),
     }
-    with Lab(request.module.TOPOLOGY, tag=f"{scenario.name}-{os.getpid()}", **options) as lab:
-        lab.underlay.build()
+    scenario = request.path.parent
+    with running(scenario, request.module.TOPOLOGY, f"{scenario.name}-{os.getpid()}", **options) as lab:
         yield lab
-        if scenario in _failed:
-            lab.keep_folder = True
-            lab.keep = bool(os.environ.get("WGMESH_LAB_KEEP"))
 
 
 @pytest.fixture(scope="module")

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from .machine import Machine
+from .processes import kill, tagged
 from .underlay import FABRIC, Underlay
 
-TABLE = "fault"
-"""The nftables table that holds a machine's faults."""
 _HOOK_IN = "type filter hook prerouting priority -400;"
 # After routing, where a drop is not told to the sender.
 _HOOK_OUT = "type filter hook postrouting priority 400;"
 _UDP = "meta l4proto udp drop;"
+_number = itertools.count()
 
 
 @contextmanager
 def unplugged(underlay: Underlay, name: str) -> Iterator[None]:
     """All cables of the machine are out; for everybody else this is a power cut."""
-    _plug(underlay, name, "down")
-    try:
+    ports = range(len(underlay.topology.machine(name).ports))
+    with _pulled(underlay, name, *ports):
         yield
-    finally:
-        _plug(underlay, name, "up")
+
+
+@contextmanager
+def partitioned(underlay: Underlay, router: str) -> Iterator[None]:
+    """The first port of *router*, which leads to everybody else, is out; what is behind it goes on among itself."""
+    with _pulled(underlay, router, 0):
+        yield
+
+
+@contextmanager
+def rebooting(underlay: Underlay, router: str) -> Iterator[None]:
+    """A router passes nothing, and afterwards it has forgotten all connections that it knew."""
+    with unplugged(underlay, router):
+        yield
+        underlay[router].run("conntrack", "--flush")
 
 
 @contextmanager
@@ -49,6 +64,24 @@ def cut(underlay: Underlay, node: str, other: str) -> Iterator[None]:
 
 
 @contextmanager
+def cut_all(underlay: Underlay, node: str, *others: str) -> Iterator[None]:
+    """No UDP passes between *node*, which is behind no NAT, and each of *others*."""
+    with ExitStack() as stack:
+        for other in others:
+            stack.enter_context(cut(underlay, other, node))
+        yield
+
+
+def kill_wireguard(machine: Machine) -> None:
+    """The machine has no WireGuard device any more: its process got no chance to say farewell, if it has one."""
+    for process in tagged(machine.tag):
+        if process.machine == machine.name and process.command.startswith("wireguard-go"):
+            kill(process.pid, signal.SIGKILL)
+    for link in filter(None, machine.json("ip", "-j", "link", "show", "type", "wireguard")):
+        machine.run("ip", "link", "del", link["ifname"])
+
+
+@contextmanager
 def not_forwarding(machine: Machine) -> Iterator[None]:
     """The machine answers for itself and forwards nothing."""
     machine.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
@@ -67,15 +100,24 @@ def forwarding_dropped(machine: Machine) -> Iterator[None]:
 
 @contextmanager
 def _rules(machine: Machine, *chains: str) -> Iterator[None]:
+    # One machine may have several faults at once.
+    table = f"fault{next(_number)}"
     written = "".join(f"chain drops{i} {{\n{chain}\n}}\n" for i, chain in enumerate(chains))
-    machine.run("nft", "-f", "-", stdin=f"table inet {TABLE} {{\n{written}}}\n")
+    machine.run("nft", "-f", "-", stdin=f"table inet {table} {{\n{written}}}\n")
     try:
         yield
     finally:
-        machine.run("nft", "delete", "table", "inet", TABLE)
+        machine.run("nft", "delete", "table", "inet", table)
 
 
-def _plug(underlay: Underlay, name: str, state: str) -> None:
+@contextmanager
+def _pulled(underlay: Underlay, name: str, *ports: int) -> Iterator[None]:
     number = next(i for i, spec in enumerate(underlay.topology.machines) if spec.name == name)
-    for port in range(len(underlay.topology.machine(name).ports)):
-        underlay[FABRIC].run("ip", "link", "set", f"m{number}p{port}", state)
+    cables = [f"m{number}p{port}" for port in ports]
+    for cable in cables:
+        underlay[FABRIC].run("ip", "link", "set", cable, "down")
+    try:
+        yield
+    finally:
+        for cable in cables:
+            underlay[FABRIC].run("ip", "link", "set", cable, "up")

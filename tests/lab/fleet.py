@@ -23,6 +23,9 @@ BROKEN_WORKER = "worker will be non-functional"
 """What Salt 3008 logs when a minion's authentication comes while a worker of the master loads its modules in another
 thread, and both invalidate the import system's caches: that worker then answers nothing for the rest of its life."""
 
+NOBODY = "No minions matched the target"
+"""What ``salt`` says when the key of none of them is accepted."""
+
 
 class Fleet:
     """The Salt of one lab. Salt's own files are in ``salt`` below each machine's folder."""
@@ -116,9 +119,12 @@ class Fleet:
         """The keys of *names* (all minions, if None) have arrived and are accepted."""
         wanted = set(self.minions if names is None else names)
         wait_until(lambda: wanted <= self.pending() | self.accepted(), deadline, "the minions' keys to arrive")
-        for name in sorted(wanted & self.pending()) if names is not None else ["*"]:
-            self._master_command("salt-key", "--yes", f"--accept={name}")
-        wait_until(lambda: wanted <= self.accepted(), 10, "the keys to be accepted")
+
+        def all_accepted() -> bool:
+            self._accept(wanted)
+            return wanted <= self.accepted()
+
+        wait_until(all_accepted, 10, "the keys to be accepted")
 
     def delete_key(self, name: str) -> None:
         """The master does not accept the minion any more; if it starts again, it makes itself known anew."""
@@ -134,6 +140,7 @@ class Fleet:
             if BROKEN_WORKER in self.log(self.master.name)[self._log_begins :]:
                 self.stop_master()
                 self.start_master()
+            self._accept(missing)
             answers = self.salt(sorted(missing), "test.ping", timeout=2)
             missing.difference_update(name for name, value in answers.items() if value is True)
             return not missing
@@ -150,7 +157,7 @@ class Fleet:
         words = [*where, function, *args, *_keywords(kwargs)]
         options = ["--out=json", "--static", "--no-color", f"--timeout={timeout:g}", "--hide-timeout"]
         text = self._master_command("salt", *options, *words, check=False, timeout=timeout + 120)
-        return _json(text) or {}
+        return {} if text.startswith(NOBODY) else _json(text) or {}
 
     def salt_run(self, function: str, *args: str, timeout: float = 120, **kwargs: Any) -> Any:
         """``salt-run function args``: the runner's return value."""
@@ -170,6 +177,13 @@ class Fleet:
 
     def _folder(self, machine: Machine) -> Path:
         return machine.folder / "salt"
+
+    def _accept(self, names: Iterable[str]) -> None:
+        """Those of *names* that are pending are accepted. A minion that authenticates in the same instant may have Salt
+        3008 write its key back as pending."""
+        waiting = sorted(set(names) & self.pending())
+        if waiting:
+            self._master_command("salt-key", "--yes", f"--accept={','.join(waiting)}")
 
     def _keys(self, kind: str) -> set[str]:
         folder = self._folder(self.master) / "pki" / kind

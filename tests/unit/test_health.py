@@ -95,12 +95,16 @@ def test_who_was_asked_and_did_not_answer_is_silent_until_it_does():
     assert at(102.0, about_r1(b=UP), found).silent == frozenset()
 
 
-def test_a_rebalance_forgets_what_rested_and_nothing_that_is_down():
+def test_a_rebalance_forgets_what_is_heard_again_and_nothing_else():
+    """The operator need not wait for a hold to end, nor for the quiet period."""
     found = at(100.0, about_r1(r2=DOWN, a=DOWN, b=DOWN))
     assert health.rested(found) == found
-    back = at(200.0, about_r1(r2=UP, a=UP, b=UP), at(150.0, about_r1(r2=UP, a=UP, b=UP), found))
-    assert back.resting == {"r1"}
-    assert health.rested(back) == Health()
+    held = at(101.0, about_r1(r2=UP, a=UP, b=UP), found)
+    assert held.down == {"r1"}
+    assert health.rested(held) == Health()
+    resting = at(101.0 + HOLD, about_r1(r2=UP, a=UP, b=UP), held)
+    assert resting.resting == {"r1"}
+    assert health.rested(resting) == Health()
 
 
 def test_a_node_that_left_is_forgotten():

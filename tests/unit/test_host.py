@@ -50,9 +50,30 @@ def test_a_failed_batch_names_its_line(tmp_path: Path, monkeypatch: pytest.Monke
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(
-        HostError, match=r"^'ip -4 route del 10\.0\.0\.2/32' failed: RTNETLINK answers: No such process$"
+        HostError, match=r"^'ip -4 route add 10\.0\.0\.2/32' failed: RTNETLINK answers: No such process$"
     ):
-        Host().ip_batch(4, [("route", "del", "10.0.0.1/32"), ("route", "del", "10.0.0.2/32")])
+        Host().ip_batch(4, [("route", "add", "10.0.0.1/32"), ("route", "add", "10.0.0.2/32")])
+
+
+def test_a_route_that_is_gone_already_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines after it are run, and a later mistake is told."""
+    fake = tmp_path / "ip"
+    fake.write_text(
+        "#!/bin/sh\n"
+        f"cat > {tmp_path}/lines\n"
+        f"grep -q broken {tmp_path}/lines || exit 0\n"
+        f"number=$(grep -n broken {tmp_path}/lines | head -n 1 | cut -d: -f1)\n"
+        "echo 'RTNETLINK answers: No such process' >&2\n"
+        'echo "Command failed -:$number" >&2\n'
+        "exit 1\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    gone = ("route", "del", "broken")
+    Host().ip_batch(4, [("route", "replace", "a"), gone, gone, ("route", "replace", "b")])
+    assert (tmp_path / "lines").read_text() == "route replace b\n"
+    with pytest.raises(HostError, match=r"^.ip -4 route replace broken. failed"):
+        Host().ip_batch(4, [gone, ("route", "replace", "broken")])
 
 
 def test_a_program_in_the_background_holds_nothing_of_ours(tmp_path: Path) -> None:

@@ -99,12 +99,16 @@ def judge(
 
 
 def rested(before: Health) -> Health:
-    """*before*, with everything forgotten that is not down: what rested may be used as before at once."""
+    """*before*, with everything forgotten that is heard again: by the operator's word it may be used as before."""
+    nodes = {n: t for n, t in before.nodes.items() if t.good_since is None}
+    links = {p: t for p, t in before.links.items() if t.good_since is None}
     return replace(
         before,
-        nodes=MappingProxyType({n: t for n, t in before.nodes.items() if n in before.down}),
-        links=MappingProxyType({p: t for p, t in before.links.items() if p in before.cut}),
+        nodes=MappingProxyType(nodes),
+        links=MappingProxyType(links),
+        down=frozenset(nodes),
         resting=frozenset(),
+        cut=frozenset(links),
     )
 
 

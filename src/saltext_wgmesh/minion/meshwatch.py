@@ -26,8 +26,11 @@ from saltext_wgmesh.minion.host import Host
 
 log = logging.getLogger("wgmesh.watch")
 
-GRACE = 3.0
-"""Seconds in which a link that was not heard yet is not called down: its other end may be about to start."""
+GRACE = 15.0
+"""Seconds in which a link that was never heard is not called down, though not used either: its other end may be about
+to apply the view that has it."""
+SETTLED = 3.0
+"""Seconds that a link must be up before another relay is judged by what it forwards there."""
 ANEW_AT = (1.0, 5.0, 15.0)
 ANEW_EVERY = 30.0
 """Seconds after a link went down at which its peer is added anew, for a fresh handshake."""
@@ -313,8 +316,8 @@ class MeshWatch:
         relays = [link for link in self.links.values() if link.is_relay and link.session.state is bfd.State.UP]
         for i, link in enumerate(relays):
             targets = [*relays[i + 1 :], *relays[:i]][:TARGETS]
-            # A target that came up just now may not answer yet: it counts after the time that a link has to settle.
-            targets = [t for t in targets if t.good_since is not None and now - t.good_since > GRACE]
+            # A target that came up just now may not answer yet.
+            targets = [t for t in targets if t.good_since is not None and now - t.good_since > SETTLED]
             if not targets:
                 link.probed = None
                 continue

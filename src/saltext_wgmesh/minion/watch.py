@@ -45,6 +45,8 @@ LOCK = "watch.lock"
 LOG = "watch.log"
 LOG_SIZE = 1_000_000
 """Bytes from which on a log is put aside at the next start."""
+PRIORITY = -15
+"""As of nice(1): on a busy node our own lateness would look like dead links."""
 PID = "watch.pid"
 """Who holds the lock: process id and version of the package, as JSON."""
 
@@ -315,6 +317,8 @@ def main() -> int:
         if not free:
             print("another watcher runs on this node", file=sys.stderr)
             return 0
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
         told = {"pid": os.getpid(), "version": importlib.metadata.version("saltext-wgmesh")}
         (host.run_dir / PID).write_text(json.dumps(told))
         Watcher(host).run()

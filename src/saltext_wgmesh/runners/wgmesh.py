@@ -127,7 +127,8 @@ def status(live=True, watch=False):
 @_told
 def rebalance():
     """
-    Converge, and let what came back be used as before at once: relays that rest get their share of leaves.
+    Converge, and let what came back be used as before at once: relays and links that are heard again need not be good
+    for a while first, and relays that rest get their share of leaves.
 
     CLI Example:
 

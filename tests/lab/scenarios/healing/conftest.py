@@ -1,0 +1,42 @@
+"""One fleet, the demo's, for all scenarios of this folder; each begins with a mesh in which nothing is remembered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from ...conftest import running
+from ...demo.run import MESH, PRINTER, networks, policy
+from ...demo.topology import DEMO
+from ...drill import whole
+from ...lab import Lab
+from ...mesh import Mesh, failures
+
+POLICY = policy()
+
+
+@pytest.fixture(scope="package")
+def fleet(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A master with the demo's policy, and minions that all answer."""
+    with running(request.path.parent.parent, DEMO, f"healing-{os.getpid()}") as lab:
+        lab.salt.set_policy(POLICY)
+        lab.salt.start()
+        yield lab
+
+
+@pytest.fixture(scope="package")
+def fabric(fleet: Lab) -> Mesh:
+    """The demo's mesh, as one command made it."""
+    mesh = Mesh(lab=fleet, name=MESH, networks=tuple(networks(POLICY)), members=DEMO.minions, lan=PRINTER)
+    assert failures(mesh.apply(), DEMO.minions) == []
+    mesh.settle()
+    return mesh
+
+
+@pytest.fixture(scope="module")
+def mesh(fabric: Mesh) -> Mesh:
+    """The same; whatever an earlier scenario did to it is over and forgotten."""
+    whole(fabric)
+    return fabric
