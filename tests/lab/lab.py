@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -45,6 +47,17 @@ class Lab:
         if not self.keep:
             wanted = error is None or isinstance(error, KeyboardInterrupt | SystemExit)
             stop(self.tag, remove=wanted and not self.keep_folder)
+
+    @contextmanager
+    def rebooted(self, name: str) -> Iterator[None]:
+        """Every process on the machine is dead; in the end it has booted: wg-quick and the watcher, then the minion."""
+        machine = self.underlay[name]
+        self.underlay.lose_power(name)
+        yield
+        for conf in machine.run("sh", "-c", "ls /etc/wireguard/*.conf").split():
+            machine.run("wg-quick", "up", conf)
+        self.salt.start_watcher(name)
+        self.salt.start_minion(name)
 
 
 def stop(tag: str, *, remove: bool = True) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 PACKAGES = {
+    "conntrack": "conntrack",
     "ip": "iproute2",
     "ss": "iproute2",
     "nft": "nftables",

@@ -1,0 +1,31 @@
+"""A link that flaps is used ever less."""
+
+from __future__ import annotations
+
+from .... import faults
+from ....drill import HEALED, first_relay, mended, says, streaming, word
+from ....mesh import Mesh
+from ....wait import wait_until
+
+PAIRS = {"web1": "app1"}
+FLAPS = 4
+
+
+def test_each_return_is_held_for_longer(mesh: Mesh):
+    """0, 1, 2 and 4 seconds; each outage costs less than one that comes by surprise, and no return costs anything."""
+    relay = first_relay(mesh, "web1")
+    holds = []
+    with streaming(mesh, PAIRS) as felt:
+        for _ in range(FLAPS):
+            with faults.cut(mesh.lab.underlay, "web1", relay):
+                wait_until(lambda: says(mesh, "web1", relay, "down"), 10, "the link to be found dead", every=0.2)
+            holds.append(word(mesh, "web1", relay)["hold"])
+            wait_until(lambda: says(mesh, "web1", relay, "up"), 30, "the link to be used again", every=0.2)
+    assert holds == [0.0, 1.0, 2.0, 4.0]
+    assert felt.longest < HEALED
+    # An address has one gap for each time that the link was found dead, at most.
+    assert all(len(loss.gaps) <= FLAPS for loss in felt.losses), felt.losses
+
+
+def test_in_the_end_nothing_is_lost(mesh: Mesh):
+    assert mended(mesh, PAIRS).losing == []

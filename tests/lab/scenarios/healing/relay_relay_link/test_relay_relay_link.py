@@ -1,0 +1,22 @@
+"""A dead trunk is gone round."""
+
+from __future__ import annotations
+
+from .... import faults
+from ....drill import HEALED, broken, first_relay, hops, link, mended, planned_around
+from ....mesh import Mesh
+
+PAIRS = {"web1": "app1", "web2": "app2"}
+
+
+def test_traffic_goes_round_it(mesh: Mesh):
+    near, far = first_relay(mesh, "web1"), first_relay(mesh, "app1")
+    assert near != far
+    fault = faults.cut(mesh.lab.underlay, near, far)
+    felt, seen = broken(mesh, PAIRS, fault, planned_around(mesh, [link(near, far)]))
+    assert felt.longest < HEALED
+    assert frozenset((near, far)) not in hops(seen)
+
+
+def test_when_it_returns_nothing_is_lost(mesh: Mesh):
+    assert mended(mesh, PAIRS).losing == []
