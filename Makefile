@@ -4,6 +4,8 @@ VENV := $(if $(filter 3008,$(SALT)),.venv,.venv-$(SALT))
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-$(SALT)
 APT := wireguard-tools wireguard-go nftables iproute2 iputils-ping procps conntrack python3 python3-venv
+# For systemd-analyze, which checks the watcher's unit.
+APT += systemd
 # One of Salt's dependencies has no wheel and is compiled.
 APT += gcc libc6-dev python3-dev
 

@@ -2,4 +2,4 @@
 wgmesh_converge:
   runner.wgmesh.converge:
     - args:
-      - drifted: {{ data.get('id') | string | tojson }}
+      - drifted: {{ data.get('id') | string | yaml_dquote }}

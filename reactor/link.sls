@@ -2,4 +2,4 @@
 wgmesh_converge:
   runner.wgmesh.converge:
     - args:
-      - hint: {{ data.get('id') | string | tojson }}
+      - hint: {{ data.get('id') | string | yaml_dquote }}

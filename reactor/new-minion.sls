@@ -2,4 +2,4 @@
 wgmesh_converge:
   runner.wgmesh.converge:
     - args:
-      - started: {{ data.get('id') | string | tojson }}
+      - started: {{ data.get('id') | string | yaml_dquote }}

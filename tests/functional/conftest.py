@@ -41,6 +41,13 @@ def machine():
         yield
 
 
+@pytest.fixture
+def watchers(machine):
+    """Lists the watchers and supervisors of the test's machine: pid → command line. None outlives it."""
+    yield namespace.watchers
+    namespace.end(namespace.watchers)
+
+
 @pytest.fixture(scope="session")
 def minion_opts(tmp_path_factory):
     """A masterless minion named node1 that has a Salt key."""

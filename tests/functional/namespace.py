@@ -5,12 +5,18 @@ Salt's loaders work in the process that calls them, so the process itself goes i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from saltext_wgmesh.minion import watch
+from tests.lab.wait import wait_until
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
@@ -37,6 +43,32 @@ def machine() -> Iterator[None]:
             _call(_LIBC.setns, handle, 0)
             os.close(handle)
         os.chdir(here)
+
+
+def watchers() -> dict[int, list[str]]:
+    """The watchers and supervisors in this process's network: pid → command line."""
+    here = os.readlink("/proc/self/ns/net")
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.readlink(entry / "ns/net") == here:
+                words = (entry / "cmdline").read_text().split("\0")[:-1]
+                if watch.COMMAND[-1] in words:
+                    found[int(entry.name)] = words
+    return found
+
+
+def end(processes: Callable[[], Iterable[int]]) -> None:
+    """None of *processes* is left, though one may start another meanwhile."""
+
+    def none_left() -> bool:
+        left = list(processes())
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    wait_until(none_left, 10, "the watchers to end")
 
 
 def _furnish() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import salt.cache
 import salt.daemons.masterapi
+import salt.exceptions
 import salt.key
 import salt.pillar
 import salt.utils.mine
+import salt.utils.verify
 
 from saltext_wgmesh.core import names, saltkey
 from saltext_wgmesh.core.errors import PolicyError, Problem
@@ -63,6 +66,19 @@ def accepted_keys(opts: dict[str, Any]) -> dict[str, str]:
     """Accepted minion ids with the fingerprints of their keys, sorted."""
     keys = salt.key.get_key(opts).key_str("*").get("minions", {})
     return {node: saltkey.fingerprint(pem) for node, pem in sorted(keys.items())}
+
+
+def is_accepted(opts: dict[str, Any], node: str) -> bool:
+    """Whether *node*, which anybody may have made up, has an accepted key. One look at one key."""
+    if not salt.utils.verify.valid_id(opts, node):
+        return False
+    try:
+        # Salt 3008 keeps keys in a cache, those before it in files.
+        if driver := opts.get("keys.cache_driver"):
+            return (salt.cache.Cache(opts, driver=driver).fetch("keys", node) or {}).get("state") == "accepted"
+        return Path(opts["pki_dir"], "minions", node).is_file()
+    except (salt.exceptions.SaltCacheError, OSError, ValueError):
+        return False
 
 
 def mine_facts(opts: dict[str, Any]) -> dict[str, Any]:

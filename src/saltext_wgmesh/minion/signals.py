@@ -78,8 +78,10 @@ def _links(report: LinkReport, memory: _Mesh, now: float) -> Iterator[Signal]:
     repeat = bool(bad) and now - memory.told_at > REPEAT
     if repeat or bad - memory.told:
         yield _signal(down, report.mesh, neighbours=sorted(bad if repeat else bad - memory.told), down=sorted(bad))
-    if memory.told - bad:
-        yield _signal(up, report.mesh, neighbours=sorted(memory.told - bad), down=sorted(bad))
+    # Who left the view has no link any more that could be back.
+    back = (memory.told - bad) & report.links.keys()
+    if back:
+        yield _signal(up, report.mesh, neighbours=sorted(back), down=sorted(bad))
     if repeat or bad != memory.told:
         memory.told, memory.told_at = bad, now
 

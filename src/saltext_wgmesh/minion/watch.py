@@ -1,8 +1,8 @@
 """The watcher: a program that finds dead links in a fraction of a second and routes around them.
 
-Run as ``python -m saltext_wgmesh.minion.watch``; with ``--supervise`` it is started again whenever it ends. It knows no
-Salt and no master: it reads the views that were applied on this node, speaks BFD with each neighbour, has the kernel's
-routes follow, and says how the links are in a file. When it dies the routes stay as they are.
+Run as ``python -I -m saltext_wgmesh.minion.watch``; with ``--supervise`` it is started again whenever it ends. It knows
+no Salt and no master: it reads the views that were applied on this node, speaks BFD with each neighbour, has the
+kernel's routes follow, and says how the links are in a file. When it dies the routes stay as they are.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ TEND_EVERY = 0.2
 MEND_EVERY = 10.0
 ALIVE_EVERY = 5.0
 RESTART_AFTER = 1.0
-MODULE = "saltext_wgmesh.minion.watch"
+COMMAND = (sys.executable, "-I", "-m", "saltext_wgmesh.minion.watch")
+"""Isolated: neither the folder in which it is started nor PYTHONPATH has a say in what is imported."""
 DRAIN = 1024
 """Packets that are read from a socket before anything else is done."""
 LOCK = "watch.lock"
+SUPERVISOR_LOCK = "supervise.lock"
 LOG = "watch.log"
 LOG_SIZE = 1_000_000
 """Bytes from which on a log is put aside at the next start."""
@@ -283,10 +285,11 @@ def _views(host: Host) -> Iterator[tuple[str, tuple[Path, tuple[int, int]]]]:
 
 
 @contextlib.contextmanager
-def alone(host: Host) -> Iterator[bool]:
-    """Whether no other watcher runs on this node; none begins until the end of the block."""
+def alone(host: Host, name: str = LOCK) -> Iterator[bool]:
+    """Whether no other watcher runs on this node (or whoever has the lock *name*); none begins until the end of the
+    block."""
     host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open(host.run_dir / LOCK, "a+") as lock:
+    with open(host.run_dir / name, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -297,13 +300,12 @@ def alone(host: Host) -> Iterator[bool]:
 
 def supervise(host: Host) -> None:
     """A watcher runs, again and again, until this process is ended; what it says is in a file, where no journal is."""
-    host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = host.run_dir / LOG
     while True:
         if path.exists() and path.stat().st_size > LOG_SIZE:
             path.replace(path.with_suffix(".log.1"))
         with open(path, "ab") as log_file:
-            subprocess.run([sys.executable, "-m", MODULE], check=False, stdout=log_file, stderr=log_file)
+            subprocess.run(COMMAND, check=False, stdout=log_file, stderr=log_file)
         time.sleep(RESTART_AFTER)
 
 
@@ -311,7 +313,10 @@ def main() -> int:
     """Watch, unless another does already; the exit status."""
     host = Host()
     if "--supervise" in sys.argv[1:]:
-        supervise(host)
+        with alone(host, SUPERVISOR_LOCK) as free:
+            if free:
+                supervise(host)
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with alone(host) as free:
         if not free:

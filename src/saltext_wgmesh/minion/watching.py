@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -17,25 +16,30 @@ from saltext_wgmesh.minion import files, watch
 from saltext_wgmesh.minion.host import Host
 
 VERSION = importlib.metadata.version("saltext-wgmesh")
-COMMAND = (sys.executable, "-m", watch.MODULE)
+COMMAND = watch.COMMAND
 START_TIMEOUT = 10.0
 """Seconds."""
 
 
 def unit() -> str:
-    """The unit ``wgmesh-watch.service`` (systemd.service(5)). It names the version, so an upgrade restarts it."""
+    """The unit ``wgmesh-watch.service`` (systemd.service(5)). It names the version, so an upgrade restarts it.
+
+    However often it dies, it is started again: by default systemd would give up after five times in ten seconds.
+    Homes are read-only and not hidden, since Python may lie in one.
+    """
     return f"""\
 [Unit]
 Description=Watcher of the WireGuard meshes (saltext-wgmesh {VERSION})
 After=network.target
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart={" ".join(COMMAND)}
 Restart=always
 RestartSec=1
 OOMScoreAdjust=-500
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_DAC_OVERRIDE
-ProtectHome=yes
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_OVERRIDE
+ProtectHome=read-only
 PrivateTmp=yes
 
 [Install]

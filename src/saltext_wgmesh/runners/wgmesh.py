@@ -13,7 +13,7 @@ import salt.exceptions
 
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
-from saltext_wgmesh.master import install, show
+from saltext_wgmesh.master import install, inventory, show
 from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
 
@@ -83,8 +83,9 @@ def converge(node=None, hint=None, started=None, drifted=None):
         salt-run wgmesh.converge
     """
     named = {"again": node, "hints": hint, "started": started, "drifted": drifted}
-    word = next(((kind, value) for kind, value in named.items() if isinstance(value, str)), ())
-    return _converge(word)
+    # Each word is a file until a run takes it: names that somebody makes up must not fill the disk.
+    known = (pair for pair in named.items() if isinstance(pair[1], str) and inventory.is_accepted(__opts__, pair[1]))
+    return _converge(next(known, ()))
 
 
 @_told

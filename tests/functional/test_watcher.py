@@ -1,0 +1,162 @@
+"""The watcher as a program: its unit for systemd, the engine that keeps it running, and what a restart leaves alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import shlex
+import signal
+import subprocess
+from types import MappingProxyType
+
+import pytest
+import salt.loader
+
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
+from saltext_wgmesh.minion import apply, keys, linkfile, watch, watching
+from saltext_wgmesh.minion.host import Host
+from tests.functional import namespace
+from tests.lab.wait import wait_until
+from tests.nodeviews import NETWORKS, leaf
+
+COMMAND = list(watching.COMMAND)
+
+
+def directive(name):
+    """What the unit says of *name*."""
+    (value,) = re.findall(rf"^{name}=(.*)$", watching.unit(), re.MULTILINE)
+    return value
+
+
+@pytest.fixture
+def node(watchers):
+    """A leaf that has applied its view, and no watcher."""
+    keys.ensure(Host())
+    apply.apply(Host(), leaf())
+
+
+@pytest.fixture
+def engine(node, minion_opts):
+    """The engine, by Salt's loader, in a process of its own, as a minion has it."""
+    start = salt.loader.engines(minion_opts, {}, {}, {})["wgmesh.start"]
+    process = multiprocessing.get_context("fork").Process(target=start)
+    process.start()
+    yield process
+    process.kill()
+    process.join(10)
+
+
+def told():
+    """The pid of the watcher that holds the lock; None if none does."""
+    if watching.running(Host()) is None:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        pid = json.loads((Host().run_dir / watch.PID).read_text())["pid"]
+        return pid if pid in namespace.watchers() else None
+    return None
+
+
+def another(than):
+    """The pid of a watcher that was started after *than*."""
+    pid = told()
+    return pid if pid != than else None
+
+
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path):
+    """``systemd-analyze verify`` finds no unknown word, no missing program and no unit that is not there."""
+    unit = tmp_path / "wgmesh-watch.service"
+    unit.write_text(watching.unit())
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+
+
+def test_systemd_starts_it_again_however_often_it_dies():
+    """Always, after a second, without the limit of five starts in ten seconds."""
+    assert [directive(n) for n in ("Restart", "RestartSec", "StartLimitIntervalSec")] == ["always", "1", "0"]
+
+
+def test_systemd_starts_what_the_engine_starts(node, watchers):
+    """ExecStart is the command line of the running watcher, word by word."""
+    watching.start(Host())
+    assert shlex.split(directive("ExecStart")) == watchers()[told()]
+
+
+def test_the_capabilities_of_the_unit_suffice(node, watchers, outside, tmp_path):
+    """With them and no others it hears BFD on both uplinks and mends a route."""
+    outside("ip", "route", "del", NETWORKS[0])
+    capabilities = ",".join(f"+{c.removeprefix('CAP_').lower()}" for c in directive("CapabilityBoundingSet").split())
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(["setpriv", f"--bounding-set=-all,{capabilities}", *COMMAND], stderr=log, cwd="/")
+    try:
+        wait_until(lambda: outside("ip", "route", "show", NETWORKS[0]), 20, "the route to be back")
+        wait_until(lambda: outside("ss", "-Hlun", "sport = 3784").count("%wg0-u") == 2, 10, "both listeners")
+    finally:
+        process.kill()
+        process.wait(10)
+    assert "can't" not in (tmp_path / "log").read_text()
+
+
+def test_nothing_that_the_environment_names_is_imported(node, watchers, tmp_path, monkeypatch):
+    """Neither PYTHONPATH nor the folder in which the minion was started has a say in what the watcher is."""
+    (tmp_path / "saltext_wgmesh.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    watching.start(Host())
+    assert told()
+
+
+def test_the_engine_starts_a_watcher_and_another_when_it_and_its_supervisor_died(engine, watchers):
+    """Each time there is one watcher under one supervisor."""
+    pid = None
+    for _ in range(2):
+        pid = wait_until(lambda: another(pid), 30, "a watcher to run")  # noqa: B023
+        assert sorted(watchers().values(), key=len) == [COMMAND, [*COMMAND, "--supervise"]]
+        for each in sorted(watchers(), reverse=True, key=lambda p: "--supervise" in watchers()[p]):
+            os.kill(each, signal.SIGKILL)
+    wait_until(lambda: another(pid), 30, "a watcher to run")
+
+
+def test_a_watcher_that_died_gets_no_second_supervisor(engine, watchers):
+    """The engine sees that none runs while the supervisor is about to start one; only one of the two goes on."""
+    pid = wait_until(told, 30, "a watcher to run")
+    for _ in range(3):
+        os.kill(pid, signal.SIGKILL)
+        pid = wait_until(lambda: another(pid), 30, "another watcher to run")  # noqa: B023
+    settled = [COMMAND, [*COMMAND, "--supervise"]]
+    wait_until(lambda: sorted(watchers().values(), key=len) == settled, 10, "one watcher and one supervisor")
+    assert told() == pid
+
+
+def test_the_watcher_outlives_the_engine_and_is_still_started_again(engine, watchers):
+    """While the minion is stopped its supervisor alone sees to it."""
+    pid = wait_until(told, 30, "a watcher to run")
+    engine.terminate()
+    engine.join(10)
+    assert told() == pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: another(pid), 30, "another watcher to run")
+
+
+def test_a_restart_leaves_routes_alone_that_are_right(node, watchers, tmp_path):
+    """It goes on with what the watcher before it believed: the dead first relay is not tried again."""
+    states = {"n1": ("wg0-u1", LinkState.DOWN), "n2": ("wg0-u2", LinkState.UP)}
+    links = {n: Link(neighbour=n, interface=i, state=s, since=7.0, hold=4.0) for n, (i, s) in states.items()}
+    linkfile.write(Host(), LinkReport(mesh="wg0", watched=True, links=MappingProxyType(links)))
+    changed = apply.apply(Host(), leaf()).lines
+    assert any("wg0-u2" in line for line in changed)
+    monitor = subprocess.Popen(["ip", "monitor", "route"], stdout=subprocess.PIPE, text=True)
+    log = Host().run_dir / watch.LOG
+    try:
+        watching.start(Host())
+        # The line comes after the first look at the routes, and long before the grace of its links is over.
+        wait_until(lambda: "watching 2 links" in log.read_text(), 20, "the watcher to have looked", every=0.02)
+    finally:
+        monitor.terminate()
+        seen, _ = monitor.communicate(timeout=10)
+    told_now = {n: (k.state, k.since, k.hold) for n, k in linkfile.read(Host(), "wg0").links.items()}
+    assert told_now == {n: (k.state, k.since, k.hold) for n, k in links.items()}
+    assert seen == ""
