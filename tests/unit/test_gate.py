@@ -126,3 +126,16 @@ def test_runs_that_come_to_nothing_are_spaced_ever_more_widely(tmp_path, clock):
     ask()
     ask()
     assert begun[12:] == [174, 174]
+
+
+def test_runs_that_take_long_are_spaced_all_the_same(tmp_path, clock):
+    """What counts is for how long nobody asked after a run had ended."""
+    begun = []
+
+    def work(_):
+        begun.append(clock[0] - 1000)
+        clock[0] += 4
+
+    for _ in range(4):
+        Gate(tmp_path).run(work, fruitful=lambda _: False)
+    assert begun == [0, 4, 8, 17]

@@ -39,6 +39,8 @@ class _Pace:
     """When the last BURST runs began, in seconds since the epoch."""
     fruitless: int = 0
     """How many in a row came to nothing while others waited already."""
+    ended: float = 0.0
+    """When the last run ended."""
 
     @property
     def pause(self) -> float:
@@ -54,8 +56,8 @@ class _Pace:
 
     def went(self, now: float, *, waited: bool) -> _Pace:
         """After one more run began, of which it is not known yet what it comes to."""
-        busy = waited or (self.begun and now - self.begun[-1] < SPACING)
-        return _Pace((*self.begun, now)[-BURST:], self.fruitless + 1 if busy else 1)
+        busy = waited or now - self.ended < SPACING
+        return _Pace((*self.begun, now)[-BURST:], self.fruitless + 1 if busy else 1, now)
 
 
 class Gate:
@@ -88,8 +90,8 @@ class Gate:
                 while self._asked():
                     pace = self._space(lock)
                     results.append(work(self._take()))
-                    if fruitful(results[-1]):
-                        _note(lock, replace(pace, fruitless=0))
+                    fruitless = 0 if fruitful(results[-1]) else pace.fruitless
+                    _note(lock, replace(pace, fruitless=fruitless, ended=time.time()))
             # Whoever asked after our last look, and found the lock still held, left it to us: look again.
         return results
 
@@ -144,6 +146,6 @@ def _noted(lock: int) -> _Pace:
     """As if nothing had run yet, if the file says nothing that can be read."""
     try:
         raw = json.loads(os.pread(lock, 4096, 0))
-        return _Pace(tuple(float(value) for value in raw["begun"]), int(raw["fruitless"]))
+        return _Pace(tuple(float(value) for value in raw["begun"]), int(raw["fruitless"]), float(raw["ended"]))
     except (ValueError, TypeError, KeyError):
         return _Pace()
