@@ -321,8 +321,8 @@ def test_a_node_that_starts_without_facts_is_told_to_apply_the_formula(ailing):
     accepted = {**{n: f"key of {n}" for n in (*ailing.mine, "new1", "stranger")}}
     original = ailing._inventory
     ailing._inventory = lambda: inventory.Inventory(policy=original().policy, accepted=accepted, mine=original().mine)
-    for node in ("new1", "a", "stranger", "unknown"):
-        ailing.look(started=node)
+    told = {node: ailing.look(started=node).enrolling for node in ("new1", "a", "stranger", "unknown")}
+    assert told == {"new1": ["new1"], "a": [], "stranger": [], "unknown": []}
     assert ailing.enrolled == [["new1"]]
     accepted["a"] = "another key"
     ailing.look(started="a")

@@ -81,17 +81,61 @@ def test_what_was_asked_meanwhile_is_heeded_by_the_next_round(tmp_path):
     assert rounds == [{("started", "c")}, {("hint", "a"), ("hint", "b")}]
 
 
-def test_runs_are_spaced_unless_the_caller_is_in_a_hurry(tmp_path, monkeypatch):
-    """Two at once, then two in each three seconds; also over processes, by the lock file alone."""
-    now, begun = [1000.0], []
+@pytest.fixture
+def clock(monkeypatch):
+    """A list with the time, which only sleeping moves."""
+    now = [1000.0]
 
     def sleep(seconds):
         now[0] += seconds
 
     monkeypatch.setattr("saltext_wgmesh.master.gate.time.time", lambda: now[0])
     monkeypatch.setattr("saltext_wgmesh.master.gate.time.sleep", sleep)
+    return now
+
+
+def test_runs_are_spaced_unless_the_caller_is_in_a_hurry(tmp_path, clock):
+    """Two at once, then two in each three seconds; also over processes, by the lock file alone."""
+    begun = []
     for _ in range(5):
-        Gate(tmp_path).run(lambda _: begun.append(now[0]))
+        Gate(tmp_path).run(lambda _: begun.append(clock[0]))
     assert begun == [1000.0, 1000.0, 1003.0, 1003.0, 1006.0]
-    Gate(tmp_path, hurry=True).run(lambda _: begun.append(now[0]))
+    Gate(tmp_path, hurry=True).run(lambda _: begun.append(clock[0]))
     assert begun[-1] == 1006.0
+
+
+def test_runs_that_come_to_nothing_are_spaced_ever_more_widely(tmp_path, clock):
+    """Up to half a minute; one that did something, or a time in which nobody asked, makes it short again."""
+    begun, fruitful = [], []
+
+    def ask():
+        Gate(tmp_path).run(lambda _: begun.append(clock[0] - 1000), fruitful=lambda _: bool(fruitful))
+
+    for _ in range(6):
+        ask()
+    assert begun == [0, 0, 3, 12, 39, 69]
+    fruitful.append(True)
+    ask()
+    ask()
+    assert begun[6:] == [99, 99]
+    fruitful.clear()
+    for _ in range(4):
+        ask()
+    assert begun[8:] == [102, 102, 105, 114]
+    clock[0] += 60
+    ask()
+    ask()
+    assert begun[12:] == [174, 174]
+
+
+def test_runs_that_take_long_are_spaced_all_the_same(tmp_path, clock):
+    """What counts is for how long nobody asked after a run had ended."""
+    begun = []
+
+    def work(_):
+        begun.append(clock[0] - 1000)
+        clock[0] += 4
+
+    for _ in range(4):
+        Gate(tmp_path).run(work, fruitful=lambda _: False)
+    assert begun == [0, 4, 8, 17]

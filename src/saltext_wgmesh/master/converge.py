@@ -80,11 +80,13 @@ class Report:
     """Nodes that count as down, and links (``a--b``) between nodes that don't."""
     to_mend: list[str] = field(default_factory=list)
     """Of the nodes whose facts were rejected, those that still have an accepted key."""
+    enrolling: list[str] = field(default_factory=list)
+    """Nodes with a place in this mesh that were told to apply the formula."""
 
     @property
     def eventful(self) -> bool:
         """Whether there is anything to tell: a run that found nothing to do is silent."""
-        return bool(self.published or self.applied or self.failed)
+        return bool(self.published or self.applied or self.failed or self.enrolling)
 
     @property
     def clean(self) -> bool:
@@ -96,6 +98,7 @@ class Report:
         self.published = self.published or earlier.published
         self.changed = sorted({*earlier.changed, *self.changed})
         self.applied = sorted({*earlier.applied, *self.applied})
+        self.enrolling = sorted({*earlier.enrolling, *self.enrolling})
         behind = set(self.not_acknowledged)
         self.silent = sorted({*self.silent, *(n for n in earlier.silent if n in behind and n not in self.failed)})
         self.failed = {**{n: e for n, e in earlier.failed.items() if n in behind}, **self.failed}
@@ -238,7 +241,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
             prove(one)
     reports = [_publish(ledger, one) for one in drafts]
     _forget_deleted(opts, ledger, found)
-    _enrol(opts, found, drafts, asked.started)
+    _enrol(opts, found, drafts, reports, asked.started)
     _push(opts, ledger, reports, asked)
     for report in reports:
         if report.eventful:
@@ -247,10 +250,18 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
     return reports
 
 
-def _enrol(opts: dict[str, Any], found: inventory.Inventory, drafts: Iterable[Draft], started: Iterable[str]) -> None:
+def _enrol(
+    opts: dict[str, Any],
+    found: inventory.Inventory,
+    drafts: Iterable[Draft],
+    reports: Iterable[Report],
+    started: Iterable[str],
+) -> None:
     """A node that started, has a place in a mesh and published nothing under its present key applies the formula."""
     fresh = [n for n in sorted(started) if n in found.accepted and not _has_facts(found, n)]
-    members = [n for n in fresh if any(policy_module.rule_for(one.policy, n) for one in drafts)]
+    for one, report in zip(drafts, reports, strict=True):
+        report.enrolling = [n for n in fresh if policy_module.rule_for(one.policy, n)]
+    members = sorted({n for report in reports for n in report.enrolling})
     if members:
         log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(members))
         fleet.enrol(opts, members)

@@ -1,8 +1,8 @@
 """One converge at a time, and no word forgotten: a lock, and a folder of what was asked meanwhile.
 
 Whoever asks while another runs leaves a word and goes; the one that runs, runs once more with all words that were
-left. Runs are spaced, too. So a thousand events make a handful of runs, and the last of them has seen everything that
-came before it.
+left. Runs are spaced, too, ever more widely while they come to nothing. So a thousand events make a handful of runs,
+and the last of them has seen everything that came before it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,38 @@ BURST = 2
 """Runs that may follow each other at once."""
 SPACING = 3.0
 """Seconds in which no more than BURST runs begin, unless the caller is in a hurry."""
+GROWTH = 3.0
+CEILING = 30.0
+"""By how much the pause grows with each further run that came to nothing, and its most in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How the last runs went; in the lock file, for all processes."""
+
+    begun: tuple[float, ...] = ()
+    """When the last BURST runs began, in seconds since the epoch."""
+    fruitless: int = 0
+    """How many in a row came to nothing while others waited already."""
+    ended: float = 0.0
+    """When the last run ended."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds from the beginning of the last run to that of the next one."""
+        further = self.fruitless - BURST
+        return min(SPACING * GROWTH**further, CEILING) if further > 0 else 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more run may begin. A clock that was set back makes nobody wait longer."""
+        if len(self.begun) < BURST:
+            return 0.0
+        return min(CEILING, max(0.0, self.begun[0] + SPACING - now, self.begun[-1] + self.pause - now))
+
+    def went(self, now: float, *, waited: bool) -> _Pace:
+        """After one more run began, of which it is not known yet what it comes to."""
+        busy = waited or now - self.ended < SPACING
+        return _Pace((*self.begun, now)[-BURST:], self.fruitless + 1 if busy else 1, now)
 
 
 class Gate:
@@ -36,7 +69,13 @@ class Gate:
         self._hurry = hurry
         self._words.mkdir(parents=True, exist_ok=True)
 
-    def run(self, work: Callable[[frozenset[Word]], Result], word: Word = ()) -> list[Result]:
+    def run(
+        self,
+        work: Callable[[frozenset[Word]], Result],
+        word: Word = (),
+        *,
+        fruitful: Callable[[Result], bool] = lambda _: True,
+    ) -> list[Result]:
         """Do *work* until nobody has asked meanwhile; what each round gave. Empty: another does it for us.
 
         Each round gets the words that were left until it began. An error of *work* passes through; what others asked
@@ -49,8 +88,10 @@ class Gate:
                 if lock is None:
                     break
                 while self._asked():
-                    self._space(lock)
+                    pace = self._space(lock)
                     results.append(work(self._take()))
+                    fruitless = 0 if fruitful(results[-1]) else pace.fruitless
+                    _note(lock, replace(pace, fruitless=fruitless, ended=time.time()))
             # Whoever asked after our last look, and found the lock still held, left it to us: look again.
         return results
 
@@ -71,16 +112,15 @@ class Gate:
             path.unlink()
         return frozenset(words)
 
-    def _space(self, lock: int) -> None:
-        """Wait until one more run may begin, and note that it did; in the lock file, for all processes."""
-        begun = _times(os.pread(lock, 4096, 0))
-        now = time.time()
-        if len(begun) >= BURST and not self._hurry:
-            time.sleep(min(SPACING, max(0.0, begun[-BURST] + SPACING - now)))
-            now = time.time()
-        text = json.dumps([*begun, now][-BURST:])
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, text.encode(), 0)
+    def _space(self, lock: int) -> _Pace:
+        """Wait until one more run may begin, and note that it did."""
+        pace = _noted(lock)
+        wait = 0.0 if self._hurry else pace.wait(time.time())
+        if wait:
+            time.sleep(wait)
+        pace = pace.went(time.time(), waited=bool(wait))
+        _note(lock, pace)
+        return pace
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[int | None]:
@@ -97,9 +137,15 @@ class Gate:
             os.close(descriptor)
 
 
-def _times(text: bytes) -> list[float]:
-    """When the last runs began, in seconds since the epoch; none if the file says nothing that can be read."""
+def _note(lock: int, pace: _Pace) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps(asdict(pace)).encode(), 0)
+
+
+def _noted(lock: int) -> _Pace:
+    """As if nothing had run yet, if the file says nothing that can be read."""
     try:
-        return [float(value) for value in json.loads(text or b"[]")]
-    except (ValueError, TypeError):
-        return []
+        raw = json.loads(os.pread(lock, 4096, 0))
+        return _Pace(tuple(float(value) for value in raw["begun"]), int(raw["fruitless"]), float(raw["ended"]))
+    except (ValueError, TypeError, KeyError):
+        return _Pace()

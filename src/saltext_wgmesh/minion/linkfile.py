@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -28,9 +29,15 @@ def read(host: Host, mesh: str) -> LinkReport | None:
     try:
         if abs(time.time() - where.stat().st_mtime) > TOO_OLD:
             return None
-        return LinkReport.from_dict(json.loads(where.read_text()))
+        return _parsed(where.read_text())
     except (OSError, ValueError, ViewError):
         return None
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> LinkReport:
+    """Kept, since the beacon reads the same text each second."""
+    return LinkReport.from_dict(json.loads(text))
 
 
 def write(host: Host, report: LinkReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -87,12 +88,21 @@ class Store:
             self.folder.rmdir()
 
     def _view(self, name: str) -> View | None:
-        raw = _read(self.folder / name)
+        path = self.folder / name
+        text = files.read(path)
         try:
-            return None if raw is None else View.from_dict(raw)
+            return None if text is None else _parsed_view(text)
         except ViewError:
             # Written by another version: the next apply compares with the kernel alone.
             return None
+        except ValueError:
+            raise _damaged(path) from None
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed_view(text: str) -> View:
+    """Kept, since the beacon reads the same text each second."""
+    return View.from_dict(json.loads(text))
 
 
 def meshes(host: Host) -> tuple[str, ...]:
@@ -132,7 +142,11 @@ def _read(path: Path) -> Any:
     try:
         return None if text is None else json.loads(text)
     except ValueError:
-        raise HostError(f"{path} is damaged: delete it and apply again") from None
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> HostError:
+    return HostError(f"{path} is damaged: delete it and apply again")
 
 
 def _text(raw: Any) -> str:

@@ -238,7 +238,11 @@ def config():
 def _converge(word):
     gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=__opts__.get("__cli") == "salt-run")
     try:
-        rounds = gate.run(lambda words: converging.converge(__opts__, converging.Asked.of(words)), word)
+        rounds = gate.run(
+            lambda words: converging.converge(__opts__, converging.Asked.of(words)),
+            word,
+            fruitful=lambda reports: any(report.eventful for report in reports),
+        )
     except Exception as error:
         # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
         if __opts__.get("__cli") != "salt-run":
