@@ -105,7 +105,7 @@ def test_runs_are_spaced_unless_the_caller_is_in_a_hurry(tmp_path, clock):
 
 
 def test_runs_that_come_to_nothing_are_spaced_ever_more_widely(tmp_path, clock):
-    """Up to half a minute; one that did something, or a time in which nobody asked, makes it short again."""
+    """Up to nine seconds; one that did something, or a time in which nobody asked, makes it short again."""
     begun, fruitful = [], []
 
     def ask():
@@ -113,19 +113,19 @@ def test_runs_that_come_to_nothing_are_spaced_ever_more_widely(tmp_path, clock):
 
     for _ in range(6):
         ask()
-    assert begun == [0, 0, 3, 12, 39, 69]
+    assert begun == [0, 0, 3, 12, 21, 30]
     fruitful.append(True)
     ask()
     ask()
-    assert begun[6:] == [99, 99]
+    assert begun[6:] == [39, 39]
     fruitful.clear()
     for _ in range(4):
         ask()
-    assert begun[8:] == [102, 102, 105, 114]
+    assert begun[8:] == [42, 42, 45, 54]
     clock[0] += 60
     ask()
     ask()
-    assert begun[12:] == [174, 174]
+    assert begun[12:] == [114, 114]
 
 
 def test_runs_that_take_long_are_spaced_all_the_same(tmp_path, clock):

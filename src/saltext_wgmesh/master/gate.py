@@ -27,7 +27,7 @@ BURST = 2
 SPACING = 3.0
 """Seconds in which no more than BURST runs begin, unless the caller is in a hurry."""
 GROWTH = 3.0
-CEILING = 30.0
+CEILING = 9.0
 """By how much the pause grows with each further run that came to nothing, and its most in seconds."""
 
 

@@ -38,6 +38,7 @@ ExecStart={" ".join(COMMAND)}
 Restart=always
 RestartSec=1
 OOMScoreAdjust=-500
+Nice={watch.PRIORITY}
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_OVERRIDE
 ProtectHome=read-only
 PrivateTmp=yes

@@ -41,7 +41,7 @@ def test_its_address_is_reserved(mesh: Mesh):
 
 
 def test_a_node_that_uses_the_id_again_inherits_the_address_alone(mesh: Mesh):
-    """A fresh machine under the same id: with a new Salt key and a new WireGuard key it joins by its acceptance alone."""
+    """A fresh machine with new keys joins by its acceptance alone."""
     salt, machine = mesh.lab.salt, mesh.lab.underlay[NODE]
     salt.kill([NODE])
     machine.run("sh", "-c", f"rm -rf {machine.folder}/salt/pki /var/lib/wgmesh /etc/wireguard/*")
