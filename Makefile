@@ -8,6 +8,8 @@ APT := wireguard-tools wireguard-go nftables iproute2 iputils-ping procps conntr
 APT += systemd
 # One of Salt's dependencies has no wheel and is compiled.
 APT += gcc libc6-dev python3-dev
+# The other end of BFD sessions; nobody but the tests wants it.
+APT_TEST := frr
 
 .PHONY: help demo test test-salt check format bench clean tools venv
 
@@ -23,7 +25,7 @@ demo: tools venv
 	@$(PY) -m tests.lab demo $(if $(KEEP),--keep)
 
 test: check
-	@$(MAKE) --no-print-directory tools
+	@$(MAKE) --no-print-directory tools APT='$(APT) $(APT_TEST)'
 	$(PY) -m pytest tests/packaging
 	$(PY) -m pytest tests/functional
 	$(PY) -m pytest tests/integration
@@ -52,11 +54,14 @@ bench: tools venv
 clean:
 	rm -rf .venv .venv-* .lab build dist src/*.egg-info
 
-# Debian's packages: only what is missing, and only as root.
+# Debian's packages: only what is missing, and only as root. None of them may start a daemon, now (policy-rc.d) or at boot.
 tools:
 	@missing=$$(for p in $(APT); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	[ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] || { echo "run this as root: it must install" $$missing; exit 1; }; \
-	echo "installing:" $$missing; apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $$missing; }
+	echo "installing:" $$missing; policy=/usr/sbin/policy-rc.d; \
+	[ -e $$policy ] || { trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod +x $$policy; }; \
+	apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $$missing && \
+	case "$$missing" in *frr*) update-rc.d frr disable ;; esac; }
 
 venv: $(STAMP)
 

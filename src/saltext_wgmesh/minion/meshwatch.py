@@ -64,6 +64,8 @@ class Watched:
     """When a relay's forwarding was found worth probing; None: it can't be judged."""
     echoed: float = 0.0
     """When a probe through it last came back."""
+    interval: int = 0
+    """Milliseconds between packets, as negotiated when it was last looked at."""
     scheduled: float = float("inf")
 
     @property
@@ -209,7 +211,7 @@ class MeshWatch:
                         state=link.state,
                         since=link.since,
                         hold=link.damping.hold,
-                        interval=round(link.session.transmit_interval * 1000),
+                        interval=link.interval,
                     )
                     for name, link in sorted(self.links.items())
                 }
@@ -266,6 +268,9 @@ class MeshWatch:
         elif indices != self.indices:
             self.mend()
         for link in self.links.values():
+            interval = round(link.session.transmit_interval * 1000)
+            if interval != link.interval:
+                link.interval, self.dirty = interval, True
             # A new link too: its first handshake may have come before the other end knew of it.
             waits = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is not bfd.State.UP
             if waits and now - link.down_since >= self._anew_due(link):
