@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed-$(SALT)
 APT := wireguard-tools wireguard-go nftables iproute2 iputils-ping procps python3 python3-venv
 # One of Salt's dependencies has no wheel and is compiled.
 APT += gcc libc6-dev python3-dev
+# What the mesh is measured beside.
+BENCH_APT := nebula tinc babeld openssl
 
 .PHONY: help demo test test-salt check format bench clean tools venv
 
@@ -43,7 +45,8 @@ format: venv
 	$(PY) -m ruff format src tests bench
 	$(PY) -m ruff check --fix src tests bench
 
-bench: tools venv
+bench: venv
+	@$(MAKE) --no-print-directory tools APT='$(APT) $(BENCH_APT)'
 	@$(PY) -m pip install -q -c constraints/salt-$(SALT).txt -c constraints/bench.txt -e '.[tests,check,bench]'
 	$(PY) -m bench $(NAME)
 

@@ -7,7 +7,7 @@ import sys
 
 from bench import plot, rows
 
-ALL = ("scale", "view_bytes", "meshconf", "noop")
+ALL = ("scale", "view_bytes", "meshconf", "noop", "failover")
 
 
 def main(names: list[str]) -> int:
