@@ -10,6 +10,8 @@ APT += systemd
 APT += gcc libc6-dev python3-dev
 # The other end of BFD sessions; nobody but the tests wants it.
 APT_TEST := frr
+# What the mesh is measured beside.
+APT_BENCH := nebula tinc babeld openssl
 
 .PHONY: help demo test test-salt check format bench clean tools venv
 
@@ -47,7 +49,8 @@ format: venv
 	$(PY) -m ruff format src tests bench
 	$(PY) -m ruff check --fix src tests bench
 
-bench: tools venv
+bench: venv
+	@$(MAKE) --no-print-directory tools APT='$(APT) $(APT_BENCH)'
 	@$(PY) -m pip install -q -c constraints/salt-$(SALT).txt -c constraints/bench.txt -e '.[tests,check,bench]'
 	$(PY) -m bench $(NAME)
 

@@ -57,9 +57,9 @@ def unheard(underlay: Underlay, speaker: str, listener: str) -> Iterator[None]:
 
 @contextmanager
 def cut(underlay: Underlay, node: str, other: str) -> Iterator[None]:
-    """No UDP passes between *node* and *other*, which is behind no NAT."""
+    """Nothing passes between *node*, or those behind it, and *other*, which is behind no NAT."""
     where = underlay.topology.machine(other).address
-    with _rules(underlay[node], f"{_HOOK_IN} ip saddr {where} {_UDP}", f"{_HOOK_OUT} ip daddr {where} {_UDP}"):
+    with _rules(underlay[node], f"{_HOOK_IN} ip saddr {where} drop;", f"{_HOOK_OUT} ip daddr {where} drop;"):
         yield
 
 

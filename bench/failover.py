@@ -1,0 +1,116 @@
+"""Time without traffic after a relay's power cut, and after one cut link between a leaf and a relay.
+
+It is the longest gap of two streams of 100 echo requests a second, one from each of two leaves that reach each other
+by two relays only; what fails is what carries them, as the bytes on the relays' cables show it. All systems run in the
+same network, one after the other. What has not recovered after 90 s counts as 90.
+
+    WGMESH_BENCH_RUNS=1            fewer runs of each failure than 5
+    WGMESH_BENCH_SYSTEMS=tinc,…    only the systems whose names hold one of these words
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+
+from bench import twosites
+from bench.ours import Ours
+from bench.rivals import Babel, Nebula, Tinc
+from bench.rows import Measure
+from bench.twosites import LEAVES, ROUTERS, System
+from tests.lab import faults
+from tests.lab.lab import Lab
+from tests.lab.overlay import Stream
+from tests.lab.wait import TimedOut, wait_until
+
+LIMIT = 90.0
+RATE = 100.0
+NOTICED = 60
+"""Seconds in which a system must have come to an end with a failure, once traffic flows again."""
+SETTLE = 2.0
+"""Seconds of traffic before a failure."""
+
+Fault = Callable[[Lab, str], AbstractContextManager[None]]
+FAULTS: dict[str, Fault] = {
+    "relay's power cut": lambda lab, relay: faults.unplugged(lab.underlay, relay),
+    "leaf-relay link cut": lambda lab, relay: faults.cut(lab.underlay, ROUTERS[LEAVES[0]], relay),
+}
+
+
+def systems() -> list[tuple[System, str]]:
+    """Each system with its goal."""
+    return [
+        (Ours("wgmesh", master=True, watcher=True), "<= 0.4"),
+        (Ours("wgmesh, master stopped", master=False, watcher=True), "<= 0.4"),
+        (Babel(0.2), ""),
+        (Babel(1), ""),
+        (Ours("wgmesh, beacon alone", master=True, watcher=False), "<= 15"),
+        (Babel(None), ""),
+        (Nebula(), ""),
+        (Tinc(), ""),
+    ]
+
+
+def run() -> list[Measure]:
+    """Median and 95th percentile of each system and failure."""
+    runs = int(os.environ.get("WGMESH_BENCH_RUNS", "5"))
+    words = os.environ.get("WGMESH_BENCH_SYSTEMS", "").split(",")
+    rows = []
+    for system, goal in systems():
+        if any(word in system.name for word in words):
+            for failure, gaps in measure(system, runs).items():
+                what = f"{failure}: {system.name}"
+                rows += [
+                    Measure(metric=f"{what}, median", value=statistics.median(gaps), unit="s", runs=runs),
+                    Measure(metric=f"{what}, p95", value=p95(gaps), unit="s", goal=goal, runs=runs),
+                ]
+    return rows
+
+
+def measure(system: System, runs: int) -> dict[str, list[float]]:
+    """Failure → the gaps of its runs, in seconds."""
+    found: dict[str, list[float]] = {failure: [] for failure in FAULTS}
+    with Lab(twosites.TOPOLOGY) as lab:
+        twosites.build(lab)
+        system.start(lab)
+        for number in range(runs):
+            for failure, fault in FAULTS.items():
+                system.ready(lab)
+                # A failure may come at any moment between two beats of a timer.
+                time.sleep(system.period * (number + 0.5) / runs)
+                found[failure].append(gap(lab, system, fault))
+                print(f"{system.name}: {failure}: {found[failure][-1]:.3f} s", flush=True)
+    return found
+
+
+def gap(lab: Lab, system: System, fault: Fault) -> float:
+    """Seconds of the longest gap from before the failure until it has come to its end."""
+    addresses = system.addresses(lab)
+    west, east = LEAVES
+
+    def flows() -> bool:
+        return twosites.reaches(lab, west, addresses[east]) and twosites.reaches(lab, east, addresses[west])
+
+    with ExitStack() as stack:
+        streams = [
+            stack.enter_context(Stream(lab.underlay[a], [addresses[b]], rate=RATE)) for a, b in (LEAVES, LEAVES[::-1])
+        ]
+        relay = twosites.busiest(lab.underlay, lambda: time.sleep(SETTLE))
+        with fault(lab, relay):
+            try:
+                wait_until(flows, LIMIT, "traffic")
+                wait_until(lambda: system.noticed(lab), NOTICED, f"{system.name} to be done with it", every=0.5)
+            except TimedOut as error:
+                print(error, flush=True)
+    longest = max((length for s in streams for loss in s.losses for _, length in loss.gaps), default=0.0)
+    assert longest > 2 / RATE, f"{system.name}: the failure met no traffic"
+    return min(longest, LIMIT)
+
+
+def p95(gaps: list[float]) -> float:
+    """The 95th percentile by nearest rank: of 5 runs the longest."""
+    return sorted(gaps)[math.ceil(0.95 * len(gaps)) - 1]
