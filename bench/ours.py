@@ -60,12 +60,11 @@ class Ours:
         return {leaf: overlay[leaf][0] for leaf in LEAVES}
 
     def noticed(self, lab: Lab) -> bool:
-        """The master has planned around it, and all whom it reaches run that plan."""
+        """The master has planned around it, and the leaves run that plan; the relay may be out of its reach."""
         if not self._has_master:
             return True
         now = planned.status(lab.salt, MESH)
-        trouble = now.get("trouble", {})
-        return bool(trouble) and not set(now["not_acknowledged"]) - trouble.keys()
+        return bool(now.get("trouble")) and not set(now["not_acknowledged"]) & set(LEAVES)
 
     def ready(self, lab: Lab) -> None:
         """The links are up, by watchers that know of no earlier failure; the leaves have the relays of the start."""
