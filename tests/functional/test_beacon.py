@@ -12,7 +12,7 @@ import pytest
 import salt.beacons
 
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
-from saltext_wgmesh.minion import apply, keys, linkfile, signals
+from saltext_wgmesh.minion import apply, facts, keys, linkfile, signals, store
 from saltext_wgmesh.minion.host import Host
 from tests.lab.wait import wait_until
 from tests.nodeviews import leaf, peer
@@ -176,6 +176,21 @@ def test_drift_is_told_when_it_is_seen_twice_and_again_each_minute(minion, outsi
     assert minion.look(16) == {}
     outside("ip", "route", "del", "10.100.0.7")
     assert [list(minion.look(16)) for _ in range(2)] == [[], ["drift"]]
+
+
+def test_other_addresses_than_the_published_ones_are_drift(minion, outside):
+    """Until they are published too."""
+    watched(n1=UP, n2=UP, n7=UP)
+    store.keep_told_underlay(Host(), facts.underlay(Host()))
+    assert minion.look() == {}
+    assert minion.look(16) == {}
+    outside("ip", "address", "add", "192.0.2.77/24", "dev", "lo")
+    assert minion.look(16) == {}
+    (line,) = minion.look(16)["drift"]["changes"]
+    assert line.startswith("facts: underlay ")
+    assert "192.0.2.77" in line
+    store.keep_told_underlay(Host(), facts.underlay(Host()))
+    assert minion.look(16) == {}
 
 
 def test_a_state_that_can_not_be_read_is_no_event(minion):

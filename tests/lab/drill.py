@@ -119,10 +119,7 @@ def hops(seen: Ways) -> set[frozenset[str]]:
 
 def word(mesh: Mesh, node: str, neighbour: str) -> dict[str, Any]:
     """What the watcher of *node* says of its link to *neighbour*; empty if it says nothing."""
-    text = mesh.lab.underlay[node].run("cat", f"/run/wgmesh/{mesh.name}.json", check=False)
-    with suppress(ValueError):
-        return dict(json.loads(text)["links"].get(neighbour, {}))
-    return {}
+    return dict(mesh.lab.salt.links(node, mesh.name).get(neighbour, {}))
 
 
 def says(mesh: Mesh, node: str, neighbour: str, state: str) -> bool:
@@ -178,9 +175,7 @@ def whole(mesh: Mesh) -> None:
 def _forget(mesh: Mesh, node: str) -> None:
     """The watcher of *node* remembers no link that was down: if it does, it is started again without its memory."""
     machine = mesh.lab.underlay[node]
-    text = machine.run("cat", f"/run/wgmesh/{mesh.name}.json", check=False)
-    links = json.loads(text)["links"].values() if text else ()
-    if any(told["hold"] for told in links):
+    if any(told["hold"] for told in mesh.lab.salt.links(node, mesh.name).values()):
         pid = json.loads(machine.run("cat", "/run/wgmesh/watch.pid"))["pid"]
         machine.run("kill", "-9", str(pid))
         machine.run("rm", "-f", f"/run/wgmesh/{mesh.name}.json")

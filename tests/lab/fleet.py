@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import salt.config
 
 from saltext_wgmesh.minion import watching
 
@@ -163,6 +166,18 @@ class Fleet:
         """``salt-run function args``: the runner's return value."""
         words = [function, *args, *_keywords(kwargs)]
         return _json(self._master_command("salt-run", "--out=json", "--no-color", *words, timeout=timeout))
+
+    def master_opts(self) -> dict[str, Any]:
+        """The master's configuration, as Salt reads it."""
+        opts: dict[str, Any] = salt.config.master_config(str(self._folder(self.master) / "master"))
+        return opts
+
+    def links(self, name: str, mesh: str) -> dict[str, Any]:
+        """Neighbour → what the watcher of the machine says of the link; empty if it says nothing."""
+        path = Path(f"/proc/{self.underlay[name].pid}/root/run/wgmesh/{mesh}.json")
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads(path.read_text())["links"])
+        return {}
 
     def log(self, name: str) -> str:
         """The log of the Salt daemon on the machine."""

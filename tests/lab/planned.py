@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.master import status as state_of
+
 from .expectation import Paths as Paths
 from .fleet import Fleet
-from .machine import CommandFailed
 from .wait import wait_until
 
 
@@ -17,10 +19,11 @@ def paths(fleet: Fleet, mesh: str) -> Paths:
 
 
 def status(fleet: Fleet, mesh: str) -> dict[str, Any]:
-    """What the runner's status tells of the mesh; empty before the first plan."""
+    """What the runner's status tells of the mesh; empty before the first plan. Read here and now from the master's
+    files, since a process that starts Salt for it takes more time than what is waited for."""
     try:
-        return dict(fleet.salt_run("wgmesh.status", live=False).get(mesh, {}))
-    except CommandFailed:
+        return dict(state_of.status(fleet.master_opts(), live=False).get(mesh, {}))
+    except LedgerError:
         return {}
 
 
@@ -46,13 +49,11 @@ def await_settled(fleet: Fleet, mesh: str, members: set[str], deadline: float = 
 
 def not_up(fleet: Fleet, mesh: str, members: set[str]) -> list[str]:
     """What keeps the links of *members* from being all up, by the nodes' own words; empty if nothing does."""
-    answers = fleet.salt(sorted(members), "wgmesh.links")
-    lines = [f"{node} does not answer" for node in sorted(members - answers.keys())]
-    for node, reports in sorted(answers.items()):
-        links = (reports.get(mesh) or {}).get("links") if isinstance(reports, dict) else None
+    lines = []
+    for node in sorted(members):
+        links = fleet.links(node, mesh)
         if not links:
             lines.append(f"{node} says nothing of its links")
-            continue
         lines += [f"{node}: {n} is {link['state']}" for n, link in links.items() if link["state"] != "up"]
     return lines
 

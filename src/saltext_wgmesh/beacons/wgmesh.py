@@ -18,7 +18,8 @@ link-down    the watcher lost links, or relays forward nothing   ``neighbours`` 
 link-up      the watcher has links back                          ``neighbours`` that are back, ``down``
 stale        no watcher runs, and data was unanswered for 11 s   as link-down
 recovered    no watcher runs, and the peer answers again         as link-up
-drift        the node differs from its view in two looks         ``changes``: lines, as of ``wgmesh.diff``
+drift        the node differs from its view in two looks, or     ``changes``: lines, as of ``wgmesh.diff``
+             has other addresses than it published
 ===========  ==================================================  ===========================================
 
 What lasts is told again each minute; where nothing changes, nothing is said. Example::

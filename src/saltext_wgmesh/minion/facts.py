@@ -21,24 +21,34 @@ def gather(host: Host, node: str, salt_key: str) -> dict[str, Any]:
     public_key = keys.public_key(host)
     if public_key is None:
         raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
-    own = store.owned_interfaces(host)
-    links = {n: link for n, link in parse_links(host.run("ip", "-json", "address")).items() if n not in own}
+    links = _links(host)
     found = Facts(
         node=node,
         public_key=public_key,
         salt_key=salt_key,
-        underlay=_underlay(host, links)[:MOST_ADDRESSES],
+        underlay=_underlay(host, links),
         networks=_networks(links.values())[:MOST_NETWORKS],
         ipv6=host.has_ipv6,
     )
     return {**as_dict(found), "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
+def underlay(host: Host) -> tuple[str, ...]:
+    """Those of the facts that may change under a running node: the addresses at which others may reach it."""
+    return _underlay(host, _links(host))
+
+
+def _links(host: Host) -> dict[str, Link]:
+    """All that are not of a mesh."""
+    own = store.owned_interfaces(host)
+    return {n: link for n, link in parse_links(host.run("ip", "-json", "address")).items() if n not in own}
+
+
 def _underlay(host: Host, links: dict[str, Link]) -> tuple[str, ...]:
     """Addresses at which others may reach this node: those of the default routes first, then by number."""
     found = (address for link in links.values() for address in _bare(link.addresses))
     rest = sorted(found, key=lambda a: (family_of(a), int(ip_address(a))))
-    return tuple(dict.fromkeys((*_default_sources(host, links), *rest)))
+    return tuple(dict.fromkeys((*_default_sources(host, links), *rest)))[:MOST_ADDRESSES]
 
 
 def _default_sources(host: Host, links: dict[str, Link]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from saltext_wgmesh.core import stale, wgtext
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import View
-from saltext_wgmesh.minion import apply, linkfile, store
+from saltext_wgmesh.minion import apply, facts, linkfile, store
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.store import Store
 
@@ -92,7 +92,7 @@ def _drift(host: Host, view: View, memory: _Mesh, now: float) -> Iterator[Signal
         return
     memory.compared_at = now
     try:
-        seen = tuple(apply.apply(host, view, dry_run=True).lines)
+        seen = (*apply.apply(host, view, dry_run=True).lines, *_moved(host))
     except (WgmeshError, OSError) as error:
         seen = (str(error),)
     lasting, memory.drift = bool(seen) and seen == memory.drift, seen
@@ -101,6 +101,13 @@ def _drift(host: Host, view: View, memory: _Mesh, now: float) -> Iterator[Signal
     elif lasting and (memory.drift_told_at is None or now - memory.drift_told_at > REPEAT):
         memory.drift_told_at = now
         yield _signal("drift", view.mesh, changes=list(seen[:DRIFT_LINES]))
+
+
+def _moved(host: Host) -> Iterator[str]:
+    """That this node has other addresses than it published, if it has: those who open connections to it use them."""
+    told, now = store.told_underlay(host), facts.underlay(host)
+    if told not in (None, now):
+        yield f"facts: underlay {', '.join(told)} -> {', '.join(now)}"
 
 
 def _signal(kind: str, mesh: str, **fields: Any) -> Signal:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from saltext_wgmesh.minion import files
 from saltext_wgmesh.minion.host import Host
 
 OUTCOMES = "outcomes.json"
+UNDERLAY = "underlay.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,18 @@ def keep_outcomes(host: Host, told: dict[str, dict[str, Any]]) -> None:
         os.utime(path)
     else:
         files.write(path, _text(told))
+
+
+def told_underlay(host: Host) -> tuple[str, ...] | None:
+    """The addresses of the facts that this node published last; None: it published none."""
+    told = _read(host.state_dir / UNDERLAY)
+    return None if told is None else tuple(told)
+
+
+def keep_told_underlay(host: Host, addresses: Iterable[str]) -> None:
+    """Exactly these are recorded."""
+    if told_underlay(host) != tuple(addresses):
+        files.write(host.state_dir / UNDERLAY, _text(list(addresses)))
 
 
 def _read(path: Path) -> Any:

@@ -15,9 +15,10 @@ from salt.exceptions import CommandExecutionError
 
 from saltext_wgmesh.core import names, saltkey
 from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.core.facts import digest as digest_of
 from saltext_wgmesh.minion import apply as apply_
 from saltext_wgmesh.minion import facts as facts_
-from saltext_wgmesh.minion import keys, offers, report, signals, watching
+from saltext_wgmesh.minion import keys, offers, report, signals, store, watching
 from saltext_wgmesh.minion.host import Host
 
 __virtualname__ = "wgmesh"
@@ -134,7 +135,7 @@ def diff_view(mesh=None):
 
         salt db1 wgmesh.diff
     """
-    outcomes = offers.take(Host(), _fresh_offers(), mesh, dry_run=True)
+    outcomes = offers.take(Host(), _fresh_pillar().get(names.VIEW_KEY), mesh, dry_run=True)
     return {outcome.mesh: outcome.as_dict() for outcome in outcomes}
 
 
@@ -145,6 +146,7 @@ def apply_view(mesh=None):
 
     Only what differs is touched; a mesh that the pillar does not mention is left as it is. Returns by mesh the digest
     of the view that now holds, its generation and the changes, or an ``error``; and under ``facts`` this node's facts.
+    Where the mine holds others of it, they are published.
 
     mesh
         Only the mesh of that name.
@@ -155,10 +157,11 @@ def apply_view(mesh=None):
 
         salt db1 wgmesh.apply
     """
-    outcomes = offers.take(Host(), _fresh_offers(), mesh)
+    pillar = _fresh_pillar()
+    outcomes = offers.take(Host(), pillar.get(names.VIEW_KEY), mesh)
     ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
     # A node without a key has nothing to publish; each mesh's error says so already.
-    return {**ret, "facts": facts()} if public_key() else ret
+    return {**ret, "facts": _published(pillar.get(names.PUBLISHED_KEY))} if public_key() else ret
 
 
 @_translated
@@ -198,12 +201,23 @@ def enrol():
     return __salt__["state.apply"]("wgmesh")
 
 
-def _fresh_offers():
-    """The pillar key of the views, compiled now by the master.
+def _fresh_pillar():
+    """This node's pillar, compiled now by the master.
 
     Not by ``pillar.get``, which masks from Salt 3008 on, nor by a refresh, which would reload modules and beacons.
     """
     pillar = salt.pillar.get_pillar(
         __opts__, dict(__grains__), __opts__["id"], __opts__.get("saltenv"), pillarenv=__opts__.get("pillarenv")
     )
-    return pillar.compile_pillar().get(names.VIEW_KEY)
+    return pillar.compile_pillar()
+
+
+def _published(digest):
+    """This node's facts as they are now; if the mine holds some of another *digest*, these replace them, and the master
+    hears of it."""
+    new = facts()
+    if digest not in (None, digest_of(new)):
+        __salt__["mine.send"](names.FACTS_FUNCTION)
+        __salt__["event.send"](names.FACTS_TAG.format(node=__opts__["id"]))
+    store.keep_told_underlay(Host(), new["underlay"])
+    return new

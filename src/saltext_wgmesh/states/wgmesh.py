@@ -73,6 +73,7 @@ def facts_published(name):
         if changes and not __opts__["test"]:
             __salt__["mine.send"](names.FACTS_FUNCTION)
             __context__[TOLD_AT] = _tell_master()
+            store.keep_told_underlay(Host(), changes["facts"]["new"]["underlay"])
     except ERRORS as error:
         return _failed(name, error)
     return _outcome(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .... import faults
 from ....drill import HEALED, broken, first_relay, mended, planned_around, relays_used, says, streaming
 from ....mesh import Mesh
-from ....planned import status
+from ....planned import await_links, status
 from ....wait import wait_until
 
 PAIRS = {"web1": "app1", "app2": "web2"}
@@ -29,7 +29,7 @@ def test_without_a_master_traffic_takes_another_relay(mesh: Mesh):
     assert felt.longest < HEALED
     assert relays_used(seen)
     with streaming(mesh, PAIRS | DIRECT) as quiet:
-        wait_until(lambda: _all_up(mesh), 60, "all links to be up", every=0.5)
+        await_links(mesh.lab.salt, mesh.name, set(mesh.members), deadline=60)
         mesh.lab.salt.start_master()
         mesh.lab.salt.await_minions()
         after = mesh.settle()
@@ -51,9 +51,3 @@ def test_a_master_that_comes_back_amid_a_fault_plans_around_it(mesh: Mesh):
             wait_until(planned_around(mesh, [relay], [relay]), 90, "the plan to follow", every=1.0)
         assert felt.losing == []
     assert mended(mesh, PAIRS).losing == []
-
-
-def _all_up(mesh: Mesh) -> bool:
-    """By the nodes' own words, which need no master."""
-    texts = [mesh.lab.underlay[node].run("cat", f"/run/wgmesh/{mesh.name}.json") for node in mesh.members]
-    return not any(f'"{state}"' in text for text in texts for state in ("down", "mute", "new"))
