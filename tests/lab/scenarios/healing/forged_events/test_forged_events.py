@@ -1,0 +1,79 @@
+"""An accepted minion that forges events changes nothing and holds up nothing."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from saltext_wgmesh.master import gate
+
+from .... import faults
+from ....drill import HEALED, PLANNED, first_relay, mended, planned_around, streaming
+from ....machine import signal_child
+from ....mesh import Mesh
+from ....planned import status
+from ....wait import wait_until
+
+FORGER = "laptop"
+PAIRS = {"web1": "app1", "web2": "app2"}
+LASTS = 150
+"""Seconds after which the forger ends by itself, whatever becomes of the test."""
+memory: dict[str, float] = {}
+
+
+@contextmanager
+def forging(mesh: Mesh) -> Iterator[None]:
+    """A hundred forged events a second arrive at the master."""
+    machine = mesh.lab.underlay[FORGER]
+    program = str(Path(__file__).with_name("forger.py"))
+    process = machine.spawn(sys.executable, program, str(machine.folder / "salt"), str(LASTS), log="forger.log")
+    log = machine.folder / "forger.log"
+    try:
+        wait_until(lambda: "firing" in log.read_text(), 30, "the forger to fire")
+        yield
+        assert process.poll() is None, log.read_text()
+    finally:
+        signal_child(process, signal.SIGTERM)
+        process.wait(10)
+
+
+def planned_after(mesh: Mesh) -> float:
+    """Seconds from the death of web1's relay until the plan goes round it on all others; traffic heals meanwhile."""
+    relay = first_relay(mesh, "web1")
+    with streaming(mesh, PAIRS) as felt, faults.unplugged(mesh.lab.underlay, relay):
+        died_at = time.monotonic()
+        wait_until(planned_around(mesh, [relay], [relay]), 2 * PLANNED, "the plan to follow")
+        took = time.monotonic() - died_at
+    assert felt.longest < HEALED
+    return took
+
+
+def test_how_long_it_takes_in_peace(mesh: Mesh):
+    memory["peace"] = planned_after(mesh)
+    assert mended(mesh, PAIRS).losing == []
+    print(f"planned around in {memory['peace']:.1f} s")
+
+
+def test_nothing_changes_and_a_real_failure_is_planned_around_in_time(mesh: Mesh):
+    """In at most twice the time, and a pause of the gate: a run for the forger's events may have begun just before."""
+    before = status(mesh.lab.salt, mesh.name)
+    with forging(mesh):
+        with streaming(mesh, PAIRS) as felt:
+            wait_until(lambda: _reacted(mesh) > 20, 60, "the reactor to be busy with it")
+        assert felt.losing == []
+        now = status(mesh.lab.salt, mesh.name)
+        assert (now["generation"], now["nodes"].keys()) == (before["generation"], before["nodes"].keys())
+        took = planned_after(mesh)
+    print(f"planned around in {took:.1f} s, beside {memory['peace']:.1f} s in peace")
+    assert took <= 2 * memory["peace"] + gate.CEILING
+    assert mended(mesh, PAIRS).losing == []
+    assert set(status(mesh.lab.salt, mesh.name)["nodes"]) == set(mesh.members)
+
+
+def _reacted(mesh: Mesh) -> int:
+    """How often the reactor called the runner until now."""
+    return mesh.lab.salt.log(mesh.lab.salt.master.name).count("Runner completed")
