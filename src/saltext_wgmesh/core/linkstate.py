@@ -53,9 +53,14 @@ class LinkReport:
     """By neighbour, sorted."""
 
     @property
-    def down(self) -> frozenset[str]:
-        """The neighbours whose links carry nothing, as far as is known: a new link is not used before it is up."""
-        return frozenset(n for n, link in self.links.items() if link.state in (LinkState.DOWN, LinkState.NEW))
+    def down(self) -> Mapping[str, float]:
+        """The neighbours whose links carry nothing, as far as is known → since when. A new link is not used before it
+        is up, and has no time."""
+        return {
+            n: link.since if link.state is LinkState.DOWN else 0.0
+            for n, link in self.links.items()
+            if link.state in (LinkState.DOWN, LinkState.NEW)
+        }
 
     @property
     def mute(self) -> frozenset[str]:

@@ -6,11 +6,15 @@ down or comes up, or a relay stops forwarding, the new routes follow from the vi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from saltext_wgmesh.core.types import Kind, Route, View, host_prefixes
 
+Down = Mapping[str, float]
+"""Neighbour whose link is down → since when, in seconds on any clock; 0: it never was up."""
+NOTHING: Down = MappingProxyType({})
 MAIN = "main"
 TRUNK = "trunk"
 """The table for packets that came in by a trunk."""
@@ -66,20 +70,20 @@ def expand(view: View) -> tuple[PreparedRoute, ...]:
     return tuple(sorted(found, key=lambda r: (r.prefix, r.table)))
 
 
-def choose(view: View, down: Set[str] = frozenset(), mute: Set[str] = frozenset()) -> tuple[KernelRoute, ...]:
+def choose(view: View, down: Down = NOTHING, mute: Set[str] = frozenset()) -> tuple[KernelRoute, ...]:
     """The routes to have while the links to the neighbours *down* are down, and those to *mute* are up but nothing
     that was sent through them arrives; sorted."""
     return select(expand(view), down, mute)
 
 
 def select(
-    prepared: Iterable[PreparedRoute], down: Set[str] = frozenset(), mute: Set[str] = frozenset()
+    prepared: Iterable[PreparedRoute], down: Down = NOTHING, mute: Set[str] = frozenset()
 ) -> tuple[KernelRoute, ...]:
     """The same for routes that were prepared before.
 
     Each takes its first next hop whose link is up and that forwards; else the first whose link is up. If all are
-    down it takes the first of all: a link that is wrongly believed dead then still carries, and nothing is lost by
-    trying one that is dead.
+    down it keeps the one that was the last to go down: a link that is wrongly believed dead then still carries, and
+    nothing is lost by trying one that is dead.
     """
     return tuple(KernelRoute(prefix=r.prefix, table=r.table, device=_device(r, down, mute)) for r in prepared)
 
@@ -89,9 +93,10 @@ def _with_detours(route: Route, trunks: tuple[str, ...]) -> tuple[str, ...]:
     return (*route.via, *(t for t in trunks if t not in route.via)) if route.detour else route.via
 
 
-def _device(route: PreparedRoute, down: Set[str], mute: Set[str]) -> str | None:
+def _device(route: PreparedRoute, down: Down, mute: Set[str]) -> str | None:
     if not route.hops:
         return None
-    up = [hop for hop in route.hops if hop.neighbour not in down] or route.hops[:1]
+    up = [hop for hop in route.hops if hop.neighbour not in down]
+    up = up or [max(route.hops, key=lambda hop: down[hop.neighbour])]
     forwarding = (hop for hop in up if hop.neighbour not in mute or hop.neighbour == route.owner)
     return next(forwarding, up[0]).interface

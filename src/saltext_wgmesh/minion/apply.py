@@ -139,7 +139,7 @@ def _routes(host: Host, view: View) -> tuple[routes.KernelRoute, ...]:
     if report is None:
         return routes.choose(view)
     unknown = {p.node for i in view.interfaces for p in i.peers} - report.links.keys()
-    return routes.choose(view, report.down | unknown, report.mute)
+    return routes.choose(view, {**dict.fromkeys(unknown, 0.0), **report.down}, report.mute)
 
 
 def _live(host: Host, store: Store, view: View | None, sysctls: tuple[str, ...]) -> NodeState:

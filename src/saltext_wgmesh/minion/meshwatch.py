@@ -221,10 +221,9 @@ class MeshWatch:
     # -- routes -----------------------------------------------------------------------------------------
 
     def _wanted(self) -> Iterator[RouteEntry]:
-        report_down = frozenset(n for n, k in self.links.items() if k.state in (LinkState.DOWN, LinkState.NEW))
-        mute = frozenset(n for n, k in self.links.items() if k.state is LinkState.MUTE)
+        report = self.report()
         families = {4, 6} if self.host.has_ipv6 else {4}
-        for route in routes.select(self._prepared, report_down, mute):
+        for route in routes.select(self._prepared, report.down, report.mute):
             if family_of(route.prefix) in families:
                 yield wanted.route_entry(self.view.mesh, route, self.view.addresses)
 
