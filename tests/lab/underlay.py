@@ -18,6 +18,7 @@ SYSCTLS = {
     "net__ipv4__conf__default__rp_filter": 2,
     "net__ipv4__conf__all__send_redirects": 1,
     "net__ipv4__conf__default__send_redirects": 1,
+    "net__ipv4__conf__all__promote_secondaries": 1,
     "net__ipv4__ip_forward": 0,
     # Measuring paths takes one "time exceeded" a packet; the kernel would send one a second.
     "net__ipv4__icmp_ratelimit": 0,
