@@ -107,6 +107,21 @@ def test_a_rebalance_forgets_what_is_heard_again_and_nothing_else():
     assert health.rested(resting) == Health()
 
 
+def test_a_link_that_the_plan_gave_up_is_tried_again_only_after_its_hold():
+    """Else the next plan would have it back at once, and the one after give it up again."""
+    around = {"r1": frozenset({"a", "r2"}), "r2": frozenset({"a", "r1"}), "a": frozenset({"r1", "r2"})}
+    said = {"a": {"r1": DOWN, "r2": UP}, "r1": {"a": DOWN, "r2": UP}}
+    found = judge(Health(), around, said, ("a", "r1"), 100.0)
+    assert found.cut == {("a", "r1")}
+    without = {"r1": frozenset({"r2"}), "r2": frozenset({"a", "r1"}), "a": frozenset({"r2"})}
+    for second in (0.0, HOLD - 1):
+        found = judge(found, without, {}, (), 101.0 + second)
+        assert found.cut == {("a", "r1")}
+    found = judge(found, without, {}, (), 101.0 + HOLD)
+    assert (found.cut, set(found.links)) == (frozenset(), {("a", "r1")})
+    assert judge(found, {"r1": frozenset()}, {}, (), 140.0).links == {}
+
+
 def test_a_node_that_left_is_forgotten():
     found = at(100.0, about_r1(r2=DOWN, a=DOWN, b=DOWN))
     assert judge(found, {"r2": frozenset()}, {}, (), 101.0) == Health()

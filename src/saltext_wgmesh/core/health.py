@@ -84,7 +84,10 @@ def judge(
     nodes = _troubles({n: t for n, t in before.nodes.items() if n in neighbours}, verdicts, now)
     down = frozenset(n for n, trouble in nodes.items() if trouble.counts(now))
     pairs = {(a, b) for a, others in neighbours.items() for b in others if a < b}
-    heard = {pair: _heard(pair, words) for pair in pairs if not down & set(pair)}
+    # The plan gave up what was dead. Nobody can hear it any more, and so it is tried again when its hold is over.
+    given_up = {p for p in before.links if p not in pairs and neighbours.keys() >= set(p)}
+    heard = {pair: _heard(pair, words) for pair in pairs} | dict.fromkeys(given_up, (False, ()))
+    heard = {pair: verdict for pair, verdict in heard.items() if not down & set(pair)}
     links = _troubles({p: t for p, t in before.links.items() if p in heard}, heard, now)
     silent = {node for node in asked if node in neighbours and node not in words}
     return Health(

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SILENT_AFTER = 60
 """Seconds before a node that did not answer a push is asked again; doubles each time."""
 SILENT_CEILING = 300
-DRIFT_AGAIN = 30
+DRIFT_AGAIN = 10
 """Seconds after a push before a node that says that it drifted is pushed to again."""
 
 
