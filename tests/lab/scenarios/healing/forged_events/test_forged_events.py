@@ -24,7 +24,8 @@ LASTS = 150
 
 @contextmanager
 def forging(mesh: Mesh) -> Iterator[None]:
-    """A hundred forged events a second arrive at the master."""
+    """A hundred forged events a second arrive at the master; which is started again at the end, so that nobody waits
+    until the reactor is through with what is left."""
     machine = mesh.lab.underlay[FORGER]
     program = str(Path(__file__).with_name("forger.py"))
     process = machine.spawn(sys.executable, program, str(machine.folder / "salt"), str(LASTS), log="forger.log")
@@ -36,6 +37,9 @@ def forging(mesh: Mesh) -> Iterator[None]:
     finally:
         signal_child(process, signal.SIGTERM)
         process.wait(10)
+        mesh.lab.salt.stop_master()
+        mesh.lab.salt.start_master()
+        mesh.lab.salt.await_minions()
 
 
 def planned_after(mesh: Mesh) -> float:
@@ -57,22 +61,18 @@ def test_nothing_changes_and_a_real_failure_is_planned_around(mesh: Mesh):
     """How long that takes beside a run in peace is printed: on two cores the forger alone fills the reactor."""
     peace = planned_after(mesh)
     whole(mesh)
-    before = status(mesh.lab.salt, mesh.name)
+    before = {n: row["addresses"] for n, row in status(mesh.lab.salt, mesh.name)["nodes"].items()}
     with forging(mesh):
         with streaming(mesh, PAIRS) as felt:
             wait_until(lambda: _reacted(mesh) > 20, 60, "the reactor to be busy with it")
-        assert felt.losing == []
+        assert felt.longest < HEALED
         now = status(mesh.lab.salt, mesh.name)
-        assert (now["generation"], now["nodes"].keys()) == (before["generation"], before["nodes"].keys())
+        assert {n: row["addresses"] for n, row in now["nodes"].items()} == before
         took = planned_after(mesh)
     print(f"planned around in {took:.1f} s, beside {peace:.1f} s in peace")
 
 
 def test_afterwards_all_is_as_before(mesh: Mesh):
-    """The master is started again, so that nobody waits until the reactor is through with what is left."""
-    mesh.lab.salt.stop_master()
-    mesh.lab.salt.start_master()
-    mesh.lab.salt.await_minions()
     assert mended(mesh, PAIRS).losing == []
     assert set(status(mesh.lab.salt, mesh.name)["nodes"]) == set(mesh.members)
 
