@@ -37,10 +37,32 @@ SETTINGS = ("detect-multiplier 4", "transmit-interval 200", "receive-interval 20
 """FRR's, unless a step changes them."""
 SOON = 10.0
 """Seconds: a loose bound for machines that do much else."""
+HEARD, SENT = "control-packet-input", "control-packet-output"
+"""FRR's counters of control packets."""
 # FRR's words for RFC 5880's diagnostics.
 EXPIRED = "control detection time expired"
 NEIGHBOUR_DOWN = "neighbor signaled session down"
 ADMIN_DOWN = "administratively down"
+
+# The second byte of a control packet, behind the eight of UDP's header, has the flags poll (0x20) and final (0x10).
+WIRETAP = f"""
+table inet wiretap {{
+    counter polls_sent {{}}
+    counter finals_sent {{}}
+    counter polls_heard {{}}
+    counter finals_heard {{}}
+    chain heard {{
+        type filter hook input priority 0;
+        iifname {DEVICE} udp dport 3784 @th,72,8 & 0x20 == 0x20 counter name polls_heard
+        iifname {DEVICE} udp dport 3784 @th,72,8 & 0x10 == 0x10 counter name finals_heard
+    }}
+    chain sent {{
+        type filter hook output priority 0;
+        oifname {DEVICE} udp dport 3784 @th,72,8 & 0x20 == 0x20 counter name polls_sent
+        oifname {DEVICE} udp dport 3784 @th,72,8 & 0x10 == 0x10 counter name finals_sent
+    }}
+}}
+"""
 
 MAKE_KEY = "from saltext_wgmesh.minion import host, keys; print(keys.ensure(host.Host()))"
 APPLY = """
@@ -137,6 +159,7 @@ def frr(lab: Lab, their_key: str) -> Bfdd:
     if not shutil.which("vtysh"):
         pytest.fail("FRR is missing: apt-get install --no-install-recommends frr", pytrace=False)
     frr = Bfdd(lab.underlay["theirs"], local=THEIRS, peer=OURS, device=DEVICE)
+    frr.machine.run("nft", "-f", "-", stdin=WIRETAP)
     frr.start()
     frr.configure(*SETTINGS)
     return frr
@@ -156,11 +179,30 @@ def ends(request: pytest.FixtureRequest, lab: Lab, frr: Bfdd) -> Iterator[Ends]:
     log.rename(log.with_name(f"watch-{request.node.name}.log"))
 
 
-def heard_in(frr: Bfdd, packets: int) -> float:
-    """Seconds until FRR has heard so many of our packets."""
-    begin = time.monotonic()
-    goal = frr.counters()["control-packet-input"] + packets
-    wait_until(lambda: frr.counters()["control-packet-input"] >= goal, SOON, f"{packets} packets", every=0.02)
+def flagged(frr: Bfdd) -> dict[str, int]:
+    """How many packets with which flag FRR has heard and sent, as ``polls_sent``."""
+    told = frr.machine.json("nft", "-j", "list", "counters", "table", "inet", "wiretap")["nftables"]
+    return {c["counter"]["name"]: c["counter"]["packets"] for c in told if "counter" in c}
+
+
+def answered(frr: Bfdd, poller: str, before: dict[str, int]) -> bool:
+    """Whether, since *before*, an end polled, the other answered, and it ceased. *poller*: ``sent`` for FRR's polls."""
+    other = {"sent": "heard", "heard": "sent"}[poller]
+    now = flagged(frr)
+    time_of(2, frr, HEARD, SENT)
+    ceased = flagged(frr)[f"polls_{poller}"] == now[f"polls_{poller}"]
+    return ceased and all(now[c] > before[c] for c in (f"polls_{poller}", f"finals_{other}"))
+
+
+def time_of(packets: int, frr: Bfdd, *counters: str) -> float:
+    """Seconds until each of FRR's *counters* has grown by so many packets."""
+    begin, before = time.monotonic(), frr.counters()
+
+    def grown() -> bool:
+        now = frr.counters()
+        return all(now[c] - before[c] >= packets for c in counters)
+
+    wait_until(grown, SOON, f"{packets} packets", every=0.02)
     return time.monotonic() - begin
 
 
@@ -171,30 +213,32 @@ def test_it_comes_up_at_the_slower_rate(ends: Ends):
     assert (told["remote-receive-interval"], told["remote-detect-multiplier"]) == (100, 5)
     assert (told["diagnostic"], told["remote-diagnostic"]) == ("ok", "ok")
     wait_until(lambda: ends.link()["interval"] == 200, SOON, "our end to keep to FRR's rate")
-    assert 3 * 0.15 - 0.1 < heard_in(ends.frr, 4) < 4
+    assert 2 * 0.75 * 0.2 < time_of(4, ends.frr, HEARD, SENT) < 4
 
 
 def test_frr_changes_the_rate_while_it_is_up(ends: Ends):
     """By a poll: our end becomes slower, then as fast as it wishes itself (100 ms), and neither end goes down."""
-    before = ends.frr.counters()["session-down"]
-    for milliseconds, negotiated in ((400, 400), (50, 100)):
+    downs = ends.frr.counters()["session-down"]
+    for milliseconds, negotiated in ((600, 600), (50, 100)):
+        before = flagged(ends.frr)
         ends.frr.configure(f"transmit-interval {milliseconds}", f"receive-interval {milliseconds}")
         wait_until(lambda want=negotiated: ends.link()["interval"] == want, SOON, "our end to follow")
-        # Four packets are at least three intervals apart, less the jitter and the time of asking.
-        assert 3 * 0.75 * negotiated / 1000 - 0.1 < heard_in(ends.frr, 4) < 4
-    assert ends.frr.counters()["session-down"] == before
+        wait_until(lambda since=before: answered(ends.frr, "sent", since), SOON, "FRR's poll to end")
+    assert ends.frr.counters()["session-down"] == downs
     assert ends.verdicts() == ["up (heard)"]
     ends.frr.configure(*SETTINGS)
 
 
 def test_ours_changes_the_rate_while_it_is_up(ends: Ends, their_key: str):
     """By a poll of ours that FRR answers, after an apply of another view; neither end goes down."""
-    before = ends.frr.counters()["session-down"]
+    downs = ends.frr.counters()["session-down"]
     for interval in (400, 100):
+        before = flagged(ends.frr)
         ends.ours.run(sys.executable, "-c", APPLY, stdin=json.dumps(view(their_key, interval).as_dict()))
         wait_until(lambda want=interval: ends.frr.show()["remote-transmit-interval"] == want, SOON, "FRR to know")
-        wait_until(lambda want=interval: ends.link()["interval"] == max(200, want), SOON, "FRR's answer")
-    assert ends.frr.counters()["session-down"] == before
+        wait_until(lambda want=interval: ends.link()["interval"] == max(200, want), SOON, "our end to follow")
+        wait_until(lambda since=before: answered(ends.frr, "heard", since), SOON, "our poll to end")
+    assert ends.frr.counters()["session-down"] == downs
     assert ends.verdicts() == ["up (heard)"]
 
 
@@ -230,7 +274,7 @@ def test_frr_holds_the_session_down(ends: Ends):
     ends.frr.configure("shutdown")
     wait_until(lambda: ends.link()["state"] == "down", SOON, "our end to be down")
     assert ends.frr.show()["status"] == "shutdown"
-    heard_in(ends.frr, 2)
+    time_of(2, ends.frr, HEARD)
     assert ends.verdicts() == ["up (heard)", "down (neighbour_down)"]
     ends.frr.configure("no shutdown")
     ends.await_up()
@@ -272,7 +316,7 @@ def test_our_session_is_held_down(lab: Lab, frr: Bfdd):
         wait_until(lambda want=status: frr.show()["status"] == want, SOON, f"FRR to be {status}")
         told = frr.show()
         assert (told["diagnostic"], told["remote-diagnostic"]) == diagnostics
-        heard_in(frr, 2)
+        time_of(2, frr, HEARD)
         assert frr.show()["status"] == status
         process.stdin.write("\n")
         process.stdin.flush()
