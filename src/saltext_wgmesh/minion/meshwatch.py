@@ -30,7 +30,8 @@ GRACE = 15.0
 """Seconds in which a link that was never heard is not called down, though not used either: its other end may be about
 to apply the view that has it."""
 SETTLED = 3.0
-"""Seconds that a link must be up before another relay is judged by what it forwards there."""
+"""Seconds that a link must be up before another relay is judged by what it forwards there; and in which a link that an
+earlier watcher knew is heard again, or is down."""
 ANEW_AT = (1.0, 5.0, 15.0)
 ANEW_EVERY = 30.0
 """Seconds after a link went down at which its peer is added anew, for a fresh handshake."""
@@ -93,7 +94,9 @@ class MeshWatch:
         self._entries: dict[tuple[int, str], RouteEntry] = {}
         """As they were set last, by place."""
         self._anew: list[subprocess.Popen[bytes]] = []
-        self._adopt(view, linkfile.read(host, view.mesh))
+        told = linkfile.read(host, view.mesh)
+        # What the beacon wrote while no watcher ran, it has from counters that know nothing of idle links.
+        self._adopt(view, told if told and told.watched else None)
 
     # -- the view ---------------------------------------------------------------------------------------
 
@@ -148,7 +151,7 @@ class MeshWatch:
             session=session,
             state=known.state if known else LinkState.NEW,
             since=known.since if known else time.time(),
-            grace_until=now + GRACE,
+            grace_until=now + (SETTLED if known else GRACE),
             damping=HoldDown(hold=known.hold if known else 0.0),
             down_since=now,
         )
