@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from ...mesh import Mesh
 from ...topology import MachineSpec, Topology, host
 from ...wait import wait_until
 
+pytestmark = pytest.mark.skipif(not os.environ.get("WGMESH_LAB_ALL"), reason="takes minutes: WGMESH_LAB_ALL=1 runs it")
 RELAYS = ("relay1", "relay2")
 LATER = tuple(f"n{i:02}" for i in range(1, 21))
 MESH = "wg0"
