@@ -21,6 +21,7 @@ UNSETTLED = (
     "forged_events",
     "grey_relay",
     "key_deleted",
+    "leaf_relay_link",
     "master_stopped",
     "minion_restarted_in_a_push",
     "nat_box_reboots",
