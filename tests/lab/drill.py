@@ -160,7 +160,7 @@ def whole(mesh: Mesh) -> None:
     """Nothing is down, rests or is damped on any node or at the master, and every pair goes as planned."""
     for node in mesh.members:
         _forget(mesh, node)
-    await_links(mesh.lab.salt, mesh.name, set(mesh.members), deadline=2 * PLANNED)
+    await_links(mesh.lab.salt, mesh.name, set(mesh.members), deadline=4 * PLANNED)
 
     def calm() -> bool:
         with suppress(CommandFailed):
@@ -168,7 +168,7 @@ def whole(mesh: Mesh) -> None:
         now = status(mesh.lab.salt, mesh.name)
         return not now.get("trouble") and not now["not_acknowledged"]
 
-    wait_until(calm, 2 * PLANNED, "the master to know of no trouble", every=1.0)
+    wait_until(calm, 4 * PLANNED, "the master to know of no trouble", every=1.0)
     assert mesh.faults() == []
 
 
