@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import re
 import shlex
 import signal
 import subprocess
+import threading
 from types import MappingProxyType
 
 import pytest
@@ -141,11 +143,31 @@ def test_the_watcher_outlives_the_engine_and_is_still_started_again(engine, watc
     wait_until(lambda: another(pid), 30, "another watcher to run")
 
 
-def test_a_restart_leaves_routes_alone_that_are_right(node, watchers, tmp_path):
-    """It goes on with what the watcher before it believed: the dead first relay is not tried again."""
+def dead_first_relay():
+    """The watcher says that the link to the first relay is down, and that to the second is up; the links."""
     states = {"n1": ("wg0-u1", LinkState.DOWN), "n2": ("wg0-u2", LinkState.UP)}
     links = {n: Link(neighbour=n, interface=i, state=s, since=7.0, hold=4.0) for n, (i, s) in states.items()}
     linkfile.write(Host(), LinkReport(mesh="wg0", watched=True, links=MappingProxyType(links)))
+    return links
+
+
+def test_an_apply_amid_a_move_of_the_watchers_has_nothing_to_do(node):
+    """The route is moved a moment before the file says why."""
+    dead_first_relay()
+    apply.apply(Host(), leaf())
+    report = linkfile.read(Host(), "wg0")
+    healed = MappingProxyType({n: dataclasses.replace(k, state=LinkState.UP) for n, k in report.links.items()})
+    linkfile.write(Host(), dataclasses.replace(report, links=healed))
+    late = threading.Timer(apply.MOVE / 2, linkfile.write, (Host(), report))
+    late.start()
+    changed = apply.apply(Host(), leaf()).lines
+    late.join()
+    assert changed == []
+
+
+def test_a_restart_leaves_routes_alone_that_are_right(node, watchers, tmp_path):
+    """It goes on with what the watcher before it believed: the dead first relay is not tried again."""
+    links = dead_first_relay()
     changed = apply.apply(Host(), leaf()).lines
     assert any("wg0-u2" in line for line in changed)
     monitor = subprocess.Popen(["ip", "monitor", "route"], stdout=subprocess.PIPE, text=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -94,9 +95,9 @@ def failures(answers: Mapping[str, Any], minions: Iterable[str]) -> list[str]:
 
 
 def changes(answers: Mapping[str, Any]) -> list[str]:
-    """``minion: state`` for each state with changes, sorted."""
+    """``minion: state: changes`` for each state with changes, sorted."""
     return sorted(
-        f"{name}: {key.split('_|-')[1]}"
+        f"{name}: {key.split('_|-')[1]}: {json.dumps(state['changes'])}"
         for name, states in answers.items()
         for key, state in states.items()
         if state["changes"]

@@ -19,6 +19,8 @@ from saltext_wgmesh.minion.store import Owned, Store
 log = logging.getLogger(__name__)
 
 NO_KEY = "(not made yet)"
+MOVE = 0.5
+"""Seconds in which the watcher has said why it moved a route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def apply(host: Host, view: View, *, dry_run: bool = False) -> Report:
     """
     store = Store(host=host, mesh=view.mesh)
     if dry_run:
-        work = _look(host, store, view, keys.public_key(host) or NO_KEY)
+        work = _look_settled(host, store, view, keys.public_key(host) or NO_KEY)
         return _report(store, view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
     with store.locked():
         return _apply(host, store, view)
@@ -76,7 +78,7 @@ def _apply(host: Host, store: Store, view: View) -> Report:
     public_key = keys.public_key(host)
     if public_key is None:
         raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
-    work = _look(host, store, view, public_key)
+    work = _look_settled(host, store, view, public_key)
     changes = work.changes
     if changes:
         store.own(_owns(view) | store.owned())
@@ -130,6 +132,16 @@ def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
     goal = wanted.keep_roamed(target, live, fresh, wanted.endpoints(applied) if applied else {})
     at_boot = wanted.state(view, routes.choose(view), own)
     return _Work(live=live, target=target, goal=goal, boot=at_boot)
+
+
+def _look_settled(host: Host, store: Store, view: View, public_key: str) -> _Work:
+    """A look while the watcher is not amid a move: it moves a route a moment before it says why."""
+    work = _look(host, store, view, public_key)
+    moved = all(isinstance(c, RouteChange) and c.old and c.new for c in work.changes)
+    if work.changes and moved and _is_watched(host, view) and store.view() == view:
+        time.sleep(MOVE)
+        work = _look(host, store, view, public_key)
+    return work
 
 
 def _routes(host: Host, view: View) -> tuple[routes.KernelRoute, ...]:
