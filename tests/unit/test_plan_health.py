@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from saltext_wgmesh.core import plan, routes, verify
 from saltext_wgmesh.core.errors import PlanError
-from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.health import Health, Trouble
 from saltext_wgmesh.core.types import Register, Site
 from tests.unit import worlds
 from tests.unit.worlds import all_facts, leaf, mesh, relay
@@ -63,6 +63,25 @@ def test_one_link_that_is_cut_moves_that_leaf_alone():
     before = make(Health(), Register())
     after = make(Health(cut=frozenset({("n0", "r1")})), before.register)
     assert homes(after) == {**homes(before), "n0": ("r2", "r3")}
+
+
+def test_a_relay_whose_only_leaf_lost_the_link_is_not_filled_up_from_the_others():
+    """Neither while the link is down nor while it is remembered; by the operator's word, as any empty relay."""
+    few = mesh(
+        *(relay(r, f"203.0.113.{i}") for i, r in enumerate(("r1", "r2"), 1)), *(leaf(n, nat=True) for n in "abc")
+    )
+    facts = all_facts("r1", "r2", *"abc")
+    before = make(Health(), Register(), few, facts)
+    (lone,) = (n for n in "abc" if [before.members[m].homes[0] for m in "abc"].count(before.members[n].homes[0]) == 1)
+    pair = (lone, before.members[lone].homes[0])
+    others = [n for n in "abc" if n != lone]
+    during = make(Health(cut=frozenset({pair})), before.register, few, facts)
+    after = make(Health(links={pair: Trouble(since=0.0, by=("a",), good_since=1.0)}), during.register, few, facts)
+    assert during.members[lone].homes[0] != pair[1]
+    assert {n: after.members[n].homes for n in others} == {n: before.members[n].homes for n in others}
+    assert {n: during.members[n].homes for n in others} == {n: before.members[n].homes for n in others}
+    calm = make(Health(), after.register, few, facts)
+    assert {calm.members[n].homes[0] for n in "abc"} == {"r1", "r2"}
 
 
 def test_a_dead_relay_stays_the_last_choice_where_there_is_no_other():

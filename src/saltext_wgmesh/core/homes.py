@@ -37,10 +37,10 @@ def assign(
     relays: Sequence[str],
     register: Register,
     avoid: Avoid = MappingProxyType({}),
-    resting: frozenset[str] = frozenset(),
+    restless: frozenset[str] = frozenset(),
 ) -> dict[str, tuple[str, ...]]:
     """Leaf → its relays in order; *leaves* is node → site, *relays* those that are there; *avoid* may lack leaves.
-    To the relays *resting* nobody is moved to even out the load.
+    To the relays *restless*, which had trouble lately, nobody is moved to even out the load.
 
     Two relays where there are two, each from the nearest circle that has one. Topology full: all. A pair of a
     leaf and a relay in ``links`` appends that relay. The result does not depend on the order of the input.
@@ -55,7 +55,7 @@ def assign(
         groups.setdefault(circles[kinds[leaf]], []).append(leaf)
     chosen: dict[str, tuple[str, ...]] = {}
     for around, members in sorted(groups.items()):
-        firsts = _firsts(members, around[0], register, resting)
+        firsts = _firsts(members, around[0], register, restless)
         for leaf, pair in _with_seconds(firsts, around, register).items():
             chosen[leaf] = pair if mesh.topology is not Topology.FULL else _all(leaf, pair, around, register)
     for leaf, relay in _linked(mesh, leaves, everyone):
@@ -81,7 +81,7 @@ def _linked(mesh: MeshPolicy, leaves: Mapping[str, str | None], everyone: Pool) 
     return sorted((a, b) for a, b in pairs if a in leaves and b in everyone)
 
 
-def _firsts(leaves: Sequence[str], pool: Pool, register: Register, resting: frozenset[str]) -> dict[str, str]:
+def _firsts(leaves: Sequence[str], pool: Pool, register: Register, restless: frozenset[str]) -> dict[str, str]:
     """Leaf → its first relay: what it had, else by rendezvous among the relays that have room."""
     kept = {leaf: next((r for r in register.homes.get(leaf, ()) if r in pool), None) for leaf in leaves}
     firsts = {leaf: relay for leaf, relay in kept.items() if relay is not None}
@@ -93,7 +93,7 @@ def _firsts(leaves: Sequence[str], pool: Pool, register: Register, resting: froz
             firsts[leaf] = next(r for r in _ranked(leaf, pool) if load[r] < room)
             load[firsts[leaf]] += 1
     for relay in pool:
-        if load[relay] == 0 and relay not in resting:
+        if load[relay] == 0 and relay not in restless:
             _fill(relay, len(leaves) // len(pool), firsts, load)
     return firsts
 

@@ -30,7 +30,8 @@ def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register, healt
     numbers = _numbers(relays, register)
     problems += _unusable_numbers(mesh, relays, numbers) + _homeless_subnets(mesh)
     leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
-    chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health), health.resting)
+    restless = health.resting.union(*health.cut, *health.links)
+    chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health), restless)
     last = health.down | health.resting
     members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=chosen, last=last))
     direct = reach.direct_pairs(mesh, (members[leaf] for leaf in leaves))
