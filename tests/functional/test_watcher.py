@@ -182,3 +182,11 @@ def test_a_restart_leaves_routes_alone_that_are_right(node, watchers, tmp_path):
     told_now = {n: (k.state, k.since, k.hold) for n, k in linkfile.read(Host(), "wg0").links.items()}
     assert told_now == {n: (k.state, k.since, k.hold) for n, k in links.items()}
     assert seen == ""
+
+
+def test_what_the_beacon_wrote_meanwhile_the_watcher_replaces(node, watchers):
+    """The beacon takes a watcher for dead when the clock leaps, as after a suspend."""
+    watching.start(Host())
+    wait_until(lambda: linkfile.read(Host(), "wg0"), 20, "the watcher to say how the links are")
+    linkfile.write(Host(), LinkReport(mesh="wg0", watched=False))
+    wait_until(lambda: linkfile.read(Host(), "wg0").watched, 20, "the watcher to say it again")

@@ -17,7 +17,7 @@ def test_a_report_that_is_the_same_is_not_parsed_again(tmp_path: Path) -> None:
     host = FakeHost.below(tmp_path, Kernel())
     linkfile.write(host, LinkReport(mesh="wg0", watched=True))
     first = linkfile.read(host, "wg0")
-    linkfile.touch(host, "wg0")
+    linkfile.write(host, LinkReport(mesh="wg0", watched=True))
     assert linkfile.read(host, "wg0") is first
     linkfile.write(host, LinkReport(mesh="wg0", watched=False))
     assert linkfile.read(host, "wg0") == LinkReport(mesh="wg0", watched=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import time
 from pathlib import Path
 
@@ -47,12 +45,6 @@ def write(host: Host, report: LinkReport) -> None:
     partial = where.with_name(f".{where.name}")
     partial.write_text(json.dumps(report.as_dict()))
     partial.replace(where)
-
-
-def touch(host: Host, mesh: str) -> None:
-    """A sign of life."""
-    with contextlib.suppress(FileNotFoundError):
-        os.utime(path(host, mesh))
 
 
 def remove(host: Host, mesh: str) -> None:

@@ -110,8 +110,9 @@ class Watcher:
                 mesh.mend()
         if now - self._alive > ALIVE_EVERY:
             self._alive = now
-            for name in self.meshes:
-                linkfile.touch(self.host, name)
+            for mesh in self.meshes.values():
+                # Whole: after a leap of the clock the beacon took us for dead, and wrote what it knew.
+                mesh.dirty = True
         self._probe(now)
 
     def _reload(self) -> bool:
