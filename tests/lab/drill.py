@@ -13,7 +13,7 @@ from .machine import CommandFailed
 from .mesh import Mesh, losing
 from .overlay import Loss, trips
 from .planned import await_links, status
-from .wait import wait_until
+from .wait import TimedOut, wait_until
 
 HEALED = 2.0
 """Seconds: a loose bound for machines that do much else. How fast it is, the benchmark measures."""
@@ -80,7 +80,11 @@ def broken(
     The ways of pairs that did not reach each other end where the last one on the way was seen.
     """
     with streaming(mesh, pairs) as felt, fault:
-        wait_until(until, PLANNED, "the consequence of the fault", every=0.5)
+        try:
+            wait_until(until, PLANNED, "the consequence of the fault", every=0.5)
+        except TimedOut:
+            print(json.dumps(believed(mesh)))
+            raise
         seen = ways(mesh, pairs)
         # What ends is not told to anybody either.
     return felt, seen
@@ -125,6 +129,15 @@ def word(mesh: Mesh, node: str, neighbour: str) -> dict[str, Any]:
 def says(mesh: Mesh, node: str, neighbour: str, state: str) -> bool:
     """Whether the watcher of *node* says that its link to *neighbour* is *state*."""
     return word(mesh, node, neighbour).get("state") == state
+
+
+def believed(mesh: Mesh) -> dict[str, Any]:
+    """What the watchers say of links that are not up, and what the master has made of it."""
+    links = {node: mesh.lab.salt.links(node, mesh.name) for node in mesh.members}
+    words = {node: {n: told["state"] for n, told in of.items() if told["state"] != "up"} for node, of in links.items()}
+    told = status(mesh.lab.salt, mesh.name)
+    relays = {node: row["relays"] for node, row in told["nodes"].items()}
+    return {"words": words, "relays": relays, **{k: told.get(k) for k in ("trouble", "not_acknowledged")}}
 
 
 def planned_around(mesh: Mesh, troubles: Iterable[str], gone: Iterable[str] = ()) -> Callable[[], bool]:
