@@ -193,7 +193,15 @@ def test_other_addresses_than_the_published_ones_are_drift(minion, outside):
     assert minion.look(16) == {}
 
 
-def test_a_state_that_can_not_be_read_is_no_event(minion):
-    """Salt would fire an empty event each second; the log has it instead."""
-    (Path(Host().state_dir) / "wg0" / "view.json").write_text("{broken")
+def test_a_mesh_whose_state_can_not_be_read_is_no_event_and_silences_no_other(minion, caplog):
+    """Salt would fire an empty event each second; the log has it instead, once."""
+    broken = Path(Host().state_dir) / "broken"
+    broken.mkdir()
+    (broken / "owned.json").write_text('{"interfaces": [], "prefixes": []}')
+    (broken / "view.json").write_text("{broken")
+    watched(n1=DOWN, n2=UP, n7=UP)
+    assert minion.look().keys() == {"link-down"}
     assert minion.look() == {}
+    assert [r.getMessage() for r in caplog.records if "is damaged" in r.getMessage()] == [
+        f"wgmesh broken: how its links are can't be told: {broken}/view.json is damaged: delete it and apply again"
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import salt._logging
 import salt.config
+import salt.exceptions
 import salt.loader
 import salt.utils.data
 import salt.utils.reactor
@@ -153,3 +154,12 @@ def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words):
             converge(**reaction(reactor, tag, {"id": value}))
     named = [[kind, node] for kind in ("drifted", "hints", "started") for node in ("17", "web1")]
     assert words() == [[], *named]
+
+
+def test_a_name_that_somebody_mistyped_is_an_error(converge, words):
+    """Only events may name whom they like; an id of digits, which Salt's command line makes a number, is one."""
+    with pytest.raises(salt.exceptions.NotImplemented, match="web9 is no accepted minion id: 'salt-key"):
+        converge(node="web9")
+    assert words() == []
+    converge(node=17)
+    assert words() == [["again", "17"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from saltext_wgmesh.core.types import View
 from saltext_wgmesh.minion import apply, facts, linkfile, store
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.store import Store
+
+log = logging.getLogger(__name__)
 
 REPEAT = 60.0
 """Seconds after which what still lasts is told again: an event may have been lost."""
@@ -43,6 +46,8 @@ class _Mesh:
     since: dict[str, float] = field(default_factory=dict)
     """Neighbour → when it was first found stale, in seconds since the epoch."""
     written_at: float = 0.0
+    error: str | None = None
+    """Why the last look failed; it is logged once."""
 
 
 class Signals:
@@ -57,19 +62,29 @@ class Signals:
         found: list[Signal] = []
         for mesh in store.meshes(host):
             memory = self._meshes.setdefault(mesh, _Mesh(compared_at=now))
-            view = Store(host=host, mesh=mesh).view()
-            if view is None:
-                continue
-            report = linkfile.read(host, mesh)
-            if report is None or not report.watched:
-                report = _from_counters(host, view, memory, now)
-            found += _links(report, memory, now)
-            found += _drift(host, view, memory, now)
+            try:
+                found += _news(host, mesh, memory, now)
+                memory.error = None
+            except (WgmeshError, OSError) as error:
+                if memory.error != str(error):
+                    memory.error = str(error)
+                    log.warning("wgmesh %s: how its links are can't be told: %s", mesh, error)
         return found
 
 
 MEMORY = Signals()
 """The process's: an imported module outlives those of Salt's loader."""
+
+
+def _news(host: Host, mesh: str, memory: _Mesh, now: float) -> Iterator[Signal]:
+    view = Store(host=host, mesh=mesh).view()
+    if view is None:
+        return
+    report = linkfile.read(host, mesh)
+    if report is None or not report.watched:
+        report = _from_counters(host, view, memory, now)
+    yield from _links(report, memory, now)
+    yield from _drift(host, view, memory, now)
 
 
 def _links(report: LinkReport, memory: _Mesh, now: float) -> Iterator[Signal]:

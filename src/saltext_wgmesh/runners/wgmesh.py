@@ -82,6 +82,11 @@ def converge(node=None, hint=None, started=None, drifted=None):
 
         salt-run wgmesh.converge
     """
+    if node is not None:
+        # Salt's command line takes an id of digits for a number.
+        node = str(node)
+        if not inventory.is_accepted(__opts__, node):
+            raise WgmeshError(f"{node} is no accepted minion id: 'salt-key -l accepted' lists those")
     named = {"again": node, "hints": hint, "started": started, "drifted": drifted}
     # Each word is a file until a run takes it: names that somebody makes up must not fill the disk.
     known = (pair for pair in named.items() if isinstance(pair[1], str) and inventory.is_accepted(__opts__, pair[1]))
