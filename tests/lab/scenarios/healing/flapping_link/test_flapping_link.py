@@ -12,7 +12,7 @@ FLAPS = 4
 
 
 def test_each_return_is_held_for_longer(mesh: Mesh):
-    """Twice as long as before, from one second on; each outage costs less than one that comes by surprise, and no return costs anything."""
+    """Twice as long as before, from one second on; and no return costs anything."""
     holds = []
     with streaming(mesh, PAIRS) as felt:
         for _ in range(FLAPS):
