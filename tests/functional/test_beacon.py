@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import subprocess
 import time
@@ -15,7 +16,7 @@ from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.minion import apply, facts, keys, linkfile, signals, store
 from saltext_wgmesh.minion.host import Host
 from tests.lab.wait import wait_until
-from tests.nodeviews import leaf, peer
+from tests.nodeviews import NETWORKS, leaf, peer
 
 UP, DOWN, MUTE, NEW = LinkState.UP, LinkState.DOWN, LinkState.MUTE, LinkState.NEW
 VIEW = leaf(direct=(peer(7, endpoint="192.0.2.7:51820"),))
@@ -135,9 +136,9 @@ def neighbour(outside, tmp_path):
     return SimpleNamespace(start=start, stop=lambda: outside("ip", "link", "del", "far"), public_key=public.strip())
 
 
-def received(outside):
-    """Bytes that came from n7."""
-    return int(outside("wg", "show", "wg0", "transfer").split()[1])
+def heard(outside, device):
+    """Bytes that came from its one peer."""
+    return int(outside("wg", "show", device, "transfer").split()[1])
 
 
 def test_without_a_watcher_unanswered_data_is_stale_and_an_idle_link_never_is(minion, neighbour, outside):
@@ -146,7 +147,7 @@ def test_without_a_watcher_unanswered_data_is_stale_and_an_idle_link_never_is(mi
     apply.apply(Host(), leaf(direct=(n7,)))
     neighbour.start()
     send("wg0", "10.100.0.7")
-    wait_until(lambda: received(outside), 20, "the handshake with n7")
+    wait_until(lambda: heard(outside, "wg0"), 20, "the handshake with n7")
     assert [minion.look(s) for s in (1, 12, 100)] == [{}] * 3
     neighbour.stop()
     assert [minion.look(s) for s in (12, 100)] == [{}] * 2
@@ -155,12 +156,36 @@ def test_without_a_watcher_unanswered_data_is_stale_and_an_idle_link_never_is(mi
     assert minion.look(2) == {"stale": data(neighbours=["n7"], down=["n7"])}
     assert minion.look(2) == {}
     assert linkfile.read(Host(), "wg0").links["n7"].state is DOWN
-    before = received(outside)
+    before = heard(outside, "wg0")
     neighbour.start()
     send("far", "10.100.0.5")
-    wait_until(lambda: received(outside) > before, 20, "n7 to be heard")
+    wait_until(lambda: heard(outside, "wg0") > before, 20, "n7 to be heard")
     assert minion.look() == {"recovered": data(neighbours=["n7"], down=[])}
     assert minion.look() == {}
+
+
+def test_without_a_watcher_the_routes_leave_a_stale_link_and_come_back(minion, neighbour, outside):
+    """By the beacon itself: no push follows where no view changes."""
+    n1 = peer(1, *NETWORKS, endpoint="192.0.2.1:51830", public_key=neighbour.public_key)
+    view = leaf()
+    access, uplink, other = view.interfaces
+    apply.apply(Host(), dataclasses.replace(view, interfaces=(access, dataclasses.replace(uplink, peers=(n1,)), other)))
+    neighbour.start()
+    send("wg0-u1", "10.100.0.9")
+    wait_until(lambda: heard(outside, "wg0-u1"), 20, "the handshake with n1")
+    minion.look()
+    neighbour.stop()
+    send("wg0-u1", "10.100.0.9")
+    minion.look(1)
+    assert "dev wg0-u1" in outside("ip", "route", "get", "10.100.0.9")
+    assert minion.look(12).keys() == {"stale"}
+    assert "dev wg0-u2" in outside("ip", "route", "get", "10.100.0.9")
+    before = heard(outside, "wg0-u1")
+    neighbour.start()
+    send("far", "10.100.0.5")
+    wait_until(lambda: heard(outside, "wg0-u1") > before, 20, "n1 to be heard")
+    assert minion.look().keys() == {"recovered"}
+    assert "dev wg0-u1" in outside("ip", "route", "get", "10.100.0.9")
 
 
 def test_drift_is_told_when_it_is_seen_twice_and_again_each_minute(minion, outside):

@@ -105,6 +105,17 @@ def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
         return report
 
 
+def reroute(host: Host, view: View) -> None:
+    """The routes go by the links that the link file says are up; nothing else is touched. HostError as above."""
+    store = Store(host=host, mesh=view.mesh)
+    public_key = keys.public_key(host)
+    if public_key is None:
+        return
+    with store.locked():
+        changes = _look(host, store, view, public_key).changes
+        _run(host, tuple(c for c in changes if isinstance(c, RouteChange) and c.old and c.new), view.mesh)
+
+
 def rollback(host: Host, mesh: str) -> Report:
     """This node holds the view that it held before the present one, until the next apply of the master's."""
     previous = Store(host=host, mesh=mesh).previous()

@@ -45,6 +45,8 @@ class _Mesh:
     peers: dict[tuple[str, str], stale.Peer] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
     """Neighbour → when it was first found stale, in seconds since the epoch."""
+    routed: frozenset[str] = frozenset()
+    """The links that were down when the routes were last set; while a watcher runs, they are its."""
     written_at: float = 0.0
     error: str | None = None
     """Why the last look failed; it is logged once."""
@@ -83,6 +85,10 @@ def _news(host: Host, mesh: str, memory: _Mesh, now: float) -> Iterator[Signal]:
     report = linkfile.read(host, mesh)
     if report is None or not report.watched:
         report = _from_counters(host, view, memory, now)
+        if report.down.keys() != memory.routed:
+            memory.routed = frozenset(report.down)
+            # Nobody else does: the watcher is gone, and the master speaks to those whose view changes.
+            apply.reroute(host, view)
     yield from _links(report, memory, now)
     yield from _drift(host, view, memory, now)
 
