@@ -27,6 +27,8 @@ What lasts is told again each minute; where nothing changes, nothing is said. Ex
     salt/beacon/web1/wgmesh/link-down
     {"id": "web1", "mesh": "wg0", "neighbours": ["relay-fra1"], "down": ["relay-fra1"]}
 
+Where no watcher runs, the routes leave a stale link, too, and come back to it when it recovered.
+
 An event is a hint to look: the master asks the node itself before it believes anything.
 """
 

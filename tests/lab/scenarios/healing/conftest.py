@@ -15,22 +15,6 @@ from ...lab import Lab
 from ...mesh import Mesh, failures
 
 POLICY = policy()
-UNSETTLED = (
-    "endpoints_change",
-    "flapping_link",
-    "forged_events",
-    "grey_relay",
-    "key_deleted",
-    "leaf_relay_link",
-    "master_stopped",
-    "minion_restarted_in_a_push",
-    "nat_box_reboots",
-    "partition",
-    "relay_reboots",
-    "wireguard_killed",
-)
-"""Scenarios that were not seen to hold again and again yet: WGMESH_LAB_ALL=1 runs them too."""
-collect_ignore = [] if os.environ.get("WGMESH_LAB_ALL") else list(UNSETTLED)
 
 
 @pytest.fixture(scope="package")
