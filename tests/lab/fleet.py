@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,20 @@ class Fleet:
         """The master does not accept the minion any more; if it starts again, it makes itself known anew."""
         self._master_command("salt-key", "--yes", f"--delete={name}")
         wait_until(lambda: name not in self.accepted(), 10, f"the key of {name} to be gone")
+
+    def reject_key(self, name: str) -> None:
+        """The master accepts the minion's key no more, and remembers that."""
+        self._master_command("salt-key", "--yes", "--include-accepted", f"--reject={name}")
+        wait_until(lambda: name not in self.accepted(), 10, f"the key of {name} to be rejected")
+
+    def preseed(self, name: str) -> None:
+        """The minion, which never ran, has a key that the master has accepted already."""
+        folder = self._folder(self.underlay[name]) / "pki"
+        folder.mkdir(parents=True)
+        self._master_command("salt-key", "--gen-keys=minion", f"--gen-keys-dir={folder}")
+        accepted = self._folder(self.master) / "pki" / "minions"
+        accepted.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "minion.pub", accepted / name)
 
     def await_minions(self, names: Iterable[str] | None = None, deadline: float = 60) -> None:
         """Each of *names* (all minions, if None) answers test.ping."""

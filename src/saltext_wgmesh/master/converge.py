@@ -24,14 +24,10 @@ from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Rejection
 from saltext_wgmesh.master import checkup, fleet, inventory
 from saltext_wgmesh.master.ledger import Head, Ledger, register_as_dict
+from saltext_wgmesh.master.push import push
+from saltext_wgmesh.master.round import NOTHING, Asked, Report
 
 log = logging.getLogger(__name__)
-
-SILENT_AFTER = 60
-"""Seconds before a node that did not answer a push is asked again; doubles each time."""
-SILENT_CEILING = 300
-DRIFT_AGAIN = 10
-"""Seconds after a push before a node that says that it drifted is pushed to again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,86 +57,10 @@ class Draft:
         return {n: e for n, e in self.entries.items() if self.head.digests.get(n) != e["digest"]}
 
 
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What a converge did to one mesh; ``as_dict`` is what the runner returns and the event carries."""
-
-    mesh: str
-    generation: int
-    published: bool = False
-    changed: list[str] = field(default_factory=list)
-    applied: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    silent: list[str] = field(default_factory=list)
-    not_acknowledged: list[str] = field(default_factory=list)
-    """Who does not run what is published, whether it was asked in this run or not."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    rejected: list[str] = field(default_factory=list)
-    down: list[str] = field(default_factory=list)
-    """Nodes that count as down, and links (``a--b``) between nodes that don't."""
-    to_mend: list[str] = field(default_factory=list)
-    """Of the nodes whose facts were rejected, those that still have an accepted key."""
-    enrolling: list[str] = field(default_factory=list)
-    """Nodes with a place in this mesh that were told to apply the formula."""
-
-    @property
-    def eventful(self) -> bool:
-        """Whether there is anything to tell: a run that found nothing to do is silent."""
-        return bool(self.published or self.applied or self.failed or self.enrolling)
-
-    @property
-    def clean(self) -> bool:
-        """Whether nobody needs to look at it: all that was published runs, and no accepted node's facts were bad."""
-        return not (self.failed or self.not_acknowledged or self.to_mend)
-
-    def following(self, earlier: Report) -> Report:
-        """This report, with what *earlier*, of the round before in the same run, did besides."""
-        self.published = self.published or earlier.published
-        self.changed = sorted({*earlier.changed, *self.changed})
-        self.applied = sorted({*earlier.applied, *self.applied})
-        self.enrolling = sorted({*earlier.enrolling, *self.enrolling})
-        behind = set(self.not_acknowledged)
-        self.silent = sorted({*self.silent, *(n for n in earlier.silent if n in behind and n not in self.failed)})
-        self.failed = {**{n: e for n, e in earlier.failed.items() if n in behind}, **self.failed}
-        return self
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values; what is empty is left out."""
-        pairs = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: value for name, value in pairs.items() if value or name in ("generation", "published")}
-
-
 def retired(ledger: Ledger, policy: Container[str]) -> dict[str, str]:
     """Meshes that are published and stand in the policy no more → what becomes of them."""
     told = "is no longer in the policy; its nodes keep it until the state wgmesh.absent removes it there"
     return {mesh: told for mesh in ledger.meshes() if mesh not in policy}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the callers of one round want looked at. None of it is believed."""
-
-    hints: frozenset[str] = frozenset()
-    """Nodes that may know of a link that is down, or up again."""
-    started: frozenset[str] = frozenset()
-    """Nodes whose minion may have started just now."""
-    drifted: frozenset[str] = frozenset()
-    """Nodes that may no longer hold what they applied."""
-    again: frozenset[str] = frozenset()
-    """Nodes to be pushed to even if they left earlier pushes unanswered."""
-    rebalance: frozenset[str] = frozenset()
-    """Not empty: what rests may be used as before."""
-
-    @classmethod
-    def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
-        """From the gate's words: pairs of one of the fields' names and a minion id, or empty."""
-        found: dict[str, set[str]] = {}
-        for kind, node in filter(None, words):
-            found.setdefault(kind, set()).add(node)
-        return cls(**{kind: frozenset(nodes) for kind, nodes in found.items()})
-
-
-NOTHING = Asked()
 
 
 def draft(
@@ -242,7 +162,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
     reports = [_publish(ledger, one) for one in drafts]
     _forget_deleted(opts, ledger, found)
     _enrol(opts, found, drafts, reports, asked.started)
-    _push(opts, ledger, reports, asked)
+    push(opts, ledger, reports, asked)
     for report in reports:
         if report.eventful:
             log.info("wgmesh %s", report.as_dict())
@@ -300,16 +220,6 @@ def release(opts: dict[str, Any], node: str) -> dict[str, list[str]]:
     return freed
 
 
-def together(rounds: Iterable[list[Report]]) -> dict[str, Report]:
-    """Mesh → the report of the last round, with what the rounds before it did."""
-    found: dict[str, Report] = {}
-    for reports in rounds:
-        for report in reports:
-            earlier = found.get(report.mesh)
-            found[report.mesh] = report.following(earlier) if earlier else report
-    return found
-
-
 def _publish(ledger: Ledger, one: Draft) -> Report:
     mesh, head = one.policy.name, one.head
     generation = head.generation + 1 if one.changed else head.generation
@@ -352,86 +262,3 @@ def _forget_deleted(opts: dict[str, Any], ledger: Ledger, found: inventory.Inven
     for node in found.mine:
         if node not in found.accepted:
             inventory.drop_mine(opts, node)
-
-
-def _push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Asked) -> None:
-    wanted: dict[str, dict[str, str]] = {}
-    for report in reports:
-        for node, digest in ledger.head(report.mesh).digests.items():
-            wanted.setdefault(node, {})[report.mesh] = digest
-    now = time.time()
-    records = _records(opts, ledger, wanted, now)
-    stale = [node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, now)]
-    unlikely = {node for report in reports for node in report.down} - asked.again - asked.started
-    answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
-    for node in stale:
-        answer, job = answers.returned.get(node), answers.jobs.get(node, "")
-        records[node] = record = _answered(answer, wanted[node], records[node], now, job)
-        ledger.acknowledge(node, record)
-        for report in reports:
-            if report.mesh in wanted[node]:
-                _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
-    for report in reports:
-        mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
-        report.not_acknowledged = sorted(n for n, digest in mine.items() if not _acknowledged(records[n], digest))
-
-
-def _records(
-    opts: dict[str, Any], ledger: Ledger, wanted: Mapping[str, Mapping[str, str]], now: float
-) -> dict[str, dict[str, Any]]:
-    """What is known of each node's last answers, with those that came when nobody waited for them any more."""
-    records = {node: ledger.acknowledged(node) for node in wanted}
-    jobs = {node: record["silent"]["job"] for node, record in records.items() if record.get("silent", {}).get("job")}
-    for node, answer in fleet.late(opts, jobs).items():
-        records[node] = _answered(answer, wanted[node], records[node], now)
-        ledger.acknowledge(node, records[node])
-    return records
-
-
-def _to_push(node: str, record: Mapping[str, Any], digests: Mapping[str, str], asked: Asked, now: float) -> bool:
-    if node in asked.drifted and now - record.get("at", 0) > DRIFT_AGAIN:
-        return True
-    insisted = node in asked.again or node in asked.started
-    return not _acknowledged(record, digests) and (insisted or _due(record, digests, now))
-
-
-def _acknowledged(record: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
-    said = record.get("digests", {})
-    return all(said.get(mesh) == digest for mesh, digest in digests.items())
-
-
-def _due(record: Mapping[str, Any], digests: Mapping[str, str], now: float) -> bool:
-    """Whether an unacknowledged node is to be asked now: at once for a new view, else ever more slowly."""
-    silent = record.get("silent")
-    return not silent or silent["digests"] != dict(digests) or now >= silent["again_at"]
-
-
-def _answered(
-    answer: Any, digests: Mapping[str, str], record: Mapping[str, Any], now: float, job: str = ""
-) -> dict[str, Any]:
-    """The record of a node after its *answer*, or after the *job* that it left unanswered."""
-    said = dict(record.get("digests", {}))
-    if isinstance(answer, dict):
-        for mesh, value in answer.items():
-            if mesh in digests and isinstance(value, dict) and isinstance(value.get("digest"), str):
-                said[mesh] = value["digest"]
-    new: dict[str, Any] = {"digests": said, "at": now}
-    if not _acknowledged(new, digests):
-        before = record.get("silent") or {}
-        tries = before.get("tries", 0) + 1 if before.get("digests") == dict(digests) else 1
-        pause = min(SILENT_AFTER * 2 ** (tries - 1), SILENT_CEILING)
-        new["silent"] = {"digests": dict(digests), "tries": tries, "again_at": now + pause} | (
-            {"job": job} if job else {}
-        )
-    return new
-
-
-def _tell(report: Report, node: str, answer: Any, acknowledged: bool) -> None:
-    if answer is None:
-        report.silent.append(node)
-    elif acknowledged:
-        report.applied.append(node)
-    else:
-        value = answer.get(report.mesh) if isinstance(answer, dict) else answer
-        error = value.get("error") if isinstance(value, dict) else value
-        report.failed[node] = str(error or "it applied another view than the published one")[:500]

@@ -16,6 +16,7 @@ from saltext_wgmesh.master import converge as converging
 from saltext_wgmesh.master import install, inventory, show
 from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
+from saltext_wgmesh.master.round import Asked, together
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +245,7 @@ def _converge(word):
     gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=__opts__.get("__cli") == "salt-run")
     try:
         rounds = gate.run(
-            lambda words: converging.converge(__opts__, converging.Asked.of(words)),
+            lambda words: converging.converge(__opts__, Asked.of(words)),
             word,
             fruitful=lambda reports: any(report.eventful for report in reports),
         )
@@ -255,6 +256,6 @@ def _converge(word):
         raise
     if not rounds:
         return "another run is at it, and will run once more"
-    reports = converging.together(rounds)
+    reports = together(rounds)
     told = {mesh: report.as_dict() for mesh, report in reports.items()}
     return told if all(report.clean for report in reports.values()) else {**told, "retcode": 1}

@@ -1,0 +1,101 @@
+"""The last step of a converge: nodes are told to apply, and what they answer is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from saltext_wgmesh.master import fleet
+from saltext_wgmesh.master.ledger import Ledger
+from saltext_wgmesh.master.round import Asked, Report
+
+SILENT_AFTER = 60
+"""Seconds before a node that did not answer a push is asked again; doubles each time."""
+SILENT_CEILING = 300
+DRIFT_AGAIN = 10
+"""Seconds after a push before a node that says that it drifted is pushed to again."""
+
+
+def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Asked) -> None:
+    """Every node that does not run what is published, and is due, was told to apply it; the reports say who did."""
+    wanted: dict[str, dict[str, str]] = {}
+    for report in reports:
+        for node, digest in ledger.head(report.mesh).digests.items():
+            wanted.setdefault(node, {})[report.mesh] = digest
+    now = time.time()
+    records = _records(opts, ledger, wanted, now)
+    stale = [node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, now)]
+    unlikely = {node for report in reports for node in report.down} - asked.again - asked.started
+    answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
+    for node in stale:
+        answer, job = answers.returned.get(node), answers.jobs.get(node, "")
+        records[node] = record = _answered(answer, wanted[node], records[node], now, job)
+        ledger.acknowledge(node, record)
+        for report in reports:
+            if report.mesh in wanted[node]:
+                _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
+    for report in reports:
+        mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
+        report.not_acknowledged = sorted(n for n, digest in mine.items() if not _acknowledged(records[n], digest))
+
+
+def _records(
+    opts: dict[str, Any], ledger: Ledger, wanted: Mapping[str, Mapping[str, str]], now: float
+) -> dict[str, dict[str, Any]]:
+    """What is known of each node's last answers, with those that came when nobody waited for them any more."""
+    records = {node: ledger.acknowledged(node) for node in wanted}
+    jobs = {node: record["silent"]["job"] for node, record in records.items() if record.get("silent", {}).get("job")}
+    for node, answer in fleet.late(opts, jobs).items():
+        records[node] = _answered(answer, wanted[node], records[node], now)
+        ledger.acknowledge(node, records[node])
+    return records
+
+
+def _to_push(node: str, record: Mapping[str, Any], digests: Mapping[str, str], asked: Asked, now: float) -> bool:
+    if node in asked.drifted and now - record.get("at", 0) > DRIFT_AGAIN:
+        return True
+    insisted = node in asked.again or node in asked.started
+    return not _acknowledged(record, digests) and (insisted or _due(record, digests, now))
+
+
+def _acknowledged(record: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
+    said = record.get("digests", {})
+    return all(said.get(mesh) == digest for mesh, digest in digests.items())
+
+
+def _due(record: Mapping[str, Any], digests: Mapping[str, str], now: float) -> bool:
+    """Whether an unacknowledged node is to be asked now: at once for a new view, else ever more slowly."""
+    silent = record.get("silent")
+    return not silent or silent["digests"] != dict(digests) or now >= silent["again_at"]
+
+
+def _answered(
+    answer: Any, digests: Mapping[str, str], record: Mapping[str, Any], now: float, job: str = ""
+) -> dict[str, Any]:
+    """The record of a node after its *answer*, or after the *job* that it left unanswered."""
+    said = dict(record.get("digests", {}))
+    if isinstance(answer, dict):
+        for mesh, value in answer.items():
+            if mesh in digests and isinstance(value, dict) and isinstance(value.get("digest"), str):
+                said[mesh] = value["digest"]
+    new: dict[str, Any] = {"digests": said, "at": now}
+    if not _acknowledged(new, digests):
+        before = record.get("silent") or {}
+        tries = before.get("tries", 0) + 1 if before.get("digests") == dict(digests) else 1
+        pause = min(SILENT_AFTER * 2 ** (tries - 1), SILENT_CEILING)
+        new["silent"] = {"digests": dict(digests), "tries": tries, "again_at": now + pause} | (
+            {"job": job} if job else {}
+        )
+    return new
+
+
+def _tell(report: Report, node: str, answer: Any, acknowledged: bool) -> None:
+    if answer is None:
+        report.silent.append(node)
+    elif acknowledged:
+        report.applied.append(node)
+    else:
+        value = answer.get(report.mesh) if isinstance(answer, dict) else answer
+        error = value.get("error") if isinstance(value, dict) else value
+        report.failed[node] = str(error or "it applied another view than the published one")[:500]
