@@ -227,6 +227,23 @@ def test_a_poll_is_answered_at_once_and_a_final_ends_ours():
     assert not made.tick(0.3, 0.5).poll
 
 
+def test_that_the_path_leads_nowhere_is_said_while_the_session_is_up_and_not_remembered():
+    """Section 6.8.17; a session that is down says why it is down instead."""
+    made, other = in_state(UP), in_state(UP)
+    made.concatenated(down=True)
+    other.receive(replace(made.tick(0.0, 0.5), your_discriminator=1), 0.0)
+    assert (other.state, other.remote_diagnostic) == (UP, Diagnostic.CONCATENATED_DOWN)
+    made.concatenated(down=False)
+    other.receive(replace(made.tick(0.1, 0.5), your_discriminator=1), 0.1)
+    assert (other.state, other.remote_diagnostic) == (UP, Diagnostic.NONE)
+    made.concatenated(down=True)
+    other.receive(replace(made.tick(0.2, 0.5), your_discriminator=1), 0.2)
+    other.tick(9.0, 0.5)
+    assert (other.state, other.remote_diagnostic) == (DOWN, Diagnostic.NONE)
+    other.concatenated(down=True)
+    assert other.diagnostic == Diagnostic.TIME_EXPIRED
+
+
 def test_an_up_session_becomes_slower_only_after_the_other_agreed():
     """Sending slowly before would look like a dead link; detection is lenient at once."""
     made = in_state(UP)

@@ -142,6 +142,7 @@ class Session:
         "_tx_interval",
         "diagnostic",
         "discriminator",
+        "remote_diagnostic",
         "remote_discriminator",
         "remote_state",
         "state",
@@ -153,6 +154,7 @@ class Session:
         self.state = State.DOWN
         self.diagnostic: int = Diagnostic.NONE
         self.remote_state = State.DOWN
+        self.remote_diagnostic: int = Diagnostic.NONE
         self.remote_discriminator = 0
         self._interval = interval
         self._multiplier = multiplier
@@ -190,6 +192,7 @@ class Session:
             return None
         self.remote_discriminator = packet.my_discriminator
         self.remote_state = packet.state
+        self.remote_diagnostic = packet.diagnostic
         self._remote_demand = packet.demand
         self._remote_min_rx = packet.required_min_rx
         self._remote_min_tx = packet.desired_min_tx
@@ -231,6 +234,11 @@ class Session:
             self._agreed_rx = max(self._agreed_rx, interval)
         else:
             self._apply_intervals()
+
+    def concatenated(self, *, down: bool) -> None:
+        """While the session is up, its packets say whether what this path leads on to is down (section 6.8.17)."""
+        if self.state is State.UP:
+            self.diagnostic = Diagnostic.CONCATENATED_DOWN if down else Diagnostic.NONE
 
     def admin_down(self, now: float) -> None:
         """The session is held down, and tells the other (section 6.8.16)."""
@@ -279,6 +287,7 @@ class Session:
         self._expires_at = float("inf")
         self.remote_discriminator = 0
         self.remote_state = State.DOWN
+        self.remote_diagnostic = Diagnostic.NONE
         self._remote_demand = False
         self._remote_min_rx = 1
         if self.state in (State.INIT, State.UP):

@@ -65,6 +65,10 @@ class Watched:
     """When a relay's forwarding was found worth probing; None: it can't be judged."""
     echoed: float = 0.0
     """When a probe through it last came back."""
+    said: bool = False
+    """Whether it is mute by its own word."""
+    acquitted: bool = False
+    """Whether no relay is left that could bear witness against it: all others are cut off by their own word."""
     interval: int = 0
     """Milliseconds between packets, as negotiated when it was last looked at."""
     scheduled: float = float("inf")
@@ -78,6 +82,11 @@ class Watched:
     def is_relay(self) -> bool:
         """Whether the neighbour is a relay."""
         return self.interface.kind is not Kind.ACCESS
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is a relay that says that it reaches no other relay."""
+        return self.is_relay and self.session.remote_diagnostic == bfd.Diagnostic.CONCATENATED_DOWN
 
 
 class MeshWatch:
@@ -180,14 +189,17 @@ class MeshWatch:
         return self._believe(link, LinkState.DOWN, bfd.Diagnostic(link.session.diagnostic).name.lower())
 
     def _judge_up(self, link: Watched, now: float) -> bool:
-        mute = link.probed is not None and now - max(link.echoed, link.probed) > PROBES * PROBE_EVERY
-        if mute:
+        lost = link.probed is not None and now - max(link.echoed, link.probed) > PROBES * PROBE_EVERY
+        if lost or link.is_cut_off:
             if link.state is LinkState.MUTE:
                 return False
+            link.said = link.is_cut_off
             link.damping = link.damping.went_down(now)
             link.good_since = now
-            return self._believe(link, LinkState.MUTE, "what is sent through it does not arrive")
-        if link.state is LinkState.MUTE and (link.probed is None or link.echoed < link.probed):
+            why = "it reaches no other relay" if link.said else "what is sent through it does not arrive"
+            return self._believe(link, LinkState.MUTE, why)
+        unproven = link.probed is None or link.echoed < link.probed
+        if link.state is LinkState.MUTE and unproven and not (link.said or link.acquitted):
             return False
         good_for = now - (link.good_since or now)
         if link.state is LinkState.UP or good_for < link.damping.hold:
@@ -232,7 +244,17 @@ class MeshWatch:
 
     def steer(self) -> None:
         """The routes that follow from what is believed are the kernel's: those that differ from the ones set last."""
+        self._tell_leaves()
         self._replace(e for e in self._wanted() if self._entries.get(e.place) != e)
+
+    def _tell_leaves(self) -> None:
+        """A relay that has lost all its trunks says so to those who would send through it: they can't find out by
+        probes which of two relays it is that has lost the other."""
+        trunks = [link for link in self.links.values() if link.interface.kind is Kind.TRUNK]
+        alone = bool(trunks) and all(link.state is LinkState.DOWN for link in trunks)
+        for link in self.links.values():
+            if trunks and link.interface.kind is Kind.ACCESS:
+                link.session.concatenated(down=alone)
 
     def mend(self) -> None:
         """The same, against what the kernel holds now: somebody else may have changed it, an apply above all."""
@@ -265,6 +287,8 @@ class MeshWatch:
         indices = dict(self.indices)
         self._refresh_indices()
         changed = [self.judge(link, now) for link in self.links.values()]
+        # Sessions that came up since the last belief changed have not been told.
+        self._tell_leaves()
         if any(changed):
             self.steer()
         elif indices != self.indices:
@@ -322,9 +346,11 @@ class MeshWatch:
         """Pairs of a relay to be probed through and the relay that should answer."""
         relays = [link for link in self.links.values() if link.is_relay and link.session.state is bfd.State.UP]
         for i, link in enumerate(relays):
-            targets = [*relays[i + 1 :], *relays[:i]][:TARGETS]
+            others = [*relays[i + 1 :], *relays[:i]]
+            witnesses = [t for t in others if not t.is_cut_off][:TARGETS]
+            link.acquitted = bool(others) and not witnesses
             # A target that came up just now may not answer yet.
-            targets = [t for t in targets if t.good_since is not None and now - t.good_since > SETTLED]
+            targets = [t for t in witnesses if t.good_since is not None and now - t.good_since > SETTLED]
             if not targets:
                 link.probed = None
                 continue

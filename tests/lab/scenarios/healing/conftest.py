@@ -15,6 +15,9 @@ from ...lab import Lab
 from ...mesh import Mesh, failures
 
 POLICY = policy()
+SLOW = ("endpoints_change", "forged_events", "master_stopped")
+"""Scenarios that take minutes each: WGMESH_LAB_ALL=1 runs them too."""
+collect_ignore = [] if os.environ.get("WGMESH_LAB_ALL") else list(SLOW)
 
 
 @pytest.fixture(scope="package")

@@ -39,7 +39,8 @@ def forging(mesh: Mesh) -> Iterator[None]:
         process.wait(10)
         mesh.lab.salt.stop_master()
         mesh.lab.salt.start_master()
-        mesh.lab.salt.await_minions()
+        # A minion whose connection was lost amid a packet finds out by TCP alone, which takes its time.
+        mesh.lab.salt.await_minions(deadline=180)
 
 
 def planned_after(mesh: Mesh) -> float:
