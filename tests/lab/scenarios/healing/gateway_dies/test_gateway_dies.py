@@ -32,6 +32,8 @@ def two(mesh: Mesh) -> Iterator[Mesh]:
     mesh.lab.underlay[NEXT].run("ip", "address", "add", f"{PRINTER.address}/32", "dev", "lo")
     yield mesh
     mesh.lab.underlay[NEXT].run("ip", "address", "del", f"{PRINTER.address}/32", "dev", "lo")
+    # With the facts in which it has that network, the policy would be refused.
+    mesh.lab.salt.salt(NEXT, "wgmesh.apply")
     mesh.lab.salt.set_policy(policy())
     mesh.lab.salt.salt_run("wgmesh.converge")
     mesh.settle()
