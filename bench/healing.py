@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from bench.rows import Measure
 from tests.lab import faults
 from tests.lab.demo import run as demo
 from tests.lab.demo.topology import DEMO
+from tests.lab.drill import whole
 from tests.lab.lab import Lab
-from tests.lab.machine import CommandFailed
 from tests.lab.mesh import Mesh, failures
-from tests.lab.planned import status
 from tests.lab.saltconf import NO_SCHEDULE
 from tests.lab.wait import wait_until
 
@@ -116,7 +115,9 @@ def death(mesh: Mesh, bus: Bus) -> tuple[dict[str, float], set[str]]:
     answered = max(e["at"] for e in returns if e["fun"] == "wgmesh.links")
     pushed = bus.first(began, lambda e: e["tag"].endswith("/new") and e.get("fun") == "wgmesh.apply", "the push")["at"]
     applied = max(e["at"] for e in returns if e["fun"] == "wgmesh.apply" and e["id"] in done["applied"])
-    _forgive(mesh)
+    salt.await_minions([DEAD])
+    # The next death is as the first.
+    whole(mesh)
     times = {
         "from a relay's death to the event": told - began,
         "from the event to the plan applied": applied - told,
@@ -126,8 +127,6 @@ def death(mesh: Mesh, bus: Bus) -> tuple[dict[str, float], set[str]]:
         "  of it until the last return": applied - pushed,
     }
     print({k: round(v, 3) for k, v in times.items()}, [round(a - told, 3) for a in asked], done["applied"], flush=True)
-    salt.await_minions([DEAD])
-    mesh.settle()
     return times, set(done["applied"])
 
 
@@ -216,22 +215,6 @@ def storm(lab: Lab) -> list[Measure]:
         print([round(at, 2) for at in runs], flush=True)
         counts.append(len(runs))
     return _spread(f"runs of the planner for {EVENTS} events in {STORM:g} s", counts, "runs", "<= 5")
-
-
-def _forgive(mesh: Mesh) -> None:
-    """The master forgets that the relay was down, and would not use it for a while: the next death is as the first."""
-    salt = mesh.lab.salt
-    salt.await_minions([DEAD])
-
-    def forgiven() -> bool:
-        salt.salt_run("cache.flush", "wgmesh/health", mesh.name)
-        # A node may fail once while its watcher moves routes; then this is done again.
-        with suppress(CommandFailed):
-            salt.salt_run("wgmesh.converge", node=DEAD)
-        told = status(salt, mesh.name)
-        return not told.get("trouble") and not told["not_acknowledged"]
-
-    wait_until(forgiven, 60, "the master to forget", every=1)
 
 
 def _told(waiting: Sequence[subprocess.Popen[str]]) -> Iterator[float]:
