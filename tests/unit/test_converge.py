@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from saltext_wgmesh.core.errors import LedgerError, PlanError, PolicyError
-from saltext_wgmesh.master import converge, fleet, inventory
+from saltext_wgmesh.core.linkstate import LinkReport
+from saltext_wgmesh.master import checkup, converge, fleet, inventory
 from saltext_wgmesh.master.ledger import Ledger
 from tests.unit.test_ledger import MemoryCache
 
@@ -86,6 +87,31 @@ def test_a_new_fleet_is_published_and_pushed_once(world):
     report = world.converge()
     assert (report.generation, report.published, report.eventful) == (1, False, False)
     assert world.pushes == [["a", "b", "r1"]]
+
+
+def test_a_run_that_nobody_waits_for_plans_only_what_changed(world, monkeypatch):
+    """Since a run that left nothing to do; a new policy, new facts, a deleted key and a word that insists do."""
+    answer = {"wg0": LinkReport(mesh="wg0", watched=True)}
+    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: dict.fromkeys(nodes, answer))
+    world.converge()
+
+    def planned(**words: str) -> bool:
+        asked = converge.Asked(**{kind: frozenset({node}) for kind, node in words.items()})
+        return bool(converge.converge({}, asked, waited_for=False))
+
+    def settled() -> bool:
+        """A run sees what changed, the one after it that nothing is left to do, and then there is rest."""
+        return [planned() for _ in range(3)] == [True, True, False]
+
+    assert [planned(), planned(), planned(hints="a")] == [True, False, False]
+    assert [planned(started="a"), planned(drifted="a"), planned(again="a"), planned()] == [True, True, True, False]
+    world.policy["wg0"]["mtu"] = 1400
+    assert settled()
+    world.policy["wg0"]["nodes"]["c"] = {}
+    world.mine["c"] = mine("c")
+    assert settled()
+    world.deleted.add("c")
+    assert settled()
 
 
 def test_only_nodes_whose_view_changed_are_spoken_to(world):

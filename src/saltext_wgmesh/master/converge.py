@@ -6,6 +6,9 @@ it real. Both read the same inventory, and neither believes an event.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import json
 import logging
 import time
 from collections.abc import Container, Iterable, Mapping
@@ -143,10 +146,11 @@ def prove(found: Draft) -> None:
         raise ProofError(problems)
 
 
-def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
+def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool = True) -> list[Report]:
     """Have every mesh examined, planned, proved, published and pushed; the caller holds the gate.
 
-    Nothing is published unless every mesh's plan holds; nodes whose view is unchanged are not spoken to.
+    Nothing is published unless every mesh's plan holds; nodes whose view is unchanged are not spoken to. Where nobody
+    waits for the reports, and all is as it was when the last run left nothing to do, nothing is planned: no reports.
     """
     ledger = Ledger.of(opts)
     found = inventory.read(opts)
@@ -155,6 +159,8 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
         health = {mesh: health_module.rested(known) for mesh, known in health.items()}
         for mesh, known in health.items():
             ledger.keep_health(mesh, known)
+    if not (waited_for or asked.insists) and ledger.settled() == _basis(ledger, found, health):
+        return []
     drafts = draft(opts, ledger, found, health)
     for one in drafts:
         if one.changed:
@@ -167,7 +173,21 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING) -> list[Report]:
         if report.eventful:
             log.info("wgmesh %s", report.as_dict())
             _announce(opts, report)
+    done = all(report.clean and not report.eventful for report in reports)
+    ledger.settle(_basis(ledger, found, health) if done else "")
     return reports
+
+
+def _basis(ledger: Ledger, found: inventory.Inventory, health: Mapping[str, Health]) -> str:
+    """A digest of all that a plan is made from, the planner included; what time alone changes is in the health."""
+    believed = {
+        mesh: [sorted(known.down), sorted(known.resting), sorted(known.cut), sorted(known.silent), sorted(known.links)]
+        for mesh, known in health.items()
+    }
+    generations = {mesh: ledger.head(mesh).generation for mesh in ledger.meshes()}
+    version = importlib.metadata.version("saltext-wgmesh")
+    parts = [version, found.policy, found.accepted, found.mine, believed, generations]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _enrol(

@@ -19,6 +19,7 @@ a node's record the newest view that is not newer.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,7 @@ _GENERATIONS = "wgmesh/generation"
 _NODES = "wgmesh/node"
 _ACKNOWLEDGED = "wgmesh/acknowledged"
 _HEALTH = "wgmesh/health"
+_RUNS = "wgmesh/runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +184,20 @@ class Ledger:
         """Believe *health* from now on."""
         if health != self.health(mesh):
             self._store(_HEALTH, mesh, health_module.as_dict(health))
+
+    # -- runs -------------------------------------------------------------------------------------------
+
+    def settled(self) -> str:
+        """The basis of the last run of the planner, if that left nothing to do; else empty."""
+        return str(self._fetch(_RUNS, "last").get("basis", ""))
+
+    def planned_at(self) -> float:
+        """When the planner ran last, in seconds since the epoch; 0: never."""
+        return float(self._fetch(_RUNS, "last").get("at", 0))
+
+    def settle(self, basis: str) -> None:
+        """The planner ran; from *basis* it made what all nodes run already, or, if that is empty, something is left."""
+        self._store(_RUNS, "last", {"basis": basis, "at": time.time()})
 
     # -- storage ----------------------------------------------------------------------------------------
 

@@ -22,6 +22,11 @@ class Asked:
     rebalance: frozenset[str] = frozenset()
     """Not empty: what rests may be used as before."""
 
+    @property
+    def insists(self) -> bool:
+        """Whether there is something to do even if nothing changed."""
+        return bool(self.started or self.drifted or self.again or self.rebalance)
+
     @classmethod
     def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
         """From the gate's words: pairs of one of the fields' names and a minion id, or empty."""

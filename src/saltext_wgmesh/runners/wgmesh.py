@@ -242,16 +242,17 @@ def config():
 
 
 def _converge(word):
-    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=__opts__.get("__cli") == "salt-run")
+    waited_for = __opts__.get("__cli") == "salt-run"
+    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=waited_for)
     try:
         rounds = gate.run(
-            lambda words: converging.converge(__opts__, Asked.of(words)),
+            lambda words: converging.converge(__opts__, Asked.of(words), waited_for=waited_for),
             word,
             fruitful=lambda reports: any(report.eventful for report in reports),
         )
     except Exception as error:
         # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
-        if __opts__.get("__cli") != "salt-run":
+        if not waited_for:
             log.error("wgmesh.converge: %s", error, exc_info=not isinstance(error, WgmeshError))
         raise
     if not rounds:
