@@ -114,6 +114,14 @@ def test_a_run_that_nobody_waits_for_plans_only_what_changed(world, monkeypatch)
     assert settled()
 
 
+def test_facts_with_keys_of_any_kind_are_no_reason_to_fail(world):
+    """Salt's mine carries what msgpack does."""
+    world.mine["b"] = {1: "x", "a": b"\xff", None: ["y"]}
+    for _ in range(2):
+        (report,) = converge.converge({}, waited_for=False)
+    assert report.to_mend == ["b"]
+
+
 def test_only_nodes_whose_view_changed_are_spoken_to(world):
     """A third leaf concerns itself and the relay, and not the other leaves."""
     world.converge()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import logging
 import time
 from collections.abc import Container, Iterable, Mapping
@@ -186,8 +185,10 @@ def _basis(ledger: Ledger, found: inventory.Inventory, health: Mapping[str, Heal
     }
     generations = {mesh: ledger.head(mesh).generation for mesh in ledger.meshes()}
     version = importlib.metadata.version("saltext-wgmesh")
-    parts = [version, found.policy, found.accepted, found.mine, believed, generations]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    accepted, mine = sorted(found.accepted.items()), sorted(found.mine.items())
+    # As Python writes them: what comes from YAML and from minions may have keys that JSON could not sort.
+    parts = repr([version, found.policy, accepted, mine, believed, generations])
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def _enrol(
