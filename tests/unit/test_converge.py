@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from saltext_wgmesh.core import health
 from saltext_wgmesh.core.errors import LedgerError, PlanError, PolicyError
 from saltext_wgmesh.core.linkstate import LinkReport
 from saltext_wgmesh.master import checkup, converge, fleet, inventory
@@ -112,6 +113,20 @@ def test_a_run_that_nobody_waits_for_plans_only_what_changed(world, monkeypatch)
     assert settled()
     world.deleted.add("c")
     assert settled()
+
+
+def test_what_rests_is_forgotten_when_it_was_quiet_for_long_though_nobody_is_asked(world, monkeypatch):
+    """By any run; until then it stays as it was believed."""
+    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: dict.fromkeys(nodes))
+    world.converge()
+    returned = health.Trouble(since=0.0, by=("a",), good_since=1.0)
+    world.ledger.keep_health("wg0", health.Health(nodes={"r1": returned}, resting=frozenset({"r1"})))
+    world.now = health.HOLD + health.QUIET
+    world.converge()
+    assert world.ledger.health("wg0").resting == {"r1"}
+    world.now += 2
+    world.converge()
+    assert world.ledger.health("wg0") == health.Health()
 
 
 def test_facts_with_keys_of_any_kind_are_no_reason_to_fail(world):

@@ -70,11 +70,6 @@ class Health:
     silent: frozenset[str] = frozenset()
     """Nodes that were asked and did not answer: they can't be told of new relays, so they keep the ones they have."""
 
-    @property
-    def calm(self) -> bool:
-        """Whether nothing is down or waits to count as up: nobody needs to be asked."""
-        return not (self.down or self.cut)
-
 
 def judge(
     before: Health, neighbours: Mapping[str, frozenset[str]], words: Words, asked: Iterable[str], now: float

@@ -84,8 +84,11 @@ def words(mesh: str, around: Mapping[str, frozenset[str]], answers: Answers) -> 
 
 def _to_examine(ledger: Ledger, hints: Iterable[str]) -> list[str]:
     hinted = any(True for _ in hints)
+    # What only rests asks nobody, and is forgotten in time.
     return [
-        mesh for mesh in ledger.meshes() if ledger.head(mesh).generation and (hinted or not ledger.health(mesh).calm)
+        mesh
+        for mesh in ledger.meshes()
+        if ledger.head(mesh).generation and (hinted or ledger.health(mesh).nodes or ledger.health(mesh).links)
     ]
 
 
