@@ -190,10 +190,11 @@ class MeshWatch:
 
     def _judge_up(self, link: Watched, now: float) -> bool:
         lost = link.probed is not None and now - max(link.echoed, link.probed) > PROBES * PROBE_EVERY
-        if lost or link.is_cut_off:
+        said = link.is_cut_off and self._has_better(link)
+        if lost or said:
             if link.state is LinkState.MUTE:
                 return False
-            link.said = link.is_cut_off
+            link.said = said
             link.damping = link.damping.went_down(now)
             link.good_since = now
             why = "it reaches no other relay" if link.said else "what is sent through it does not arrive"
@@ -206,6 +207,11 @@ class MeshWatch:
             return False
         link.damping = link.damping.came_up(now)
         return self._believe(link, LinkState.UP, f"good for {good_for:.1f} s" if link.damping.hold else "heard")
+
+    def _has_better(self, link: Watched) -> bool:
+        """Whether another relay is heard that reaches others: else the others may be dead, and *link* all there is."""
+        relays = (other for other in self.links.values() if other.is_relay and other is not link)
+        return any(other.session.state is bfd.State.UP and not other.is_cut_off for other in relays)
 
     def _believe(self, link: Watched, state: LinkState, why: str) -> bool:
         log.info("%s: %s by %s is %s (%s)", self.view.mesh, link.name, link.interface.name, state.value, why)
