@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from .... import faults
 from ....drill import PLANNED, broken, mended, relays_used, says
 from ....mesh import Mesh
+from ....underlay import Underlay
 
 RELAYS = ("relay-fra1", "relay-fra2")
 PAIRS = {"web1": "app1"}
 
 
 def test_the_leaves_get_another_sites_relay(mesh: Mesh):
-    with ExitStack() as both:
-        for relay in RELAYS:
-            both.enter_context(faults.unplugged(mesh.lab.underlay, relay))
-        fault = both.pop_all()
+    fault = _unplugged(mesh.lab.underlay)
     felt, seen = broken(mesh, PAIRS, fault, lambda: says(mesh, "web1", "relay-nyc1", "up"))
     assert relays_used(seen) == {"relay-nyc1"}
     assert felt.longest < PLANNED
@@ -24,3 +23,11 @@ def test_the_leaves_get_another_sites_relay(mesh: Mesh):
 
 def test_when_they_return_nothing_is_lost(mesh: Mesh):
     assert mended(mesh, PAIRS).losing == []
+
+
+@contextmanager
+def _unplugged(underlay: Underlay) -> Iterator[None]:
+    with ExitStack() as both:
+        for relay in RELAYS:
+            both.enter_context(faults.unplugged(underlay, relay))
+        yield
