@@ -182,7 +182,8 @@ def whole(mesh: Mesh) -> None:
         return not now.get("trouble") and not now["not_acknowledged"]
 
     wait_until(calm, 4 * PLANNED, "the master to know of no trouble", every=1.0)
-    assert mesh.faults() == []
+    found = mesh.faults()
+    assert not found, found
 
 
 def _forget(mesh: Mesh, node: str) -> None:

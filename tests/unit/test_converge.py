@@ -129,6 +129,14 @@ def test_what_rests_is_forgotten_when_it_was_quiet_for_long_though_nobody_is_ask
     assert world.ledger.health("wg0") == health.Health()
 
 
+def test_who_does_not_answer_a_question_for_the_first_time_is_to_be_asked_once_more(world, monkeypatch):
+    """Not again and again: who is away would keep the master busy."""
+    monkeypatch.setattr(checkup, "ask", lambda _opts, _nodes: {})
+    world.converge()
+    hinted = converge.Asked(hints=frozenset({"a"}))
+    assert [converge.converge({}, hinted)[0].unheard for _ in range(2)] == [["a"], []]
+
+
 def test_facts_with_keys_of_any_kind_are_no_reason_to_fail(world):
     """Salt's mine carries what msgpack does."""
     world.mine["b"] = {1: "x", "a": b"\xff", None: ["y"]}

@@ -153,6 +153,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     """
     ledger = Ledger.of(opts)
     found = inventory.read(opts)
+    silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}
     health = checkup.examine(opts, ledger, asked.hints, found.accepted)
     if asked.rebalance:
         health = {mesh: health_module.rested(known) for mesh, known in health.items()}
@@ -169,6 +170,8 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     _enrol(opts, found, drafts, reports, asked.started)
     push(opts, ledger, reports, asked)
     for report in reports:
+        known = health.get(report.mesh, Health())
+        report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)
         if report.eventful:
             log.info("wgmesh %s", report.as_dict())
             _announce(opts, report)

@@ -81,7 +81,7 @@ class Gate:
         Each round gets the words that were left until it began. An error of *work* passes through; what others asked
         meanwhile stays for the next run.
         """
-        self._leave(word)
+        self.leave(word)
         results: list[Result] = []
         while self._asked():
             with self._held() as lock:
@@ -95,7 +95,8 @@ class Gate:
             # Whoever asked after our last look, and found the lock still held, left it to us: look again.
         return results
 
-    def _leave(self, word: Word) -> None:
+    def leave(self, word: Word) -> None:
+        """There will be one more run, which heeds *word*; for those who have the gate."""
         text = json.dumps(word)
         path = self._words / hashlib.sha256(text.encode()).hexdigest()
         partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")

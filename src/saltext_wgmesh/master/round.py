@@ -61,6 +61,9 @@ class Report:
     enrolling: list[str] = field(default_factory=list)
     """Nodes with a place in this mesh that were told to apply the formula."""
 
+    unheard: list[str] = field(default_factory=list)
+    """Nodes that were asked how their links are and for the first time did not answer: they are asked once more."""
+
     @property
     def eventful(self) -> bool:
         """Whether there is anything to tell: a run that found nothing to do is silent."""

@@ -244,9 +244,17 @@ def config():
 def _converge(word):
     waited_for = __opts__.get("__cli") == "salt-run"
     gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=waited_for)
+
+    def work(words):
+        reports = converging.converge(__opts__, Asked.of(words), waited_for=waited_for)
+        # On a busy node an answer may take long, and the plan left such a node as it was.
+        for node in {node for report in reports for node in report.unheard}:
+            gate.leave(("hints", node))
+        return reports
+
     try:
         rounds = gate.run(
-            lambda words: converging.converge(__opts__, Asked.of(words), waited_for=waited_for),
+            work,
             word,
             fruitful=lambda reports: any(report.eventful for report in reports),
         )
