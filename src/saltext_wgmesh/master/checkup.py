@@ -39,6 +39,8 @@ def examine(opts: dict[str, Any], ledger: Ledger, hints: Iterable[str], accepted
     for mesh, others in around.items():
         suspects = _suspects(words(mesh, others, answers))
         second |= {n for s in suspects for n in others.get(s, ())} - suspects
+        # A leaf gets other relays only if it can be told of them.
+        second |= {s for s in suspects if s in others and not plans[mesh].members[s].is_relay}
     second = (second & set(accepted)) - first
     answers = {**answers, **ask(opts, second)}
     now = time.time()

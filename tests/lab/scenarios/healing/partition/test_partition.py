@@ -18,7 +18,10 @@ def test_each_side_goes_on(mesh: Mesh):
             faults.partitioned(mesh.lab.underlay, "nyc-router"),
             lambda: says(mesh, "relay-fra1", "relay-nyc1", "down") and says(mesh, "relay-nyc1", "relay-fra1", "down"),
         )
-    assert inside.losing == []
+    lost = inside.losing
+    for node in ("app1", "app2", "relay-nyc1") if lost else ():
+        print(node, mesh.lab.underlay[node].run("tail", "-n", "40", "/run/wgmesh/watch.log", check=False))
+    assert lost == []
 
 
 def test_when_it_ends_all_is_as_before(mesh: Mesh):
