@@ -19,10 +19,11 @@ _number = itertools.count()
 
 
 @contextmanager
-def unplugged(underlay: Underlay, name: str) -> Iterator[None]:
-    """All cables of the machine are out; for everybody else this is a power cut."""
-    ports = range(len(underlay.topology.machine(name).ports))
-    with _pulled(underlay, name, *ports):
+def unplugged(underlay: Underlay, *names: str) -> Iterator[None]:
+    """All cables of the machines are out; for everybody else this is a power cut."""
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(_pulled(underlay, name, *range(len(underlay.topology.machine(name).ports))))
         yield
 
 

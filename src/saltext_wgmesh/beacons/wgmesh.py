@@ -32,13 +32,8 @@ Where no watcher runs, the routes leave a stale link, too, and come back to it w
 An event is a hint to look: the master asks the node itself before it believes anything.
 """
 
-import logging
-
-from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.minion import signals
 from saltext_wgmesh.minion.host import Host
-
-log = logging.getLogger(__name__)
 
 __virtualname__ = "wgmesh"
 
@@ -60,9 +55,4 @@ def beacon(config):
     """
     Return what changed since the last call: one event for each mesh and kind of news, none if nothing did.
     """
-    try:
-        return signals.MEMORY.look(Host())
-    except (WgmeshError, OSError) as error:
-        # Salt would fire an event without content each second.
-        log.warning("wgmesh: the links can't be read: %s", error)
-        return []
+    return signals.MEMORY.look(Host())

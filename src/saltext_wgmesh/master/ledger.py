@@ -19,7 +19,6 @@ a node's record the newest view that is not newer.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,13 +190,9 @@ class Ledger:
         """The basis of the last run of the planner, if that left nothing to do; else empty."""
         return str(self._fetch(_RUNS, "last").get("basis", ""))
 
-    def planned_at(self) -> float:
-        """When the planner ran last, in seconds since the epoch; 0: never."""
-        return float(self._fetch(_RUNS, "last").get("at", 0))
-
     def settle(self, basis: str) -> None:
         """The planner ran; from *basis* it made what all nodes run already, or, if that is empty, something is left."""
-        self._store(_RUNS, "last", {"basis": basis, "at": time.time()})
+        self._store(_RUNS, "last", {"basis": basis})
 
     # -- storage ----------------------------------------------------------------------------------------
 

@@ -108,12 +108,9 @@ def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
 def reroute(host: Host, view: View) -> None:
     """The routes go by the links that the link file says are up; nothing else is touched. HostError as above."""
     store = Store(host=host, mesh=view.mesh)
-    public_key = keys.public_key(host)
-    if public_key is None:
-        return
     with store.locked():
-        changes = _look(host, store, view, public_key).changes
-        _run(host, tuple(c for c in changes if isinstance(c, RouteChange) and c.old and c.new), view.mesh)
+        changes = _look(host, store, view, keys.public_key(host) or NO_KEY).changes
+        _run(host, tuple(c for c in changes if _is_move(c)), view.mesh)
 
 
 def rollback(host: Host, mesh: str) -> Report:
@@ -148,11 +145,15 @@ def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
 def _look_settled(host: Host, store: Store, view: View, public_key: str) -> _Work:
     """A look while the watcher is not amid a move: it moves a route a moment before it says why."""
     work = _look(host, store, view, public_key)
-    moved = all(isinstance(c, RouteChange) and c.old and c.new for c in work.changes)
-    if work.changes and moved and _is_watched(host, view) and store.view() == view:
+    if work.changes and all(_is_move(c) for c in work.changes) and _is_watched(host, view) and store.view() == view:
         time.sleep(MOVE)
         work = _look(host, store, view, public_key)
     return work
+
+
+def _is_move(change: Change) -> bool:
+    """Whether a route takes another way, and nothing else changes."""
+    return isinstance(change, RouteChange) and bool(change.old and change.new)
 
 
 def _routes(host: Host, view: View) -> tuple[routes.KernelRoute, ...]:

@@ -68,6 +68,7 @@ class Signals:
                 found += _news(host, mesh, memory, now)
                 memory.error = None
             except (WgmeshError, OSError) as error:
+                # If it were raised, Salt would fire an event without content each second.
                 if memory.error != str(error):
                     memory.error = str(error)
                     log.warning("wgmesh %s: how its links are can't be told: %s", mesh, error)

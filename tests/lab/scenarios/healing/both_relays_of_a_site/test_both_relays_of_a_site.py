@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-
 from .... import faults
 from ....drill import PLANNED, broken, mended, relays_used, says
 from ....mesh import Mesh
-from ....underlay import Underlay
 
 RELAYS = ("relay-fra1", "relay-fra2")
 PAIRS = {"web1": "app1"}
 
 
 def test_the_leaves_get_another_sites_relay(mesh: Mesh):
-    fault = _unplugged(mesh.lab.underlay)
+    fault = faults.unplugged(mesh.lab.underlay, *RELAYS)
     felt, seen = broken(mesh, PAIRS, fault, lambda: says(mesh, "web1", "relay-nyc1", "up"))
     assert relays_used(seen) == {"relay-nyc1"}
     assert felt.longest < PLANNED
@@ -23,11 +19,3 @@ def test_the_leaves_get_another_sites_relay(mesh: Mesh):
 
 def test_when_they_return_nothing_is_lost(mesh: Mesh):
     assert mended(mesh, PAIRS).losing == []
-
-
-@contextmanager
-def _unplugged(underlay: Underlay) -> Iterator[None]:
-    with ExitStack() as both:
-        for relay in RELAYS:
-            both.enter_context(faults.unplugged(underlay, relay))
-        yield
