@@ -12,6 +12,8 @@ APT += gcc libc6-dev python3-dev
 APT_TEST := frr
 # What the mesh is measured beside.
 APT_BENCH := nebula tinc babeld openssl
+# pytest-salt-factories listens for the logs of daemons that it started itself, and has been seen to hang at the end.
+QUIET := -p no:salt-factories-log-server
 
 .PHONY: help demo test test-salt check format bench clean tools venv
 
@@ -28,13 +30,13 @@ demo: tools venv
 
 test: check
 	@$(MAKE) --no-print-directory tools APT='$(APT) $(APT_TEST)'
-	$(PY) -m pytest tests/packaging
+	$(PY) -m pytest $(QUIET) tests/packaging
 	$(PY) -m pytest tests/functional
 	$(PY) -m pytest tests/integration
-	$(PY) -m pytest tests/lab
+	$(PY) -m pytest $(QUIET) tests/lab
 
 test-salt: tools venv
-	$(PY) -m pytest -q tests/unit
+	$(PY) -m pytest -q $(QUIET) tests/unit
 	$(PY) -m pytest tests/functional
 	$(PY) -m pytest tests/integration
 
@@ -43,7 +45,7 @@ check: venv
 	$(PY) -m ruff check src tests bench
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg
-	$(PY) -m pytest -q tests/unit
+	$(PY) -m pytest -q $(QUIET) tests/unit
 
 format: venv
 	$(PY) -m ruff format src tests bench

@@ -19,8 +19,9 @@ def main(names: list[str]) -> int:
     missed = False
     for name in names or ALL:
         print(f"== {name}", flush=True)
-        measures = importlib.import_module(f"bench.{name}").run()
-        path = rows.write(name, measures)
+        module = importlib.import_module(f"bench.{name}")
+        measures = module.run()
+        path = rows.write(name, measures, partial=getattr(module, "PARTIAL", False))
         plot.draw(name)
         print(rows.table(measures))
         print(f"-> {path}", flush=True)

@@ -34,12 +34,16 @@ class Measure:
         return _COMPARE[sign](self.value, float(bound))
 
 
-def write(name: str, measures: Sequence[Measure]) -> Path:
-    """bench/results/<name>.json holds these figures, the commit and the machine they were taken on."""
+def write(name: str, measures: Sequence[Measure], *, partial: bool = False) -> Path:
+    """bench/results/<name>.json holds these figures, the commit and the machine they were taken on; where they are only
+    a part of the benchmark, beside the other figures that it held."""
     common = {"commit": _commit(), "machine": _machine()}
     rows = [{**asdict(m), "value": float(f"{m.value:.6g}"), "holds": m.holds, **common} for m in measures]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    if partial and path.exists():
+        new = {row["metric"] for row in rows}
+        rows = [row for row in json.loads(path.read_text(encoding="utf-8")) if row["metric"] not in new] + rows
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return path
 
