@@ -5,7 +5,7 @@ include:
   - wgmesh.tools
 {%- endif %}
 
-# The node's key, its word to the master, and its interfaces as the master planned them.
+# The node's key, and its word to the master.
 wgmesh-key:
   wgmesh.key_present: []
 
@@ -14,12 +14,8 @@ wgmesh-facts:
     - require:
       - wgmesh: wgmesh-key
 
-wgmesh-joined:
-  wgmesh.joined:
-    - require:
-      - wgmesh: wgmesh-facts
-
-# The watcher, which finds dead links and routes around them; it needs neither the master nor the minion.
+# The watcher, which finds dead links and routes around them; it needs neither the master nor the minion. It starts while
+# the master plans.
 {%- if salt['file.directory_exists']('/run/systemd/system') %}
 wgmesh-watch:
   file.managed:
@@ -42,7 +38,13 @@ wgmesh-watch:
   wgmesh.watched: []
 {%- endif %}
 
-# What it finds, the beacon tells the master.
+# The node's interfaces, as the master planned them.
+wgmesh-joined:
+  wgmesh.joined:
+    - require:
+      - wgmesh: wgmesh-facts
+
+# What the watcher finds, the beacon tells the master.
 wgmesh-beacon:
   beacon.present:
     - name: wgmesh

@@ -17,8 +17,14 @@ import yaml
 
 from saltext_wgmesh.master import install
 
-PARAMETERS = {"drift": "drifted", "facts": None, "handshake-stale": "hint", "key": None, "link": "hint"}
-PARAMETERS["new-minion"] = "started"
+PARAMETERS = {
+    "drift": ["drifted"],
+    "facts": [],
+    "handshake-stale": ["hint", "suspects"],
+    "key": [],
+    "link": ["hint", "suspects"],
+    "new-minion": ["started"],
+}
 TAGS = {
     "wgmesh/web1/facts": "facts",
     "salt/beacon/web1/wgmesh/link-down": "link",
@@ -106,10 +112,10 @@ def words(opts):
 
 
 def reaction(reactor, tag, data):
-    """The one argument of the one runner call that follows; None if it has none."""
+    """The arguments of the one runner call that follows."""
     (chunk,) = reactor.reactions(tag, data, reactor.list_reactors(tag))
     assert (chunk["state"], chunk["fun"]) == ("runner", "wgmesh.converge")
-    return salt.utils.data.repack_dictlist(chunk["args"]) if "args" in chunk else None
+    return salt.utils.data.repack_dictlist(chunk.get("args", []))
 
 
 def test_each_reactor_file_is_in_the_snippet_and_each_in_the_snippet_is_there():
@@ -123,26 +129,27 @@ def test_each_reactor_file_is_in_the_snippet_and_each_in_the_snippet_is_there():
 
 @pytest.mark.parametrize(("tag", "name"), TAGS.items())
 def test_each_event_has_one_reaction(reactor, tag, name):
-    """It is a run of the converge, with the node's name as a hint at most."""
-    expected = {PARAMETERS[name]: "web1"} if PARAMETERS[name] else None
-    assert reaction(reactor, tag, {"id": "web1", "_stamp": "now"}) == expected
+    """It is a run of the converge, with the names of nodes as hints at most."""
+    given = {"id": "web1", "neighbours": ["relay1", "relay2"], "_stamp": "now"}
+    values = {"suspects": "relay1,relay2"}
+    assert reaction(reactor, tag, given) == {key: values.get(key, "web1") for key in PARAMETERS[name]}
 
 
 @pytest.mark.parametrize("act", ["accept", "reject", "delete", "accepted", "rejected"])
 def test_a_key_event_asks_for_a_run_in_the_words_of_any_salt(reactor, act):
     """3007 says accept and reject, 3008 accepted and rejected."""
-    assert reaction(reactor, "salt/key", {"id": "web1", "act": act, "result": True}) is None
+    assert reaction(reactor, "salt/key", {"id": "web1", "act": act, "result": True}) == {}
 
 
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda v: repr(v)[:20])
-def test_no_event_becomes_more_than_one_call_with_one_text(reactor, tag, value):
+def test_no_event_becomes_more_than_one_call_with_texts(reactor, tag, value):
     """Whatever stands in any field, nested or not: no other call, no other parameter, nothing but text."""
-    parameter = PARAMETERS[TAGS[tag]]
-    for data in ({"id": value}, {"id": value, "act": value, "data": {"id": value}, "mesh": value}, {"x": value}, {}):
+    nested = {"id": value, "act": value, "data": {"id": value}, "mesh": value, "neighbours": [value, value]}
+    for data in ({"id": value}, nested, {"neighbours": value}, {"x": value}, {}):
         found = reaction(reactor, tag, data)
-        assert found is None or (list(found) == [parameter] and type(found[parameter]) is str)
-        assert (found is None) == (parameter is None)
+        assert list(found) == PARAMETERS[TAGS[tag]]
+        assert {type(text) for text in found.values()} <= {str}
 
 
 def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words):
@@ -151,8 +158,8 @@ def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words):
         converge(hint=f"made-up-{number}")
     for value in [*HOSTILE, "waiting", "bad", "web1"]:
         for tag in ("salt/beacon/web1/wgmesh/link-down", "salt/minion/web1/start", "salt/beacon/web1/wgmesh/drift"):
-            converge(**reaction(reactor, tag, {"id": value}))
-    named = [[kind, node] for kind in ("drifted", "hints", "started") for node in ("17", "web1")]
+            converge(**reaction(reactor, tag, {"id": value, "neighbours": [value]}))
+    named = [[kind, node] for kind in ("drifted", "hints", "started", "suspects") for node in ("17", "web1")]
     assert words() == [[], *named]
 
 

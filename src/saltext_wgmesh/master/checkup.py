@@ -1,7 +1,7 @@
 """Looking at the suspects: how their neighbours, asked now, say that the links are.
 
 An event only says where to look. Nothing of it is believed: the nodes that it names are asked by a job, whose returns
-Salt authenticates, and then all who should hear whatever those call down.
+Salt authenticates, with all who should hear those that it calls down; and then who should hear whatever else they do.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from saltext_wgmesh.core.linkstate import LinkReport, LinkState
 from saltext_wgmesh.core.types import Plan
 from saltext_wgmesh.master import fleet, record
 from saltext_wgmesh.master.ledger import Ledger
+from saltext_wgmesh.master.round import Asked
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +27,19 @@ Answers = Mapping[str, Mapping[str, LinkReport]]
 """Node → mesh → what it reports."""
 
 
-def examine(opts: dict[str, Any], ledger: Ledger, hints: Iterable[str], accepted: Collection[str]) -> dict[str, Health]:
+def examine(opts: dict[str, Any], ledger: Ledger, asked: Asked, accepted: Collection[str]) -> dict[str, Health]:
     """Mesh → what is to be believed of its links now. Without hints and trouble nobody is asked."""
-    plans = {mesh: record.published(ledger, mesh).plan for mesh in _to_examine(ledger, hints)}
+    plans = {mesh: record.published(ledger, mesh).plan for mesh in _to_examine(ledger, asked.hints)}
     around = {mesh: neighbours(plan) for mesh, plan in plans.items()}
     before = {mesh: ledger.health(mesh) for mesh in ledger.meshes()}
-    first = {node for node in hints if node in accepted}
-    for mesh, others in around.items():
-        first |= _witnesses(before[mesh], others) & set(accepted)
+    first = set(asked.hints)
+    for mesh, plan in plans.items():
+        first |= _witnesses(before[mesh], around[mesh]) | _concerned(plan, around[mesh], asked.suspects)
+    first &= set(accepted)
     answers = ask(opts, first)
     second: set[str] = set()
-    for mesh, others in around.items():
-        suspects = _suspects(words(mesh, others, answers))
-        second |= {n for s in suspects for n in others.get(s, ())} - suspects
-        # A leaf gets other relays only if it can be told of them.
-        second |= {s for s in suspects if s in others and not plans[mesh].members[s].is_relay}
+    for mesh, plan in plans.items():
+        second |= _concerned(plan, around[mesh], _suspects(words(mesh, around[mesh], answers)))
     second = (second & set(accepted)) - first
     answers = {**answers, **ask(opts, second)}
     now = time.time()
@@ -98,6 +97,12 @@ def _witnesses(health: Health, around: Mapping[str, frozenset[str]]) -> set[str]
     """Who can tell whether what was down is up again."""
     found = {n for node in health.down for n in around.get(node, ())} | {n for pair in health.cut for n in pair}
     return found - health.down
+
+
+def _concerned(plan: Plan, around: Mapping[str, frozenset[str]], suspects: Collection[str]) -> set[str]:
+    """Who should hear *suspects*; and the leaves among these, who get other relays only if they can be told of them."""
+    found = {n for s in suspects for n in around.get(s, ())} - set(suspects)
+    return found | {s for s in suspects if s in around and not plan.members[s].is_relay}
 
 
 def _suspects(said: health_module.Words) -> set[str]:

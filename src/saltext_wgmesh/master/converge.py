@@ -154,7 +154,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     ledger = Ledger.of(opts)
     found = inventory.read(opts)
     silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}
-    health = checkup.examine(opts, ledger, asked.hints, found.accepted)
+    health = checkup.examine(opts, ledger, asked, found.accepted)
     if asked.rebalance:
         health = {mesh: health_module.rested(known) for mesh, known in health.items()}
         for mesh, known in health.items():

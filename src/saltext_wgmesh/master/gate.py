@@ -72,8 +72,7 @@ class Gate:
     def run(
         self,
         work: Callable[[frozenset[Word]], Result],
-        word: Word = (),
-        *,
+        *words: Word,
         fruitful: Callable[[Result], bool] = lambda _: True,
     ) -> list[Result]:
         """Do *work* until nobody has asked meanwhile; what each round gave. Empty: another does it for us.
@@ -81,7 +80,8 @@ class Gate:
         Each round gets the words that were left until it began. An error of *work* passes through; what others asked
         meanwhile stays for the next run.
         """
-        self.leave(word)
+        for word in words or ((),):
+            self.leave(word)
         results: list[Result] = []
         while self._asked():
             with self._held() as lock:

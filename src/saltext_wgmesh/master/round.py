@@ -13,6 +13,8 @@ class Asked:
 
     hints: frozenset[str] = frozenset()
     """Nodes that may know of a link that is down, or up again."""
+    suspects: frozenset[str] = frozenset()
+    """Nodes that those links may lead to."""
     started: frozenset[str] = frozenset()
     """Nodes whose minion may have started just now."""
     drifted: frozenset[str] = frozenset()

@@ -21,6 +21,8 @@ from saltext_wgmesh.master.round import Asked, together
 log = logging.getLogger(__name__)
 
 __virtualname__ = "wgmesh"
+MOST_SUSPECTS = 16
+"""More are found by asking."""
 
 
 def __virtual__():
@@ -56,7 +58,7 @@ def plan():
 
 
 @_told
-def converge(node=None, hint=None, started=None, drifted=None):
+def converge(node=None, hint=None, started=None, drifted=None, suspects=None):
     """
     Plan, prove, publish and push, so that every node that answers runs the current plan.
 
@@ -77,6 +79,9 @@ def converge(node=None, hint=None, started=None, drifted=None):
     drifted
         A minion id that may no longer hold what it applied: it applies its view again.
 
+    suspects
+        Comma-separated minion ids to which the links that *hint* may know of lead: who should hear them is asked too.
+
     CLI Example:
 
     .. code-block:: bash
@@ -88,10 +93,10 @@ def converge(node=None, hint=None, started=None, drifted=None):
         node = str(node)
         if not inventory.is_accepted(__opts__, node):
             raise WgmeshError(f"{node} is no accepted minion id: 'salt-key -l accepted' lists those")
-    named = {"again": node, "hints": hint, "started": started, "drifted": drifted}
+    named = [("again", node), ("hints", hint), ("started", started), ("drifted", drifted)]
+    named += [("suspects", suspect) for suspect in str(suspects or "").split(",", MOST_SUSPECTS)[:MOST_SUSPECTS]]
     # Each word is a file until a run takes it: names that somebody makes up must not fill the disk.
-    known = (pair for pair in named.items() if isinstance(pair[1], str) and inventory.is_accepted(__opts__, pair[1]))
-    return _converge(next(known, ()))
+    return _converge(*(w for w in named if isinstance(w[1], str) and inventory.is_accepted(__opts__, w[1])))
 
 
 @_told
@@ -241,7 +246,7 @@ def config():
     return install.master_config()
 
 
-def _converge(word):
+def _converge(*words):
     waited_for = __opts__.get("__cli") == "salt-run"
     gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=waited_for)
 
@@ -255,7 +260,7 @@ def _converge(word):
     try:
         rounds = gate.run(
             work,
-            word,
+            *words,
             fruitful=lambda reports: any(report.eventful for report in reports),
         )
     except Exception as error:

@@ -16,6 +16,9 @@ from ...planned import paths
 TOPOLOGY = DEMO
 POLICY: dict[str, Any] = {"wgmesh": {}}
 """None while the minions start, or they would be enrolled by that alone."""
+EVENTS = "/var/log/salt-events"
+MASTER_OPTIONS = {"event_return": "rawfile_json", "rawfile_json.filename": EVENTS}
+"""Salt itself writes down whatever passes the master's event bus."""
 STREAMS = {"web1": "app1", "app1": "laptop", "laptop": "web2", "printer": "web1", "relay-nyc1": "relay-fra2"}
 
 
@@ -69,13 +72,16 @@ def test_the_second_time_nothing_changes_and_no_packet_is_lost(mesh: Mesh):
 
 
 def test_no_private_key_left_its_node(fleet: Lab):
-    """Not in the job cache, the mine, the pillar cache, a log, or another node's files."""
+    """Not in an event, the job cache, the mine, the pillar cache, a log, or another node's files."""
     keys = [fleet.underlay[name].run("cat", "/etc/wireguard/wgmesh.key").strip() for name in DEMO.minions]
     assert len(set(keys)) == len(DEMO.minions)
     written = [p for p in fleet.folder.rglob("*") if p.is_file()]
     assert len(written) > 50
     leaked = [str(p) for p in written if any(key.encode() in content(p) for key in keys)]
     assert leaked == []
+    events = fleet.salt.master.run("cat", EVENTS)
+    assert all(f"wgmesh/{name}/facts" in events for name in DEMO.minions)
+    assert not any(key in events for key in keys)
 
 
 def content(path: Path) -> bytes:
