@@ -95,47 +95,45 @@ def clock(monkeypatch):
 
 
 def test_runs_are_spaced_unless_the_caller_is_in_a_hurry(tmp_path, clock):
-    """Two at once, then two in each three seconds; also over processes, by the lock file alone."""
+    """Three at once, then three in each three seconds; also over processes, by the lock file alone."""
     begun = []
-    for _ in range(5):
-        Gate(tmp_path).run(lambda _: begun.append(clock[0]))
-    assert begun == [1000.0, 1000.0, 1003.0, 1003.0, 1006.0]
-    Gate(tmp_path, hurry=True).run(lambda _: begun.append(clock[0]))
-    assert begun[-1] == 1006.0
+    for _ in range(7):
+        Gate(tmp_path).run(lambda _: begun.append(clock[0] - 1000))
+    assert begun == [0, 0, 0, 3, 3, 3, 6]
+    Gate(tmp_path, hurry=True).run(lambda _: begun.append(clock[0] - 1000))
+    assert begun[-1] == 6
 
 
-def test_runs_that_come_to_nothing_are_spaced_ever_more_widely(tmp_path, clock):
-    """Up to nine seconds; one that did something, or a time in which nobody asked, makes it short again."""
-    begun, fruitful = [], []
-
-    def ask():
-        Gate(tmp_path).run(lambda _: begun.append(clock[0] - 1000), fruitful=lambda _: bool(fruitful))
-
-    for _ in range(6):
-        ask()
-    assert begun == [0, 0, 3, 12, 21, 30]
-    fruitful.append(True)
-    ask()
-    ask()
-    assert begun[6:] == [39, 39]
-    fruitful.clear()
-    for _ in range(4):
-        ask()
-    assert begun[8:] == [42, 42, 45, 54]
-    clock[0] += 60
-    ask()
-    ask()
-    assert begun[12:] == [114, 114]
-
-
-def test_runs_that_take_long_are_spaced_all_the_same(tmp_path, clock):
-    """What counts is for how long nobody asked after a run had ended."""
-    begun = []
+def test_runs_that_come_to_nothing_are_spaced_by_what_they_take(tmp_path, clock):
+    """Twice as long; one that did something makes nobody wait for that, and no pause is longer than ten seconds."""
+    begun, takes, fruitful = [], [2.0], []
 
     def work(_):
         begun.append(clock[0] - 1000)
-        clock[0] += 4
+        clock[0] += takes[0]
 
-    for _ in range(4):
-        Gate(tmp_path).run(work, fruitful=lambda _: False)
-    assert begun == [0, 4, 8, 17]
+    def ask():
+        Gate(tmp_path).run(work, fruitful=lambda _: bool(fruitful))
+
+    for _ in range(5):
+        ask()
+    assert begun == [0, 2, 4, 10, 16]
+    fruitful.append(True)
+    ask()
+    ask()
+    assert begun[5:] == [22, 24]
+    fruitful.clear()
+    takes[0] = 60.0
+    ask()
+    ask()
+    assert begun[7:] == [26, 96]
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait_long(tmp_path, clock):
+    """Ten seconds at most."""
+    begun = []
+    for _ in range(3):
+        Gate(tmp_path).run(lambda _: begun.append(clock[0]))
+    clock[0] = 500.0
+    Gate(tmp_path).run(lambda _: begun.append(clock[0]))
+    assert begun[-1] == 510.0

@@ -1,8 +1,9 @@
 """One converge at a time, and no word forgotten: a lock, and a folder of what was asked meanwhile.
 
 Whoever asks while another runs leaves a word and goes; the one that runs, runs once more with all words that were
-left. Runs are spaced, too, ever more widely while they come to nothing. So a thousand events make a handful of runs,
-and the last of them has seen everything that came before it.
+left. Runs are spaced, too, and those that come to nothing by more than they take: whoever fires events can keep the
+master busy for a third of its time at most. So a thousand events make a handful of runs, and the last of them has seen
+everything that came before it.
 """
 
 from __future__ import annotations
@@ -22,42 +23,37 @@ Result = TypeVar("Result")
 Word = tuple[str, ...]
 """What a caller wants to be heeded in the run that it asks for; the empty one asks for a run and no more."""
 
-BURST = 2
+BURST = 3
 """Runs that may follow each other at once."""
 SPACING = 3.0
 """Seconds in which no more than BURST runs begin, unless the caller is in a hurry."""
-GROWTH = 3.0
-CEILING = 9.0
-"""By how much the pause grows with each further run that came to nothing, and its most in seconds."""
+REST = 2.0
+"""By what factor a pause is longer than the run before it, if that came to nothing."""
+LONGEST = 10.0
+"""Seconds of the longest pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """How the last runs went; in the lock file, for all processes."""
+    """How the last runs went; in the lock file, for all processes. Times are seconds since the epoch."""
 
     begun: tuple[float, ...] = ()
-    """When the last BURST runs began, in seconds since the epoch."""
-    fruitless: int = 0
-    """How many in a row came to nothing while others waited already."""
-    ended: float = 0.0
-    """When the last run ended."""
-
-    @property
-    def pause(self) -> float:
-        """Seconds from the beginning of the last run to that of the next one."""
-        further = self.fruitless - BURST
-        return min(SPACING * GROWTH**further, CEILING) if further > 0 else 0.0
+    """When the last BURST runs began."""
+    rests_until: float = 0.0
 
     def wait(self, now: float) -> float:
         """Seconds until one more run may begin. A clock that was set back makes nobody wait longer."""
         if len(self.begun) < BURST:
             return 0.0
-        return min(CEILING, max(0.0, self.begun[0] + SPACING - now, self.begun[-1] + self.pause - now))
+        return min(LONGEST, max(0.0, self.begun[0] + SPACING - now, self.rests_until - now))
 
-    def went(self, now: float, *, waited: bool) -> _Pace:
-        """After one more run began, of which it is not known yet what it comes to."""
-        busy = waited or now - self.ended < SPACING
-        return _Pace((*self.begun, now)[-BURST:], self.fruitless + 1 if busy else 1, now)
+    def begins(self, now: float) -> _Pace:
+        """One more run begins."""
+        return _Pace((*self.begun, now)[-BURST:])
+
+    def ends(self, now: float, *, fruitful: bool) -> _Pace:
+        """It has ended."""
+        return self if fruitful else replace(self, rests_until=now + REST * (now - self.begun[-1]))
 
 
 class Gate:
@@ -90,8 +86,7 @@ class Gate:
                 while self._asked():
                     pace = self._space(lock)
                     results.append(work(self._take()))
-                    fruitless = 0 if fruitful(results[-1]) else pace.fruitless
-                    _note(lock, replace(pace, fruitless=fruitless, ended=time.time()))
+                    _note(lock, pace.ends(time.time(), fruitful=fruitful(results[-1])))
             # Whoever asked after our last look, and found the lock still held, left it to us: look again.
         return results
 
@@ -119,7 +114,7 @@ class Gate:
         wait = 0.0 if self._hurry else pace.wait(time.time())
         if wait:
             time.sleep(wait)
-        pace = pace.went(time.time(), waited=bool(wait))
+        pace = pace.begins(time.time())
         _note(lock, pace)
         return pace
 
@@ -147,6 +142,6 @@ def _noted(lock: int) -> _Pace:
     """As if nothing had run yet, if the file says nothing that can be read."""
     try:
         raw = json.loads(os.pread(lock, 4096, 0))
-        return _Pace(tuple(float(value) for value in raw["begun"]), int(raw["fruitless"]), float(raw["ended"]))
+        return _Pace(tuple(float(value) for value in raw["begun"]), float(raw["rests_until"]))
     except (ValueError, TypeError, KeyError):
         return _Pace()

@@ -198,6 +198,8 @@ def enrol():
     deadline = time.monotonic() + ENROL_PATIENCE
     while __salt__["saltutil.is_running"]("state.*") and time.monotonic() < deadline:
         time.sleep(0.5)
+    # Two state runs that make this folder at once, the first of a minion's life, fail (salt.state.get_accumulator_dir).
+    os.makedirs(os.path.join(__opts__["cachedir"], "accumulator"), exist_ok=True)
     return __salt__["state.apply"]("wgmesh")
 
 
