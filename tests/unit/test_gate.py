@@ -95,13 +95,13 @@ def clock(monkeypatch):
 
 
 def test_runs_are_spaced_unless_the_caller_is_in_a_hurry(tmp_path, clock):
-    """Three at once, then three in each three seconds; also over processes, by the lock file alone."""
+    """Five at once, then five in each five seconds; also over processes, by the lock file alone."""
     begun = []
-    for _ in range(7):
+    for _ in range(11):
         Gate(tmp_path).run(lambda _: begun.append(clock[0] - 1000))
-    assert begun == [0, 0, 0, 3, 3, 3, 6]
+    assert begun == [0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 10]
     Gate(tmp_path, hurry=True).run(lambda _: begun.append(clock[0] - 1000))
-    assert begun[-1] == 6
+    assert begun[-1] == 10
 
 
 def test_runs_that_come_to_nothing_are_spaced_by_what_they_take(tmp_path, clock):
@@ -115,24 +115,24 @@ def test_runs_that_come_to_nothing_are_spaced_by_what_they_take(tmp_path, clock)
     def ask():
         Gate(tmp_path).run(work, fruitful=lambda _: bool(fruitful))
 
-    for _ in range(5):
+    for _ in range(7):
         ask()
-    assert begun == [0, 2, 4, 10, 16]
+    assert begun == [0, 2, 4, 6, 8, 14, 20]
     fruitful.append(True)
     ask()
     ask()
-    assert begun[5:] == [22, 24]
+    assert begun[7:] == [26, 28]
     fruitful.clear()
     takes[0] = 60.0
     ask()
     ask()
-    assert begun[7:] == [26, 96]
+    assert begun[9:] == [30, 100]
 
 
 def test_a_clock_that_was_set_back_makes_nobody_wait_long(tmp_path, clock):
     """Ten seconds at most."""
     begun = []
-    for _ in range(3):
+    for _ in range(5):
         Gate(tmp_path).run(lambda _: begun.append(clock[0]))
     clock[0] = 500.0
     Gate(tmp_path).run(lambda _: begun.append(clock[0]))

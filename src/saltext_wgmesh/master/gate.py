@@ -23,9 +23,9 @@ Result = TypeVar("Result")
 Word = tuple[str, ...]
 """What a caller wants to be heeded in the run that it asks for; the empty one asks for a run and no more."""
 
-BURST = 3
+BURST = 5
 """Runs that may follow each other at once."""
-SPACING = 3.0
+SPACING = 5.0
 """Seconds in which no more than BURST runs begin, unless the caller is in a hurry."""
 REST = 2.0
 """By what factor a pause is longer than the run before it, if that came to nothing."""
