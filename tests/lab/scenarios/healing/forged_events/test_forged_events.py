@@ -43,8 +43,8 @@ def forging(mesh: Mesh) -> Iterator[None]:
         mesh.lab.salt.await_minions(deadline=180)
 
 
-def planned_after(mesh: Mesh) -> float:
-    """Seconds from the death of web1's relay until the master plans without it; traffic heals meanwhile."""
+def healed_after(mesh: Mesh) -> tuple[float, float]:
+    """Seconds without traffic after the death of web1's relay, and until the master plans without it."""
     relay = first_relay(mesh, "web1")
 
     def believed() -> bool:
@@ -54,13 +54,14 @@ def planned_after(mesh: Mesh) -> float:
         died_at = time.monotonic()
         wait_until(believed, 2 * PLANNED, "the master to plan without it")
         took = time.monotonic() - died_at
-    assert felt.longest < HEALED
-    return took
+    assert 0 < felt.longest < HEALED
+    return felt.longest, took
 
 
-def test_nothing_changes_and_a_real_failure_is_planned_around(mesh: Mesh):
-    """How long that takes beside a run in peace is printed: on two cores the forger alone fills the reactor."""
-    peace = planned_after(mesh)
+def test_nothing_changes_and_a_real_failure_is_healed_as_fast(mesh: Mesh):
+    """In at most twice the time that it takes in peace. How long the plan takes is printed beside it: the reactor takes
+    one event after another, and on two cores the forger alone fills it."""
+    gap_in_peace, peace = healed_after(mesh)
     whole(mesh)
     before = {n: row["addresses"] for n, row in status(mesh.lab.salt, mesh.name)["nodes"].items()}
     with forging(mesh):
@@ -69,8 +70,10 @@ def test_nothing_changes_and_a_real_failure_is_planned_around(mesh: Mesh):
         assert felt.longest < HEALED
         now = status(mesh.lab.salt, mesh.name)
         assert {n: row["addresses"] for n, row in now["nodes"].items()} == before
-        took = planned_after(mesh)
+        gap, took = healed_after(mesh)
+    print(f"without traffic for {gap:.2f} s, beside {gap_in_peace:.2f} s in peace")
     print(f"planned around in {took:.1f} s, beside {peace:.1f} s in peace")
+    assert gap <= 2 * gap_in_peace
 
 
 def test_afterwards_all_is_as_before(mesh: Mesh):
