@@ -13,7 +13,7 @@ APT_TEST := frr
 # What the mesh is measured beside.
 APT_BENCH := nebula tinc babeld openssl
 # pytest-salt-factories listens for the logs of daemons that it started itself, and has been seen to hang at the end.
-QUIET := -p no:salt-factories-log-server
+NO_LOG_SERVER := -p no:salt-factories-log-server
 
 .PHONY: help demo test test-salt check format bench clean tools venv
 
@@ -30,13 +30,13 @@ demo: tools venv
 
 test: check
 	@$(MAKE) --no-print-directory tools APT='$(APT) $(APT_TEST)'
-	$(PY) -m pytest $(QUIET) tests/packaging
+	$(PY) -m pytest $(NO_LOG_SERVER) tests/packaging
 	$(PY) -m pytest tests/functional
 	$(PY) -m pytest tests/integration
-	$(PY) -m pytest $(QUIET) tests/lab
+	$(PY) -m pytest $(NO_LOG_SERVER) tests/lab
 
 test-salt: tools venv
-	$(PY) -m pytest -q $(QUIET) tests/unit
+	$(PY) -m pytest -q $(NO_LOG_SERVER) tests/unit
 	$(PY) -m pytest tests/functional
 	$(PY) -m pytest tests/integration
 
@@ -45,7 +45,7 @@ check: venv
 	$(PY) -m ruff check src tests bench
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg
-	$(PY) -m pytest -q $(QUIET) tests/unit
+	$(PY) -m pytest -q $(NO_LOG_SERVER) tests/unit
 
 format: venv
 	$(PY) -m ruff format src tests bench

@@ -333,6 +333,16 @@ def test_a_hint_has_the_node_asked_and_then_all_who_should_hear_the_suspect(aili
     assert set(ailing.homes().values()) == {("r2", "r1")}
 
 
+def test_who_should_hear_the_suspects_of_an_event_is_asked_in_the_first_question(ailing):
+    """The verdict is the same, by one question; suspects without a hint, or unknown ones, ask nobody."""
+    ailing.reports = {n: report(r1="down", r2="up") for n in "abc"} | {"r2": report(r1="down", a="up", b="up", c="up")}
+    assert not ailing.look(suspects="r1").eventful
+    assert ailing.asked == []
+    found = ailing.look(hints="a", suspects="r1")
+    assert ailing.asked == [["a", "b", "c", "r2"]]
+    assert found.down == ["r1"]
+
+
 def test_a_forged_hint_changes_nothing(ailing):
     """Whoever it names: those who are asked say that all is well. Who has no accepted key is not asked."""
     before = ailing.homes()

@@ -11,6 +11,7 @@ bank                      key           value
 ``wgmesh/node``           ``<minion>``  the node's views, per mesh the last few with their generations
 ``wgmesh/acknowledged``   ``<minion>``  per mesh, the digest that the node said it has applied
 ``wgmesh/health``         ``<mesh>``    what is down, since when, and who says so
+``wgmesh/runs``           ``last``      what the last run that left nothing to do was planned from
 ========================  ============  ==================================================================
 
 A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from

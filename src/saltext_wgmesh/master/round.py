@@ -62,7 +62,6 @@ class Report:
     """Of the nodes whose facts were rejected, those that still have an accepted key."""
     enrolling: list[str] = field(default_factory=list)
     """Nodes with a place in this mesh that were told to apply the formula."""
-
     unheard: list[str] = field(default_factory=list)
     """Nodes that were asked how their links are and for the first time did not answer: they are asked once more."""
 
