@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from saltext_wgmesh.core.names import ROUTE_PROTOCOL
+
 from .machine import CommandFailed
 from .mesh import Mesh, losing
 from .overlay import Loss, trips
 from .planned import await_links, status
-from .wait import TimedOut, wait_until
+from .wait import wait_until
 
 HEALED = 2.0
 """Seconds: a loose bound for machines that do much else. How fast it is, the benchmark measures."""
@@ -80,11 +82,7 @@ def broken(
     The ways of pairs that did not reach each other end where the last one on the way was seen.
     """
     with streaming(mesh, pairs) as felt, fault:
-        try:
-            wait_until(until, PLANNED, "the consequence of the fault", every=0.5)
-        except TimedOut:
-            print(json.dumps(believed(mesh)))
-            raise
+        wait_until(until, PLANNED, "the consequence of the fault", every=0.5)
         seen = ways(mesh, pairs)
         # What ends is not told to anybody either.
     return felt, seen
@@ -140,6 +138,21 @@ def believed(mesh: Mesh) -> dict[str, Any]:
     return {"words": words, "relays": relays, **{k: told.get(k) for k in ("trouble", "not_acknowledged")}}
 
 
+def evidence(mesh: Mesh) -> str:
+    """What to look at when a drill fails: what is believed, each node's routes and sessions, and the ends of logs."""
+    lines = [json.dumps(believed(mesh), indent=1)]
+    commands = (
+        ("tail", "-n", "40", "/run/wgmesh/watch.log"),
+        ("ip", "route", "show", "table", "all", "proto", str(ROUTE_PROTOCOL)),
+        ("wg", "show", "all", "latest-handshakes"),
+    )
+    for node in mesh.members:
+        for argv in commands:
+            lines += [f"--- {node}: {' '.join(argv)}", mesh.lab.underlay[node].run(*argv, check=False)]
+    lines += ["--- the master's log", mesh.lab.salt.log(mesh.lab.salt.master.name)[-8000:]]
+    return "\n".join(lines)
+
+
 def planned_around(mesh: Mesh, troubles: Iterable[str], gone: Iterable[str] = ()) -> Callable[[], bool]:
     """Whether the master counts each of *troubles* (nodes, or links as ``a--b``) as down, no leaf has such a node for
     its first relay, and all but *gone* run the plan that follows."""
@@ -171,9 +184,12 @@ def first_relay(mesh: Mesh, leaf: str) -> str:
 
 def whole(mesh: Mesh) -> None:
     """Nothing is down, rests or is damped on any node or at the master, and every pair goes as planned."""
+    members = set(mesh.members)
+    mesh.lab.salt.await_minions(mesh.members)
+    await_links(mesh.lab.salt, mesh.name, members, deadline=4 * PLANNED)
     for node in mesh.members:
         _forget(mesh, node)
-    await_links(mesh.lab.salt, mesh.name, set(mesh.members), deadline=4 * PLANNED)
+    await_links(mesh.lab.salt, mesh.name, members, deadline=PLANNED)
 
     def calm() -> bool:
         with suppress(CommandFailed):

@@ -32,6 +32,9 @@ to apply the view that has it."""
 SETTLED = 3.0
 """Seconds that a link must be up before another relay is judged by what it forwards there; and in which a link that an
 earlier watcher knew is heard again, or is down."""
+RETURNED = 1.0
+"""Seconds that a link that was down must be up before it is used: its other end may be adding its peer anew just now,
+which ends the session once more."""
 ANEW_AT = (1.0, 5.0, 15.0)
 ANEW_EVERY = 30.0
 """Seconds after a link went down at which its peer is added anew, for a fresh handshake."""
@@ -203,10 +206,19 @@ class MeshWatch:
         if link.state is LinkState.MUTE and unproven and not (link.said or link.acquitted):
             return False
         good_for = now - (link.good_since or now)
-        if link.state is LinkState.UP or good_for < link.damping.hold:
+        hold = self._hold(link)
+        if link.state is LinkState.UP or good_for < hold:
             return False
         link.damping = link.damping.came_up(now)
-        return self._believe(link, LinkState.UP, f"good for {good_for:.1f} s" if link.damping.hold else "heard")
+        return self._believe(link, LinkState.UP, f"good for {good_for:.1f} s" if hold else "heard")
+
+    def _hold(self, link: Watched) -> float:
+        """Seconds that *link* must be good before it is used: none while it is the only way to anywhere."""
+        if not any(
+            other.state is LinkState.UP and other.is_relay for other in self.links.values() if other is not link
+        ):
+            return 0.0
+        return max(link.damping.hold, RETURNED) if link.state is LinkState.DOWN else link.damping.hold
 
     def _has_better(self, link: Watched) -> bool:
         """Whether another relay is heard that reaches others: else the others may be dead, and *link* all there is."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from ...conftest import running
 from ...demo.run import MESH, PRINTER, networks, policy
 from ...demo.topology import DEMO
-from ...drill import whole
+from ...drill import evidence, whole
 from ...lab import Lab
 from ...mesh import Mesh, failures
 
@@ -45,3 +45,12 @@ def mesh(fabric: Mesh) -> Mesh:
     """The same; whatever an earlier scenario did to it is over and forgotten."""
     whole(fabric)
     return fabric
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what the nodes and the master held for true."""
+    report = yield
+    if report.failed and isinstance(fabric := item.funcargs.get("fabric"), Mesh):
+        report.sections.append(("what the mesh believed", evidence(fabric)))
+    return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, broken, first_relay, hops, link, mended, planned_around
+from ....drill import HEALED, believed, broken, first_relay, hops, link, mended, planned_around
 from ....mesh import Mesh
 from ....planned import status
 
@@ -20,7 +20,7 @@ def test_both_directions_take_another_way(mesh: Mesh):
     assert frozenset(("web1", relay)) not in hops(seen)
     after = _homes(mesh)
     assert relay != after["web1"][0]
-    assert {node: homes for node, homes in after.items() if before[node] != homes}.keys() == {"web1"}
+    assert {node: homes for node, homes in after.items() if before[node] != homes}.keys() == {"web1"}, believed(mesh)
     assert relay not in status(mesh.lab.salt, mesh.name)["trouble"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from .... import faults
-from ....drill import HEALED, mended, says, steady
+from ....drill import HEALED, mended, planned_around, says, steady
 from ....mesh import Mesh
 from ....wait import wait_until
 
@@ -27,5 +27,6 @@ def test_the_leaf_is_back_when_its_box_is(mesh: Mesh):
 
 
 def test_afterwards_nothing_is_lost(mesh: Mesh):
-    assert mended(mesh, PAIRS).losing == []
+    assert mended(mesh, PAIRS, planned_around(mesh, ())).losing == []
+    mesh.lab.salt.await_minions(["laptop"])
     assert mesh.faults() == []
