@@ -168,6 +168,19 @@ def test_a_silent_node_is_asked_again_ever_more_slowly(world):
     assert world.converge(ask="a").applied == ["a"]
 
 
+def test_a_silent_node_is_pushed_to_as_soon_as_it_is_heard_of_again(world, monkeypatch):
+    """Not one that answered, and could not apply what it was told: it would be told again at each event."""
+    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: {n: {} for n in set(nodes) - world.off})
+    world.off = {"a"}
+    world.converge()
+    hinted = converge.Asked(hints=frozenset({"a"}))
+    assert converge.converge({}, hinted)[0].silent == []
+    world.off = set()
+    monkeypatch.setattr(world, "applied", lambda _node: {"wg0": {"error": "no disk"}})
+    assert converge.converge({}, hinted)[0].failed == {"a": "no disk"}
+    assert converge.converge({}, hinted)[0].failed == {}
+
+
 def test_a_silent_node_is_asked_at_once_for_a_new_view(world):
     """The pause is for the view it left unanswered, not for the node."""
     world.off = {"a"}

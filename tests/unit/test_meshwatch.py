@@ -45,6 +45,17 @@ def test_a_link_that_returns_waits_while_another_carries(watch):
     assert states(watch)["r1"] is LinkState.UP
 
 
+def test_a_relay_that_says_that_it_is_alone_is_kept_until_another_is_good(watch):
+    """One that came back a moment ago may have no other relay yet either."""
+    hear(watch, 100.0, "r2")
+    watch.links["r2"].session.remote_diagnostic = bfd.Diagnostic.CONCATENATED_DOWN
+    hear(watch, 101.0, "r1", "r2")
+    assert states(watch) == {"r1": LinkState.DOWN, "r2": LinkState.UP}
+    hear(watch, 101.0 + RETURNED, "r1", "r2")
+    hear(watch, 101.1 + RETURNED, "r1", "r2")
+    assert states(watch) == {"r1": LinkState.UP, "r2": LinkState.MUTE}
+
+
 def test_a_link_that_returns_first_of_all_is_used_at_once(watch):
     """However much it flapped: to wait is to be cut off."""
     for second in (100.0, 110.0, 120.0):

@@ -27,8 +27,11 @@ Answers = Mapping[str, Mapping[str, LinkReport]]
 """Node → mesh → what it reports."""
 
 
-def examine(opts: dict[str, Any], ledger: Ledger, asked: Asked, accepted: Collection[str]) -> dict[str, Health]:
-    """Mesh → what is to be believed of its links now. Without hints and trouble nobody is asked."""
+def examine(
+    opts: dict[str, Any], ledger: Ledger, asked: Asked, accepted: Collection[str]
+) -> tuple[dict[str, Health], frozenset[str]]:
+    """Mesh → what is to be believed of its links now; and the nodes that answered. Without hints and trouble nobody is
+    asked."""
     plans = {mesh: record.published(ledger, mesh).plan for mesh in _to_examine(ledger, asked.hints)}
     around = {mesh: neighbours(plan) for mesh, plan in plans.items()}
     before = {mesh: ledger.health(mesh) for mesh in ledger.meshes()}
@@ -47,7 +50,7 @@ def examine(opts: dict[str, Any], ledger: Ledger, asked: Asked, accepted: Collec
         said = words(mesh, others, answers)
         before[mesh] = health_module.judge(before[mesh], others, said, first | second, now)
         ledger.keep_health(mesh, before[mesh])
-    return before
+    return before, frozenset(answers)
 
 
 def ask(opts: dict[str, Any], nodes: Collection[str]) -> Answers:

@@ -154,7 +154,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     ledger = Ledger.of(opts)
     found = inventory.read(opts)
     silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}
-    health = checkup.examine(opts, ledger, asked, found.accepted)
+    health, heard = checkup.examine(opts, ledger, asked, found.accepted)
     if asked.rebalance:
         health = {mesh: health_module.rested(known) for mesh, known in health.items()}
         for mesh, known in health.items():
@@ -168,7 +168,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     reports = [_publish(ledger, one) for one in drafts]
     _forget_deleted(opts, ledger, found)
     _enrol(opts, found, drafts, reports, asked.started)
-    push(opts, ledger, reports, asked)
+    push(opts, ledger, reports, asked, heard)
     for report in reports:
         known = health.get(report.mesh, Health())
         report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)

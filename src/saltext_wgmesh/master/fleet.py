@@ -28,15 +28,17 @@ class Patience:
 
     most: float
     """In all."""
+    first: float
+    """Until the first answer came: if none does, it may be the master that is busy."""
     pause: float
     """Since the last answer came: who has not answered by then is taken for gone, or asked whether it is at it."""
     asks: bool = False
     """Whether who is silent is asked if it is at the job still, and then waited for."""
 
 
-APPLYING = Patience(most=60.0, pause=4.0, asks=True)
-ASKING = Patience(most=5.0, pause=1.5)
-INQUIRING = Patience(most=8.0, pause=4.0)
+APPLYING = Patience(most=60.0, first=4.0, pause=4.0, asks=True)
+ASKING = Patience(most=6.0, first=4.0, pause=1.5)
+INQUIRING = Patience(most=8.0, first=4.0, pause=4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def _job(
     jid, wanted, given_up = job["jid"], set(nodes), set(unlikely)
     deadline = time.monotonic() + patience.most
     while True:
-        returned = _collect(client, jid, wanted, given_up, patience.pause, deadline)
+        returned = _collect(client, jid, wanted, given_up, patience, deadline)
         silent = wanted - returned.keys() - given_up
         if not (patience.asks and silent) or time.monotonic() > deadline:
             return jid, returned
@@ -112,9 +114,9 @@ def _job(
 
 
 def _collect(
-    client: Any, jid: str, wanted: set[str], unlikely: Collection[str], pause: float, deadline: float
+    client: Any, jid: str, wanted: set[str], unlikely: Collection[str], patience: Patience, deadline: float
 ) -> dict[str, Any]:
-    """What *wanted* returned until no answer had come for *pause* seconds, or *deadline* was over."""
+    """What *wanted* returned until no answer had come for as long as *patience* says, or *deadline* was over."""
     heard_at = time.monotonic()
     answers: dict[str, Any] = {}
     while True:
@@ -124,6 +126,7 @@ def _collect(
         found = {node: returned[node] for node in wanted & returned.keys()}
         if len(found) > len(answers):
             answers, heard_at = found, now
+        pause = patience.pause if answers else patience.first
         if wanted - answers.keys() <= set(unlikely) or now - heard_at > pause or now > deadline:
             return answers
         time.sleep(max(POLL, 2 * (now - looked_at)))

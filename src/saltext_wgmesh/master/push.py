@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from saltext_wgmesh.master import fleet
@@ -17,16 +17,19 @@ DRIFT_AGAIN = 10
 """Seconds after a push before a node that says that it drifted is pushed to again."""
 
 
-def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Asked) -> None:
-    """Every node that does not run what is published, and is due, was told to apply it; the reports say who did."""
+def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Asked, heard: Set[str]) -> None:
+    """Every node that does not run what is published, and is due, was told to apply it; the reports say who did. Who is
+    *heard* again, after a push that it left unanswered, is due."""
     wanted: dict[str, dict[str, str]] = {}
     for report in reports:
         for node, digest in ledger.head(report.mesh).digests.items():
             wanted.setdefault(node, {})[report.mesh] = digest
     now = time.time()
     records = _records(opts, ledger, wanted, now)
-    stale = [node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, now)]
-    unlikely = {node for report in reports for node in report.down} - asked.again - asked.started
+    stale = [
+        node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, heard, now)
+    ]
+    unlikely = {node for report in reports for node in report.down} - asked.again - asked.started - heard
     answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
     for node in stale:
         answer, job = answers.returned.get(node), answers.jobs.get(node, "")
@@ -52,10 +55,13 @@ def _records(
     return records
 
 
-def _to_push(node: str, record: Mapping[str, Any], digests: Mapping[str, str], asked: Asked, now: float) -> bool:
+def _to_push(
+    node: str, record: Mapping[str, Any], digests: Mapping[str, str], asked: Asked, heard: Set[str], now: float
+) -> bool:
     if node in asked.drifted and now - record.get("at", 0) > DRIFT_AGAIN:
         return True
-    insisted = node in asked.again or node in asked.started
+    back = node in heard and "job" in record.get("silent", {})
+    insisted = back or node in asked.again or node in asked.started
     return not _acknowledged(record, digests) and (insisted or _due(record, digests, now))
 
 

@@ -64,6 +64,8 @@ class Host:
                 check=False,
                 env=_environment(),
                 cwd="/",
+                # Else it would share its turns with the jobs of the minion that starts it (sched(7), autogroup).
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired:
             raise HostError(f"'{shlex.join(argv)}' did not go into the background within {TIMEOUT} s") from None

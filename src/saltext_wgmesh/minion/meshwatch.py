@@ -221,9 +221,10 @@ class MeshWatch:
         return max(link.damping.hold, RETURNED) if link.state is LinkState.DOWN else link.damping.hold
 
     def _has_better(self, link: Watched) -> bool:
-        """Whether another relay is heard that reaches others: else the others may be dead, and *link* all there is."""
+        """Whether another relay is used, or may be, that reaches others: else the others may be dead, and *link* all
+        there is. One that is heard since a moment does not count: it may not reach anybody yet either."""
         relays = (other for other in self.links.values() if other.is_relay and other is not link)
-        return any(other.session.state is bfd.State.UP and not other.is_cut_off for other in relays)
+        return any(other.state is LinkState.UP and not other.is_cut_off for other in relays)
 
     def _believe(self, link: Watched, state: LinkState, why: str) -> bool:
         log.info("%s: %s by %s is %s (%s)", self.view.mesh, link.name, link.interface.name, state.value, why)

@@ -47,6 +47,7 @@ SUPERVISOR_LOCK = "supervise.lock"
 LOG = "watch.log"
 LOG_SIZE = 1_000_000
 """Bytes from which on a log is put aside at the next start."""
+AUTOGROUP = Path("/proc/self/autogroup")
 PRIORITY = -15
 """As of nice(1): on a busy node our own lateness would look like dead links."""
 PID = "watch.pid"
@@ -318,13 +319,17 @@ def main() -> int:
             if free:
                 supervise(host)
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # The journal has the time itself (systemd.exec(5), JOURNAL_STREAM).
+    time_of_day = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
+    logging.basicConfig(level=logging.INFO, format=f"{time_of_day}%(message)s", stream=sys.stderr)
     with alone(host) as free:
         if not free:
             print("another watcher runs on this node", file=sys.stderr)
             return 0
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+            # Where sessions are scheduled against each other, this is what counts (sched(7), autogroup).
+            AUTOGROUP.write_text(str(PRIORITY))
         told = {"pid": os.getpid(), "version": importlib.metadata.version("saltext-wgmesh")}
         (host.run_dir / PID).write_text(json.dumps(told))
         Watcher(host).run()

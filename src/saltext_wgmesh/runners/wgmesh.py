@@ -7,6 +7,7 @@ Runs on the master, where the policy, the accepted keys and the mine are. Each f
 
 import functools
 import logging
+import time
 from pathlib import Path
 
 import salt.exceptions
@@ -21,6 +22,8 @@ from saltext_wgmesh.master.round import Asked, together
 log = logging.getLogger(__name__)
 
 __virtualname__ = "wgmesh"
+PATIENCE = 60.0
+"""Seconds in which a run of somebody else must have ended, for those who wait for what comes of theirs."""
 MOST_SUSPECTS = 16
 """More are found by asking."""
 
@@ -62,9 +65,9 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None):
     """
     Plan, prove, publish and push, so that every node that answers runs the current plan.
 
-    One run at a time: while another runs, this call leaves a mark, returns at once, and the other runs once
-    more. Nodes whose view did not change are not spoken to. The exit status is 1 if a node's facts were refused, or
-    if one does not run yet what is published.
+    One run at a time: while another runs, this call leaves a mark, and the other runs once more. On the command line it
+    then waits for its turn, to say what came of it. Nodes whose view did not change are not spoken to. The exit status
+    is 1 if a node's facts were refused, or if one does not run yet what is published.
 
     node
         A minion id to be asked again even if it left the last pushes unanswered.
@@ -257,12 +260,15 @@ def _converge(*words):
             gate.leave(("hints", node))
         return reports
 
+    def rounds_of(*words):
+        return gate.run(work, *words, fruitful=lambda reports: any(report.eventful for report in reports))
+
     try:
-        rounds = gate.run(
-            work,
-            *words,
-            fruitful=lambda reports: any(report.eventful for report in reports),
-        )
+        rounds = rounds_of(*words)
+        end = time.monotonic() + PATIENCE
+        while waited_for and not rounds and time.monotonic() < end:
+            time.sleep(0.5)
+            rounds = rounds_of()
     except Exception as error:
         # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
         if not waited_for:
