@@ -36,7 +36,11 @@ def fabric(fleet: Lab) -> Mesh:
     """The demo's mesh, as one command made it."""
     mesh = Mesh(lab=fleet, name=MESH, networks=tuple(networks(POLICY)), members=DEMO.minions, lan=PRINTER)
     assert failures(mesh.apply(), DEMO.minions) == []
-    mesh.settle()
+    try:
+        mesh.settle()
+    except AssertionError as error:
+        error.add_note(evidence(mesh))
+        raise
     return mesh
 
 
