@@ -9,17 +9,27 @@ from itertools import combinations
 from saltext_wgmesh.core import addresses, homes, names, reach, rules, views
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.rollout import NOTHING, Kept
 from saltext_wgmesh.core.types import Facts, Kind, Link, Member, MeshPolicy, NodeRule, Plan, Register, Role
 
 CALM = Health()
 
 
-def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register, health: Health = CALM) -> Plan:
+def make(
+    mesh: MeshPolicy,
+    facts: Mapping[str, Facts],
+    register: Register,
+    health: Health = CALM,
+    *,
+    drained: frozenset[str] = frozenset(),
+    kept: Kept = NOTHING,
+) -> Plan:
     """The plan for all nodes with facts that a rule of the mesh matches; PlanError with all that prevents one.
 
-    What is down stays in the plan, so that its return is noticed, but nobody depends on it who need not. A node
-    without a rule is no member and is not mentioned. A node that can't be placed yet is in ``left_out``. The order of
-    *facts* does not matter, and neither do nodes that come or go to the addresses and numbers of others.
+    What is down, or *drained*, stays in the plan, so that its return is noticed; nobody depends on it who need not.
+    What is *kept* of the plan before is there, and used by nobody whose links of this plan are up. A node that no rule
+    matches is not mentioned; one that can't be placed yet is in ``left_out``. The order of *facts* does not matter, and
+    neither do nodes that come or go to the addresses and numbers of others.
     """
     matched = rules.rules_for(mesh, facts)
     left_out = _not_ready(mesh, matched, facts)
@@ -30,11 +40,12 @@ def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register, healt
     numbers = _numbers(relays, register)
     problems += _unusable_numbers(mesh, relays, numbers) + _homeless_subnets(mesh)
     leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
-    restless = health.resting.union(*health.cut, *health.links)
-    chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health), restless)
-    last = health.down | health.resting
-    members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=chosen, last=last))
-    direct = reach.direct_pairs(mesh, (members[leaf] for leaf in leaves))
+    restless = health.resting.union(drained, *health.cut, *health.links)
+    chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health, drained), restless)
+    had = {leaf: (*chosen[leaf], *kept.homes.get(leaf, ())) for leaf in leaves}
+    last = health.down | health.resting | drained
+    members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=had, last=last))
+    direct = sorted({*reach.direct_pairs(mesh, (members[leaf] for leaf in leaves)), *kept.pairs})
     if not relays:
         problems += _cut_off(mesh, members, direct)
     if problems:
@@ -45,7 +56,7 @@ def make(mesh: MeshPolicy, facts: Mapping[str, Facts], register: Register, healt
         networks=tuple(str(n) for n in mesh.networks),
         members=members,
         links=_links(members, relays, direct),
-        views=views.make(mesh, members, direct, numbers, health.cut),
+        views=views.make(mesh, members, direct, numbers, health.cut | kept.pairs, kept.idle),
         left_out=left_out,
         register=Register(
             addresses=addresses.remember(register, assigned),
@@ -68,19 +79,22 @@ class _Parts:
     """Nodes that are a subnet's gateway only where there is no other."""
 
 
-def _avoid(leaves: Iterable[str], register: Register, health: Health) -> dict[str, frozenset[str]]:
+def _avoid(
+    leaves: Iterable[str], register: Register, health: Health, drained: frozenset[str]
+) -> dict[str, frozenset[str]]:
     """Leaf → the relays that it should not depend on. Who can't be told of others keeps those that it has; one that
     came back is for those who stayed with it."""
     cut: dict[str, set[str]] = {}
     for a, b in health.cut:
         cut.setdefault(a, set()).add(b)
         cut.setdefault(b, set()).add(a)
-    if not (health.down or health.resting or cut):
+    if not (health.down or health.resting or cut or drained):
         return {}
+    gone = health.down | drained
     return {
-        leaf: health.down | health.resting.difference(register.homes.get(leaf, ())) | cut.get(leaf, frozenset())
+        leaf: gone | health.resting.difference(register.homes.get(leaf, ())) | cut.get(leaf, frozenset())
         for leaf in leaves
-        if leaf not in health.silent
+        if leaf not in health.silent or leaf in health.down
     }
 
 

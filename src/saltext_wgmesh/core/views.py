@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from saltext_wgmesh.core import merge, names, reach
 from saltext_wgmesh.core.types import Interface, Kind, Member, MeshPolicy, Peer, Route, View
@@ -21,11 +22,18 @@ def make(
     direct: Iterable[tuple[str, str]],
     numbers: Mapping[str, int],
     cut: Set[tuple[str, str]] = frozenset(),
+    idle: Mapping[str, Homes] = MappingProxyType({}),
 ) -> dict[str, View]:
     """Node → view, in the order of *members*. *direct* are the pairs of leaves that are linked directly; of the pairs
-    in *cut* the link is kept, and not used as long as there is another way."""
+    in *cut* the link is kept, and not used as long as there is another way. *idle* is leaf → relays to which it has
+    links that no route leads to."""
     desk = _desk(mesh, members, direct, numbers)
     desk.cut = cut
+    desk.touched = frozenset(node for pair in cut for node in pair)
+    desk.idle = idle
+    for leaf, relays in idle.items():
+        for relay in relays:
+            desk.idle_at.setdefault(relay, []).append(members[leaf])
     return {node: _relay(desk, m) if m.is_relay else _leaf(desk, m) for node, m in members.items()}
 
 
@@ -52,7 +60,12 @@ class _Desk:
     plain: dict[tuple[Homes, bool], tuple[Route, ...]] = field(default_factory=dict)
     peers: dict[tuple[str, str | None, int, bool], Peer] = field(default_factory=dict)
     cut: Set[tuple[str, str]] = frozenset()
-    """Pairs, each sorted, whose link is down."""
+    """Pairs, each sorted, whose link is not to be used."""
+    touched: Set[str] = frozenset()
+    """The nodes in these."""
+    idle: Mapping[str, Homes] = field(default_factory=lambda: MappingProxyType({}))
+    idle_at: dict[str, list[Member]] = field(default_factory=dict)
+    """Relay → leaves with an idle link to it."""
 
 
 def _desk(
@@ -125,7 +138,8 @@ def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
 def _leaf(desk: _Desk, leaf: Member) -> View:
     ipv6 = _has_ipv6(desk, leaf)
     access = _access(desk, (_direct_peer(desk, leaf, other, ipv6) for other in desk.direct.get(leaf.node, ())))
-    uplinks = sorted((_uplink(desk, relay, ipv6) for relay in leaf.homes), key=lambda i: i.name)
+    relays = (*leaf.homes, *desk.idle.get(leaf.node, ()))
+    uplinks = sorted((_uplink(desk, relay, ipv6) for relay in relays), key=lambda i: i.name)
     return _view(desk, leaf, (access, *uplinks), _leaf_routes(desk, leaf, ipv6))
 
 
@@ -178,7 +192,7 @@ def _leaf_routes(desk: _Desk, leaf: Member, ipv6: bool) -> tuple[Route, ...]:
     """
     own = (*leaf.subnets, *leaf.standby_subnets)
     near = (*desk.direct.get(leaf.node, ()), *leaf.homes)
-    shared = len(near) == len(leaf.homes) and not own and not any(leaf.node in pair for pair in desk.cut)
+    shared = len(near) == len(leaf.homes) and not own and leaf.node not in desk.touched
     if shared and (leaf.homes, ipv6) in desk.plain:
         return desk.plain[leaf.homes, ipv6]
     routes = [_around(desk, leaf, _toward(desk, name, leaf.homes, ipv6)) for name in near]
@@ -222,7 +236,8 @@ def _without(route: Route, prefixes: tuple[str, ...]) -> Route:
 
 
 def _relay(desk: _Desk, relay: Member) -> View:
-    leaves = desk.leaves_of[relay.node]
+    idle = desk.idle_at.get(relay.node, ())
+    leaves = sorted((*desk.leaves_of[relay.node], *idle), key=lambda leaf: leaf.node)
     access = _access(desk, (_leaf_peer(desk, leaf) for leaf in leaves))
     trunks = sorted((_trunk(desk, relay, s) for s in desk.relays if s is not relay), key=lambda i: i.name)
     return _view(desk, relay, (access, *trunks), _relay_routes(desk, relay))

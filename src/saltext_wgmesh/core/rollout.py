@@ -1,0 +1,105 @@
+"""From one plan to the next, so that no packet is lost whatever nodes run of it: links are made before they are used,
+and used no more before they go.
+
+A leaf that gets other relays goes three steps, each a generation:
+
+1. It has the new relays and, behind them, the old ones. Every relay of either list delivers to the leaf itself, and a
+   packet's position in the list only grows; so nodes that follow this step and nodes that still follow the old plan may
+   be mixed in any way.
+2. Once the new links carry, the old ones are *idle*: they are there, and no route leads to them.
+3. Once both ends have heard that, they go.
+
+A direct link goes in two: both ends have it, and prefer a relay; then it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.types import Kind, Plan
+
+Pair = tuple[str, str]
+"""Two neighbours, sorted."""
+Homes = Mapping[str, tuple[str, ...]]
+
+
+def _none() -> Homes:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The links that a plan has only because the one before it had them."""
+
+    homes: Homes = field(default_factory=_none)
+    """Leaf → relays that it is about to leave, and that are used where its new ones are not up."""
+    idle: Homes = field(default_factory=_none)
+    """Leaf → relays that it has left."""
+    pairs: frozenset[Pair] = frozenset()
+    """Leaves that are about to be linked directly no more."""
+
+    def __bool__(self) -> bool:
+        return bool(self.homes or self.idle or self.pairs)
+
+
+NOTHING = Kept()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """What is known of the plan that runs."""
+
+    runs: Callable[[str], bool]
+    """Whether a node has acknowledged its view."""
+    hears: Callable[[Pair], bool]
+    """Whether an end of a link says that it is up."""
+
+    def _carries(self, a: str, b: str) -> bool:
+        return self.runs(a) and self.runs(b) and self.hears(_pair(a, b))
+
+
+def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Kept:
+    """What *after* must have of *before*, which had *kept_before*: the next step of each link that *after* lacks.
+
+    No link is kept that is down anyhow, or that leads to a node that left.
+    """
+    homes: dict[str, tuple[str, ...]] = {}
+    idle: dict[str, tuple[str, ...]] = {}
+    for leaf, member in after.members.items():
+        old = before.members.get(leaf)
+        if old is None or member.is_relay or old.is_relay:
+            continue
+        had_idle = kept_before.idle.get(leaf, ())
+        left = [r for r in (*old.homes, *had_idle) if r not in member.homes and _is_usable(leaf, r, after, health)]
+        if not left:
+            continue
+        unused = {r for r in had_idle if r not in old.homes}
+        new = [r for r in member.homes if _is_usable(leaf, r, after, health)]
+        carried = set(new) <= set(old.homes) and any(new) and all(witness._carries(leaf, r) for r in new)
+        homes[leaf] = tuple(r for r in left if r not in unused and not carried)
+        gone = {r for r in unused if witness.runs(leaf) and witness.runs(r)}
+        idle[leaf] = tuple(r for r in left if r not in homes[leaf] and r not in gone)
+    leaves = {n for n, m in after.members.items() if not m.is_relay} - health.down
+    pairs = _direct(before) - _direct(after) - health.cut
+    heard = {p for p in kept_before.pairs if witness.runs(p[0]) and witness.runs(p[1])}
+    return Kept(
+        homes={leaf: relays for leaf, relays in homes.items() if relays},
+        idle={leaf: relays for leaf, relays in idle.items() if relays},
+        pairs=frozenset(p for p in pairs - heard if leaves >= set(p)),
+    )
+
+
+def _is_usable(leaf: str, relay: str, after: Plan, health: Health) -> bool:
+    there = after.members.get(relay)
+    return bool(there and there.is_relay and relay not in health.down and _pair(leaf, relay) not in health.cut)
+
+
+def _direct(plan: Plan) -> frozenset[Pair]:
+    return frozenset(_pair(link.a, link.b) for link in plan.links if link.kind is Kind.ACCESS)
+
+
+def _pair(a: str, b: str) -> Pair:
+    return (a, b) if a < b else (b, a)
