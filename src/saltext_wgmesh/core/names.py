@@ -17,7 +17,7 @@ PUBLISHED_KEY = "wgmesh_published"
 """The pillar key under which the ext_pillar tells a node the digest of the facts that the mine holds of it."""
 FACTS_FUNCTION = "wgmesh.facts"
 """The execution function that makes a node's facts, and the mine's key for them."""
-VIEW_SCHEMA = 2
+VIEW_SCHEMA = 3
 FACTS_SCHEMA = 1
 
 # Events ----------------------------------------------------------------------------------------------
