@@ -44,7 +44,9 @@ def make(
     chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health, drained), restless)
     had = {leaf: (*chosen[leaf], *kept.homes.get(leaf, ())) for leaf in leaves}
     last = health.down | health.resting | drained
-    members = _members(_Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=had, last=last))
+    members = _members(
+        _Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=had, idle=kept.idle, last=last)
+    )
     direct = sorted({*reach.direct_pairs(mesh, (members[leaf] for leaf in leaves)), *kept.pairs})
     if not relays:
         problems += _cut_off(mesh, members, direct)
@@ -56,7 +58,7 @@ def make(
         networks=tuple(str(n) for n in mesh.networks),
         members=members,
         links=_links(members, relays, direct),
-        views=views.make(mesh, members, direct, numbers, health.cut | kept.pairs, kept.idle),
+        views=views.make(mesh, members, direct, numbers, health.cut | kept.pairs, drained),
         left_out=left_out,
         register=Register(
             addresses=addresses.remember(register, assigned),
@@ -75,6 +77,7 @@ class _Parts:
     facts: Mapping[str, Facts]
     addresses: Mapping[str, tuple[str, ...]]
     homes: Mapping[str, tuple[str, ...]]
+    idle: Mapping[str, tuple[str, ...]]
     last: frozenset[str]
     """Nodes that are a subnet's gateway only where there is no other."""
 
@@ -212,13 +215,16 @@ def _members(parts: _Parts) -> dict[str, Member]:
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
             standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
             homes=parts.homes.get(node, ()),
+            idle=parts.idle.get(node, ()),
         )
     return members
 
 
 def _links(members: Mapping[str, Member], relays: Iterable[str], direct: Iterable[tuple[str, str]]) -> tuple[Link, ...]:
     """All links, in order of their ends."""
-    links = [Link(a=leaf.node, b=relay, kind=Kind.UPLINK) for leaf in members.values() for relay in leaf.homes]
+    links = [
+        Link(a=leaf.node, b=relay, kind=Kind.UPLINK) for leaf in members.values() for relay in (*leaf.homes, *leaf.idle)
+    ]
     links += [Link(a=a, b=b, kind=Kind.TRUNK) for a, b in combinations(sorted(relays), 2)]
     links += [Link(a=a, b=b, kind=Kind.ACCESS) for a, b in direct]
     return tuple(sorted(links, key=lambda link: (link.a, link.b)))

@@ -51,6 +51,8 @@ def status(meshes: Mapping[str, Any]) -> str:
                 f"counts as {trouble['counts_as']}: {name}, down since {trouble['since']} say {said}{good}; "
                 f"{trouble['times']} times, held for {trouble['hold']:g} s"
             )
+        lines += [f"drained: {node}" for node in told.get("drained", ())]
+        lines += [f"kept until others carry: {link}" for link in told.get("rollout", {}).get("waits_for", ())]
         lines += [f"left out: {node}: {reason}" for node, reason in told["left_out"].items()]
     return "\n".join(lines) + "\n"
 

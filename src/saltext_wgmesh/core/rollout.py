@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Kind, Plan
@@ -46,6 +47,24 @@ class Kept:
 
 
 NOTHING = Kept()
+
+
+def as_dict(kept: Kept) -> dict[str, Any]:
+    """Plain values for the ledger; ``from_dict`` is the inverse."""
+    return {
+        "homes": {leaf: list(relays) for leaf, relays in kept.homes.items()},
+        "idle": {leaf: list(relays) for leaf, relays in kept.idle.items()},
+        "pairs": [list(pair) for pair in sorted(kept.pairs)],
+    }
+
+
+def from_dict(raw: Mapping[str, Any]) -> Kept:
+    """What ``as_dict`` wrote; nothing is kept by an empty mapping."""
+    return Kept(
+        homes=MappingProxyType({leaf: tuple(relays) for leaf, relays in raw.get("homes", {}).items()}),
+        idle=MappingProxyType({leaf: tuple(relays) for leaf, relays in raw.get("idle", {}).items()}),
+        pairs=frozenset((a, b) for a, b in raw.get("pairs", ())),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,6 +157,7 @@ def _interfaces(node: Node, found: Findings) -> None:
 def _uplinks(node: Node, found: Findings) -> None:
     """A leaf's uplinks lead to its homes."""
     has = {peer.node for interface, peer in node.peers if interface.kind is Kind.UPLINK}
-    if has != set(node.member.homes):
-        text = f"it has uplinks to {listed(has)}, and the homes {listed(node.member.homes)}"
+    homes = {*node.member.homes, *node.member.idle}
+    if has != homes:
+        text = f"it has uplinks to {listed(has)}, and the homes {listed(homes)}"
         found.add("uplinks that are not the homes", f"node {node.view.node}", text)

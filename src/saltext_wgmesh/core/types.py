@@ -203,6 +203,8 @@ class Member:
     """The subnets for which it would be next."""
     homes: tuple[str, ...] = ()
     """A leaf's relays, first choice first. Empty on relays, and in a mesh without relays."""
+    idle: tuple[str, ...] = ()
+    """Relays that a leaf has left, to which it has a link still; no route leads there."""
 
     @property
     def is_relay(self) -> bool:
@@ -287,6 +289,8 @@ class View:
     """The access interface first, then by name."""
     routes: tuple[Route, ...]
     """In order of their first prefix."""
+    drained: tuple[str, ...] = ()
+    """The relays among the neighbours that nobody is to depend on, sorted: not even probes are sent through them."""
 
     def as_dict(self) -> dict[str, Any]:
         """This view as plain JSON values, sorted as in the dataclasses; ``from_dict`` is its inverse."""
@@ -328,6 +332,7 @@ class View:
                 }
                 for r in self.routes
             ],
+            "drained": list(self.drained),
         }
 
     @classmethod
@@ -351,6 +356,7 @@ class View:
                 bfd=Bfd(interval=int(raw["bfd"]["interval"]), multiplier=int(raw["bfd"]["multiplier"])),
                 interfaces=tuple(_interface(i) for i in raw["interfaces"]),
                 routes=tuple(_route(r) for r in raw["routes"]),
+                drained=_texts(raw.get("drained", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ViewError(f"the view in this node's pillar is damaged ({error!r}): converge again") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from saltext_wgmesh.core import merge, names, reach
 from saltext_wgmesh.core.types import Interface, Kind, Member, MeshPolicy, Peer, Route, View
@@ -22,18 +21,17 @@ def make(
     direct: Iterable[tuple[str, str]],
     numbers: Mapping[str, int],
     cut: Set[tuple[str, str]] = frozenset(),
-    idle: Mapping[str, Homes] = MappingProxyType({}),
+    drained: Set[str] = frozenset(),
 ) -> dict[str, View]:
     """Node → view, in the order of *members*. *direct* are the pairs of leaves that are linked directly; of the pairs
-    in *cut* the link is kept, and not used as long as there is another way. *idle* is leaf → relays to which it has
-    links that no route leads to."""
+    in *cut* the link is kept, and not used as long as there is another way; neither are the relays in *drained*."""
     desk = _desk(mesh, members, direct, numbers)
     desk.cut = cut
+    desk.drained = drained & {relay.node for relay in desk.relays}
     desk.touched = frozenset(node for pair in cut for node in pair)
-    desk.idle = idle
-    for leaf, relays in idle.items():
-        for relay in relays:
-            desk.idle_at.setdefault(relay, []).append(members[leaf])
+    for leaf in members.values():
+        for relay in leaf.idle:
+            desk.idle_at.setdefault(relay, []).append(leaf)
     return {node: _relay(desk, m) if m.is_relay else _leaf(desk, m) for node, m in members.items()}
 
 
@@ -63,9 +61,10 @@ class _Desk:
     """Pairs, each sorted, whose link is not to be used."""
     touched: Set[str] = frozenset()
     """The nodes in these."""
-    idle: Mapping[str, Homes] = field(default_factory=lambda: MappingProxyType({}))
     idle_at: dict[str, list[Member]] = field(default_factory=dict)
     """Relay → leaves with an idle link to it."""
+    drained: Set[str] = frozenset()
+    """Relays."""
 
 
 def _desk(
@@ -112,6 +111,7 @@ def _view(desk: _Desk, member: Member, interfaces: tuple[Interface, ...], routes
         bfd=desk.mesh.bfd,
         interfaces=interfaces,
         routes=routes,
+        drained=tuple(sorted({p.node for i in interfaces for p in i.peers} & desk.drained)) if desk.drained else (),
     )
 
 
@@ -138,7 +138,7 @@ def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
 def _leaf(desk: _Desk, leaf: Member) -> View:
     ipv6 = _has_ipv6(desk, leaf)
     access = _access(desk, (_direct_peer(desk, leaf, other, ipv6) for other in desk.direct.get(leaf.node, ())))
-    relays = (*leaf.homes, *desk.idle.get(leaf.node, ()))
+    relays = (*leaf.homes, *leaf.idle)
     uplinks = sorted((_uplink(desk, relay, ipv6) for relay in relays), key=lambda i: i.name)
     return _view(desk, leaf, (access, *uplinks), _leaf_routes(desk, leaf, ipv6))
 

@@ -17,7 +17,7 @@ from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.linkstate import LinkReport, LinkState
 from saltext_wgmesh.core.types import Plan
-from saltext_wgmesh.master import fleet, record
+from saltext_wgmesh.master import fleet, record, steps
 from saltext_wgmesh.master.ledger import Ledger
 from saltext_wgmesh.master.round import Asked
 
@@ -29,15 +29,16 @@ Answers = Mapping[str, Mapping[str, LinkReport]]
 
 def examine(
     opts: dict[str, Any], ledger: Ledger, asked: Asked, accepted: Collection[str]
-) -> tuple[dict[str, Health], frozenset[str]]:
-    """Mesh → what is to be believed of its links now; and the nodes that answered. Without hints and trouble nobody is
-    asked."""
+) -> tuple[dict[str, Health], Answers]:
+    """Mesh → what is to be believed of its links now; and what the nodes that answered say. Without hints, trouble or a
+    rollout under way nobody is asked."""
     plans = {mesh: record.published(ledger, mesh).plan for mesh in _to_examine(ledger, asked.hints)}
     around = {mesh: neighbours(plan) for mesh, plan in plans.items()}
     before = {mesh: ledger.health(mesh) for mesh in ledger.meshes()}
     first = set(asked.hints)
     for mesh, plan in plans.items():
         first |= _witnesses(before[mesh], around[mesh]) | _concerned(plan, around[mesh], asked.suspects)
+        first |= steps.concerned(ledger.head(mesh).kept)
     first &= set(accepted)
     answers = ask(opts, first)
     second: set[str] = set()
@@ -50,7 +51,7 @@ def examine(
         said = words(mesh, others, answers)
         before[mesh] = health_module.judge(before[mesh], others, said, first | second, now)
         ledger.keep_health(mesh, before[mesh])
-    return before, frozenset(answers)
+    return before, answers
 
 
 def ask(opts: dict[str, Any], nodes: Collection[str]) -> Answers:
@@ -92,7 +93,8 @@ def _to_examine(ledger: Ledger, hints: Iterable[str]) -> list[str]:
     return [
         mesh
         for mesh in ledger.meshes()
-        if ledger.head(mesh).generation and (hinted or ledger.health(mesh).nodes or ledger.health(mesh).links)
+        if (head := ledger.head(mesh)).generation
+        and (hinted or head.kept or ledger.health(mesh).nodes or ledger.health(mesh).links)
     ]
 
 

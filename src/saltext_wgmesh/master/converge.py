@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import salt.utils.event
@@ -19,17 +20,20 @@ import salt.utils.event
 from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import names, verify
-from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy as policy_module
 from saltext_wgmesh.core.errors import LedgerError, PlanError, Problem, ProofError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Rejection
-from saltext_wgmesh.master import checkup, fleet, inventory
-from saltext_wgmesh.master.ledger import Head, Ledger, register_as_dict
+from saltext_wgmesh.master import checkup, fleet, inventory, steps
+from saltext_wgmesh.master.ledger import Head, Ledger
 from saltext_wgmesh.master.push import push
+from saltext_wgmesh.master.record import Origin
 from saltext_wgmesh.master.round import NOTHING, Asked, Report
 
 log = logging.getLogger(__name__)
+
+STEP_PATIENCE = 30.0
+"""Seconds after a step of a rollout in which its links must be heard for the next to follow at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +44,16 @@ class Draft:
     head: Head
     plan: Plan
     health: Health
+    drained: frozenset[str]
+    origin: Origin
+    """What the plan was made from; while a rollout is under way not all that is known now."""
     facts: Mapping[str, Facts]
+    """Those that are believed."""
     rejected: tuple[Rejection, ...]
     reasons: Mapping[str, str]
     """Accepted nodes with facts that are not in the plan → why."""
     entries: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Node → its record as the ledger keeps it: a view with its digest, or a reason."""
-    raw_policy: Any = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -70,8 +77,11 @@ def draft(
     ledger: Ledger,
     found: inventory.Inventory | None = None,
     health: Mapping[str, Health] | None = None,
+    answers: steps.Answers = MappingProxyType({}),
+    asked: Asked = NOTHING,
 ) -> list[Draft]:
-    """A draft for every mesh of the policy, in order of name; by *health*, or what the ledger has of it.
+    """A draft for every mesh of the policy, in order of name; by *health*, or what the ledger has of it. A rollout goes
+    on as far as the *answers* of nodes allow.
 
     Raises PolicyError or PlanError with everything that is wrong, over all meshes.
     """
@@ -83,7 +93,7 @@ def draft(
     for name, mesh in sorted(policy.meshes.items()):
         try:
             known = (health or {}).get(name) or ledger.health(name)
-            drafts.append(_draft_mesh(mesh, ledger.head(name), found, report, known))
+            drafts.append(_draft_mesh(ledger, mesh, found, report, known, answers, asked))
         except PlanError as error:
             problems += error.problems
     if problems:
@@ -92,10 +102,25 @@ def draft(
 
 
 def _draft_mesh(
-    mesh: MeshPolicy, head: Head, found: inventory.Inventory, report: facts_module.FactsReport, health: Health
+    ledger: Ledger,
+    mesh: MeshPolicy,
+    found: inventory.Inventory,
+    report: facts_module.FactsReport,
+    health: Health,
+    answers: steps.Answers,
+    asked: Asked,
 ) -> Draft:
+    head = ledger.head(mesh.name)
     believed = facts_module.believe(mesh, report, head.facts, found.accepted)
-    plan = planner.make(mesh, believed.facts, head.register, health)
+    wanted = Origin(
+        policy=mesh,
+        facts=believed.facts,
+        register=head.register,
+        health=health,
+        drained=(head.drained | asked.drain).difference(asked.undrain).intersection(found.accepted),
+        raw_policy=found.policy[mesh.name],
+    )
+    origin, plan = steps.next_step(ledger, mesh.name, wanted, answers, found.accepted)
     # Who has no accepted key is told nothing: there is nobody to tell.
     reasons = {n: why for n, why in _reasons(mesh, believed, plan).items() if n in found.accepted}
     return Draft(
@@ -103,11 +128,12 @@ def _draft_mesh(
         head=head,
         plan=plan,
         health=health,
+        drained=wanted.drained,
+        origin=origin,
         facts=believed.facts,
         rejected=believed.rejected,
         reasons=reasons,
         entries=_entries(plan, reasons, {r.node for r in believed.rejected}, head),
-        raw_policy=found.policy[mesh.name],
     )
 
 
@@ -154,30 +180,36 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     ledger = Ledger.of(opts)
     found = inventory.read(opts)
     silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}
-    health, heard = checkup.examine(opts, ledger, asked, found.accepted)
+    health, answers = checkup.examine(opts, ledger, asked, found.accepted)
     if asked.rebalance:
         health = {mesh: health_module.rested(known) for mesh, known in health.items()}
         for mesh, known in health.items():
             ledger.keep_health(mesh, known)
     if not (waited_for or asked.insists) and ledger.settled() == _basis(ledger, found, health):
         return []
-    drafts = draft(opts, ledger, found, health)
+    drafts = draft(opts, ledger, found, health, answers, asked)
     for one in drafts:
         if one.changed:
             prove(one)
     reports = [_publish(ledger, one) for one in drafts]
     _forget_deleted(opts, ledger, found)
     _enrol(opts, found, drafts, reports, asked.started)
-    push(opts, ledger, reports, asked, heard)
+    push(opts, ledger, reports, asked, answers.keys())
     for report in reports:
         known = health.get(report.mesh, Health())
+        report.goes_on = not report.stopped and _goes_on(ledger, report.mesh)
         report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)
         if report.eventful:
             log.info("wgmesh %s", report.as_dict())
             _announce(opts, report)
-    done = all(report.clean and not report.eventful for report in reports)
+    done = all(report.clean and not (report.eventful or report.waiting) for report in reports)
     ledger.settle(_basis(ledger, found, health) if done else "")
     return reports
+
+
+def _goes_on(ledger: Ledger, mesh: str) -> bool:
+    """Whether the next step of a rollout is worth another look now; later, the schedule looks."""
+    return time.time() - ledger.head(mesh).published_at < STEP_PATIENCE and steps.may_go_on(ledger, mesh)
 
 
 def _basis(ledger: Ledger, found: inventory.Inventory, health: Mapping[str, Health]) -> str:
@@ -253,16 +285,11 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         register=one.plan.register,
         facts=one.facts,
         published_at=time.time() if one.changed else head.published_at,
+        drained=one.drained,
+        kept=one.origin.kept,
     )
     if one.changed:
-        origin = {
-            "policy": one.raw_policy,
-            "facts": {node: facts_module.as_dict(value) for node, value in one.facts.items()},
-            "register": register_as_dict(head.register),
-            "reasons": dict(one.reasons),
-            "health": health_module.as_dict(one.health),
-            "published_at": new.published_at,
-        }
+        origin = {**one.origin.as_dict(), "reasons": dict(one.reasons), "published_at": new.published_at}
         ledger.publish(mesh, new, one.changed, origin)
     elif new != head:
         ledger.keep(mesh, new)
@@ -272,6 +299,7 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         published=bool(one.changed),
         changed=sorted(one.changed),
         left_out=dict(one.reasons),
+        waiting=steps.waits_for(one.origin.kept),
         down=sorted([*one.health.down, *("--".join(pair) for pair in one.health.cut)]),
         rejected=[str(r) for r in one.rejected],
         to_mend=sorted({r.node for r in one.rejected if r.node in one.plan.members or r.node in one.reasons}),

@@ -71,6 +71,12 @@ def links(opts: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
     return _ask(opts, nodes, "wgmesh.links", ASKING).returned
 
 
+def forwarded(opts: dict[str, Any], node: str) -> int | None:
+    """How many packets *node* has forwarded since it started; None if it does not answer."""
+    told = _ask(opts, [node], "wgmesh.forwarded", ASKING).returned.get(node)
+    return told if isinstance(told, int) else None
+
+
 def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:
     """*nodes* were told to apply the formula; nobody waits for it, since it is they who then tell the master."""
     with salt.client.get_local_client(mopts=opts) as client:

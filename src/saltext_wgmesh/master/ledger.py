@@ -28,8 +28,10 @@ import salt.cache
 
 from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
+from saltext_wgmesh.core import rollout
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.rollout import Kept
 from saltext_wgmesh.core.types import Facts, Register
 
 SCHEMA = 1
@@ -58,6 +60,10 @@ class Head:
     """Node → the last facts of it that were believed."""
     published_at: float = 0.0
     """Seconds since the epoch."""
+    drained: frozenset[str] = frozenset()
+    """Nodes that nobody is to depend on, by the operator's word."""
+    kept: Kept = rollout.NOTHING
+    """Links that the plan has only because the one before it had them: it is a step on the way to another."""
 
 
 class Ledger:
@@ -92,6 +98,8 @@ class Ledger:
             register=register_from_dict(raw["register"]),
             facts={node: _facts_from_dict(node, value) for node, value in raw["facts"].items()},
             published_at=raw["published_at"],
+            drained=frozenset(raw.get("drained", ())),
+            kept=rollout.from_dict(raw.get("kept", {})),
         )
 
     def publish(
@@ -122,6 +130,8 @@ class Ledger:
                 "register": register_as_dict(head.register),
                 "facts": {node: facts_module.as_dict(value) for node, value in head.facts.items()},
                 "published_at": head.published_at,
+                "drained": sorted(head.drained),
+                "kept": rollout.as_dict(head.kept),
             },
         )
         self._store(_CURRENT, mesh, {"generation": head.generation})
@@ -144,6 +154,11 @@ class Ledger:
             if known:
                 found[mesh] = known[-1]
         return found
+
+    def view_of(self, node: str, mesh: str, digest: str | None) -> dict[str, Any] | None:
+        """The record of *node* with that digest, if it is one of the last few."""
+        entries = self._fetch(_NODES, node).get("meshes", {}).get(mesh, [])
+        return next((dict(entry) for entry in reversed(entries) if entry.get("digest") == digest), None)
 
     def forget(self, node: str) -> None:
         """Drop the records of a node whose key is gone. Its addresses stay in the register."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
+from saltext_wgmesh.core import waves
+from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.types import View
 from saltext_wgmesh.master import fleet
 from saltext_wgmesh.master.ledger import Ledger
 from saltext_wgmesh.master.round import Asked, Report
@@ -13,6 +16,8 @@ from saltext_wgmesh.master.round import Asked, Report
 SILENT_AFTER = 60
 """Seconds before a node that did not answer a push is asked again; doubles each time."""
 SILENT_CEILING = 300
+LONGEST = 500
+"""Characters that are kept of what a node says."""
 DRIFT_AGAIN = 10
 """Seconds after a push before a node that says that it drifted is pushed to again."""
 
@@ -26,21 +31,64 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
             wanted.setdefault(node, {})[report.mesh] = digest
     now = time.time()
     records = _records(opts, ledger, wanted, now)
-    stale = [
-        node for node, digests in sorted(wanted.items()) if _to_push(node, records[node], digests, asked, heard, now)
-    ]
     unlikely = {node for report in reports for node in report.down} - asked.again - asked.started - heard
-    answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
-    for node in stale:
-        answer, job = answers.returned.get(node), answers.jobs.get(node, "")
-        records[node] = record = _answered(answer, wanted[node], records[node], now, job)
-        ledger.acknowledge(node, record)
-        for report in reports:
-            if report.mesh in wanted[node]:
-                _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
+    for wave in _waves(ledger, wanted, records, asked):
+        stale = [node for node in wave if _to_push(node, records[node], wanted[node], asked, heard, now)]
+        answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
+        for node in stale:
+            answer, job = answers.returned.get(node), answers.jobs.get(node, "")
+            records[node] = record = _answered(answer, wanted[node], records[node], now, job)
+            ledger.acknowledge(node, record)
+            for report in reports:
+                if report.mesh in wanted[node]:
+                    _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
+        if told := _refused(wave, wanted, records):
+            for report in reports:
+                report.stopped = told
+            break
     for report in reports:
         mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
         report.not_acknowledged = sorted(n for n, digest in mine.items() if not _acknowledged(records[n], digest))
+
+
+def _waves(
+    ledger: Ledger, wanted: Mapping[str, Mapping[str, str]], records: Mapping[str, Mapping[str, Any]], asked: Asked
+) -> list[list[str]]:
+    """Who does not run what is published, or may not, in the order in which they are to be told."""
+    behind = [n for n, digests in wanted.items() if n in asked.drifted or not _acknowledged(records[n], digests)]
+    order: dict[str, int] = {}
+    for mesh in sorted({mesh for node in behind for mesh in wanted[node]}):
+        views = {node: _views(ledger, node, mesh, records[node]) for node in behind if mesh in wanted[node]}
+        for place, wave in enumerate(waves.waves(views, views)):
+            # In several meshes at once: the later wave.
+            order |= {node: max(place, order.get(node, 0)) for node in wave}
+    return [[n for n in behind if order[n] == place] for place in sorted(set(order.values()))]
+
+
+def _views(ledger: Ledger, node: str, mesh: str, record: Mapping[str, Any]) -> tuple[View | None, View | None]:
+    """What *node* said that it runs, and what it is to run."""
+    runs = ledger.view_of(node, mesh, record.get("digests", {}).get(mesh))
+    return _view(runs), _view(ledger.views(node).get(mesh))
+
+
+def _view(raw: Mapping[str, Any] | None) -> View | None:
+    """None where there is none, or one that an earlier version wrote."""
+    try:
+        return View.from_dict(raw) if raw and "interfaces" in raw else None
+    except ViewError:
+        return None
+
+
+def _refused(
+    wave: Iterable[str], wanted: Mapping[str, Mapping[str, str]], records: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Why the next wave is not to be told: a node of this one could not take up what is published. Who is silent holds
+    nobody up: whatever it runs, the others go on."""
+    for node in wave:
+        silent = records[node].get("silent", {})
+        if silent.get("error") and silent["digests"] == dict(wanted[node]):
+            return f"{node}: {silent['error']}"
+    return ""
 
 
 def _records(
@@ -90,10 +138,24 @@ def _answered(
         before = record.get("silent") or {}
         tries = before.get("tries", 0) + 1 if before.get("digests") == dict(digests) else 1
         pause = min(SILENT_AFTER * 2 ** (tries - 1), SILENT_CEILING)
-        new["silent"] = {"digests": dict(digests), "tries": tries, "again_at": now + pause} | (
-            {"job": job} if job else {}
-        )
+        error = {} if answer is None else {"error": _error(answer, digests)}
+        new["silent"] = {
+            "digests": dict(digests),
+            "tries": tries,
+            "again_at": now + pause,
+            **({"job": job} if job else {}),
+            **error,
+        }
     return new
+
+
+def _error(answer: Any, digests: Mapping[str, str]) -> str:
+    """What a node said that did not take up its views, in words."""
+    if not isinstance(answer, dict):
+        return str(answer)[:LONGEST]
+    values = [answer.get(mesh) for mesh in sorted(digests)]
+    errors = [str(v["error"]) for v in values if isinstance(v, dict) and v.get("error")]
+    return (errors[0] if errors else "it applied another view than the published one")[:LONGEST]
 
 
 def _tell(report: Report, node: str, answer: Any, acknowledged: bool) -> None:
@@ -102,6 +164,4 @@ def _tell(report: Report, node: str, answer: Any, acknowledged: bool) -> None:
     elif acknowledged:
         report.applied.append(node)
     else:
-        value = answer.get(report.mesh) if isinstance(answer, dict) else answer
-        error = value.get("error") if isinstance(value, dict) else value
-        report.failed[node] = str(error or "it applied another view than the published one")[:500]
+        report.failed[node] = _error(answer, {report.mesh: ""})

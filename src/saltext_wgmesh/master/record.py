@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy as policy_module
+from saltext_wgmesh.core import rollout
 from saltext_wgmesh.core.errors import LedgerError
-from saltext_wgmesh.core.types import MeshPolicy, Plan
-from saltext_wgmesh.master.ledger import Ledger, register_from_dict
+from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.rollout import Kept
+from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Register
+from saltext_wgmesh.master.ledger import Ledger, register_as_dict, register_from_dict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +29,68 @@ class Published:
     reasons: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a generation was planned from."""
+
+    policy: MeshPolicy
+    facts: Mapping[str, Facts]
+    register: Register
+    health: Health
+    drained: frozenset[str] = frozenset()
+    kept: Kept = rollout.NOTHING
+    raw_policy: Any = field(repr=False)
+
+    def plan(self) -> Plan:
+        """The plan of that generation."""
+        return planner.make(self.policy, self.facts, self.register, self.health, drained=self.drained, kept=self.kept)
+
+    def of_now(self, nodes: Collection[str], register: Register, health: Health, drained: frozenset[str]) -> Origin:
+        """The same policy and facts, of *nodes* alone, beside what is known now."""
+        facts = {node: facts for node, facts in self.facts.items() if node in nodes}
+        return replace(self, facts=facts, register=register, health=health, drained=drained, kept=rollout.NOTHING)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger."""
+        return {
+            "policy": self.raw_policy,
+            "facts": {node: facts_module.as_dict(value) for node, value in self.facts.items()},
+            "register": register_as_dict(self.register),
+            "health": health_module.as_dict(self.health),
+            "drained": sorted(self.drained),
+            "kept": rollout.as_dict(self.kept),
+        }
+
+
+def origin_of(ledger: Ledger, mesh: str) -> Origin:
+    """Of the current generation of *mesh*, which is published."""
+    return _origin(mesh, ledger.origin(mesh, ledger.head(mesh).generation))
+
+
+def _origin(mesh: str, raw: Mapping[str, Any]) -> Origin:
+    return Origin(
+        policy=policy_module.parse({mesh: raw["policy"]}).meshes[mesh],
+        facts={node: facts_module.from_dict(node, told) for node, told in raw["facts"].items()},
+        register=register_from_dict(raw["register"]),
+        health=health_module.from_dict(raw.get("health", {})),
+        drained=frozenset(raw.get("drained", ())),
+        kept=rollout.from_dict(raw.get("kept", {})),
+        raw_policy=raw["policy"],
+    )
+
+
 def published(ledger: Ledger, mesh: str | None = None) -> Published:
     """The current generation of *mesh*, or of the only mesh there is; LedgerError if that is not clear."""
     name = _the_mesh(ledger, mesh)
     generation = ledger.head(name).generation
-    origin = ledger.origin(name, generation)
-    policy = policy_module.parse({name: origin["policy"]}).meshes[name]
-    health = health_module.from_dict(origin.get("health", {}))
-    facts = {node: facts_module.from_dict(node, raw) for node, raw in origin["facts"].items()}
+    raw = ledger.origin(name, generation)
+    origin = _origin(name, raw)
     return Published(
-        policy=policy,
-        plan=planner.make(policy, facts, register_from_dict(origin["register"]), health),
+        policy=origin.policy,
+        plan=origin.plan(),
         generation=generation,
-        published_at=origin["published_at"],
-        reasons=origin["reasons"],
+        published_at=raw["published_at"],
+        reasons=raw["reasons"],
     )
 
 

@@ -21,13 +21,19 @@ class Asked:
     """Nodes that may no longer hold what they applied."""
     again: frozenset[str] = frozenset()
     """Nodes to be pushed to even if they left earlier pushes unanswered."""
+    step: frozenset[str] = frozenset()
+    """Not empty: a rollout is under way, and may go its next step."""
+    drain: frozenset[str] = frozenset()
+    """Nodes that nobody is to depend on from now on."""
+    undrain: frozenset[str] = frozenset()
+    """Nodes that may be depended on again."""
     rebalance: frozenset[str] = frozenset()
     """Not empty: what rests may be used as before."""
 
     @property
     def insists(self) -> bool:
         """Whether there is something to do even if nothing changed."""
-        return bool(self.started or self.drifted or self.again or self.rebalance)
+        return any((self.started, self.drifted, self.again, self.step, self.drain, self.undrain, self.rebalance))
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
@@ -64,6 +70,13 @@ class Report:
     """Nodes with a place in this mesh that were told to apply the formula."""
     unheard: list[str] = field(default_factory=list)
     """Nodes that were asked how their links are and for the first time did not answer: they are asked once more."""
+
+    stopped: str = ""
+    """Why nodes that have another view to take up were not told of it."""
+    waiting: list[str] = field(default_factory=list)
+    """What the next step of a rollout waits for: links (``a--b``) that are kept until others carry."""
+    goes_on: bool = False
+    """Whether that step can be taken in seconds."""
 
     @property
     def eventful(self) -> bool:

@@ -11,7 +11,7 @@ from saltext_wgmesh.core import render
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health, Trouble
 from saltext_wgmesh.core.linkstate import Link, LinkState
-from saltext_wgmesh.master import checkup, inventory, record
+from saltext_wgmesh.master import checkup, inventory, record, steps
 from saltext_wgmesh.master.ledger import Ledger
 
 REFRESH = 2.0
@@ -75,6 +75,8 @@ def _mesh(
         "published_at": stamp(published.published_at),
         "nodes": nodes,
         **_troubles(ledger.health(plan.mesh)),
+        **({"drained": sorted(head.drained)} if head.drained else {}),
+        **({"rollout": {"waits_for": steps.waits_for(head.kept)}} if head.kept else {}),
         "not_acknowledged": sorted(n for n, row in nodes.items() if not row["acknowledged"]),
         "left_out": published.reasons,
     }

@@ -29,6 +29,7 @@ class Host:
     state_dir: Path = Path(names.STATE_DIR)
     run_dir: Path = Path(names.RUN_DIR)
     sysctl_dir: Path = Path("/proc/sys")
+    proc_net: Path = Path("/proc/net")
     systemd_dir: Path = Path("/run/systemd/system")
     """Exists where systemd is the init (sd_booted(3))."""
     units_dir: Path = Path("/etc/systemd/system/multi-user.target.wants")

@@ -365,6 +365,10 @@ class MeshWatch:
         """Pairs of a relay to be probed through and the relay that should answer."""
         relays = [link for link in self.links.values() if link.is_relay and link.session.state is bfd.State.UP]
         for i, link in enumerate(relays):
+            if link.name in self.view.drained:
+                # Nobody depends on it; and whether it still forwards shows when it may be stopped.
+                link.probed = None
+                continue
             others = [*relays[i + 1 :], *relays[:i]]
             witnesses = [t for t in others if not t.is_cut_off][:TARGETS]
             link.acquitted = bool(others) and not witnesses

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 from saltext_wgmesh.core import wanted
 from saltext_wgmesh.core.device import MAIN_TABLE, Device, PeerConfig, PeerStats, RouteEntry
-from saltext_wgmesh.minion import observe, store
+from saltext_wgmesh.minion import files, observe, store
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.store import Store
+
+
+def forwarded(host: Host) -> int:
+    """How many packets this node has forwarded since it started, of both families (RFC 4293, OutForwDatagrams)."""
+    total = 0
+    lines = (files.read(host.proc_net / "snmp") or "").splitlines()
+    for head, values in pairwise(line.split() for line in lines):
+        if head[0] == values[0] == "Ip:":
+            total += int(dict(zip(head, values, strict=True))["ForwDatagrams"])
+    for line in (files.read(host.proc_net / "snmp6") or "").splitlines():
+        name, _, value = line.partition(" ")
+        total += int(value) if name == "Ip6OutForwDatagrams" else 0
+    return total
 
 
 def show(host: Host, mesh: str | None = None) -> dict[str, Any]:

@@ -108,6 +108,20 @@ def links():
 
 
 @_translated
+def forwarded():
+    """
+    Return how many packets this node has forwarded since it started. It stands still on a relay that is drained.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt relay1 wgmesh.forwarded
+    """
+    return report.forwarded(Host())
+
+
+@_translated
 def watch_unit():
     """
     Return the systemd unit of this node's watcher.

@@ -14,6 +14,7 @@ import salt.exceptions
 
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
+from saltext_wgmesh.master import drain as draining
 from saltext_wgmesh.master import install, inventory, show
 from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
@@ -155,6 +156,48 @@ def rebalance():
 
 
 @_told
+def drain(node):
+    """
+    Move everything off a relay or a gateway, and wait until it forwards nothing more: then it is safe to stop. It stays
+    drained, whatever happens, until ``wgmesh.undrain``. The exit status is 1 if something still depends on it after a
+    minute; ``still`` says what.
+
+    node
+        A minion id.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.drain relay1
+    """
+    node = str(node)
+    draining.check(__opts__, node)
+    _converge(("drain", node))
+    told = draining.wait(__opts__, node)
+    return told if told["safe_to_stop"] else {**told, "retcode": 1}
+
+
+@_told
+def undrain(node):
+    """
+    Let a relay or a gateway that was drained have its share again.
+
+    node
+        A minion id.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.undrain relay1
+    """
+    node = str(node)
+    draining.check_drained(__opts__, node)
+    return _converge(("undrain", node))
+
+
+@_told
 def release(node):
     """
     Give the addresses of a node that left back, so that others may have them. Its key must be gone, and the node out
@@ -258,6 +301,8 @@ def _converge(*words):
         # On a busy node an answer may take long, and the plan left such a node as it was.
         for node in {node for report in reports for node in report.unheard}:
             gate.leave(("hints", node))
+        if any(report.goes_on for report in reports):
+            gate.leave(("step", ""))
         return reports
 
     def rounds_of(*words):

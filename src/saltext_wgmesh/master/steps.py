@@ -1,0 +1,105 @@
+"""The next step from the plan that is published to the one that is wanted: the same at every run, and kept nowhere.
+
+It follows from what is published, from what nodes acknowledged and from how they say that their links are. So whoever
+looks next, after a crash or as a second operator, goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+
+from saltext_wgmesh.core import rollout
+from saltext_wgmesh.core.errors import PlanError
+from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.linkstate import LinkReport, LinkState
+from saltext_wgmesh.core.rollout import Kept, Pair, Witness
+from saltext_wgmesh.core.types import Plan
+from saltext_wgmesh.master import record
+from saltext_wgmesh.master.ledger import Head, Ledger
+from saltext_wgmesh.master.record import Origin
+
+Answers = Mapping[str, Mapping[str, LinkReport]]
+"""Node → mesh → what it reports."""
+
+
+def next_step(
+    ledger: Ledger, mesh: str, wanted: Origin, answers: Answers, accepted: Container[str]
+) -> tuple[Origin, Plan]:
+    """What to publish now on the way to *wanted*, and its plan; PlanError if *wanted* allows none.
+
+    A relay that the policy has no more is drained first, by the policy that is published; but one without an *accepted*
+    key goes at once.
+    """
+    head, goal = ledger.head(mesh), wanted.plan()
+    if not head.generation or (not head.kept and not _differs(goal, head)):
+        return wanted, goal
+    before = record.published(ledger, mesh).plan
+    witness = _witness(ledger, mesh, head, answers)
+    leaving = frozenset(r for r in _leaving(before, goal, wanted.health) if r in accepted)
+    if leaving:
+        # What hinders the old policy by now, if anything does, is no reason to stay with it.
+        try:
+            old = record.origin_of(ledger, mesh)
+            stays = goal.members.keys() | leaving
+            drained = old.of_now(stays, wanted.register, wanted.health, wanted.drained | leaving)
+            return _step(before, head, drained, witness, drained.plan())
+        except PlanError:
+            pass
+    return _step(before, head, wanted, witness, goal)
+
+
+def _step(before: Plan, head: Head, origin: Origin, witness: Witness, goal: Plan) -> tuple[Origin, Plan]:
+    kept = rollout.keep(before, head.kept, goal, origin.health, witness)
+    if not kept:
+        return origin, goal
+    step = replace(origin, kept=kept)
+    return step, step.plan()
+
+
+def _differs(plan: Plan, head: Head) -> bool:
+    return any(head.digests.get(node) != view.digest() for node, view in plan.views.items())
+
+
+def _leaving(before: Plan, after: Plan, health: Health) -> frozenset[str]:
+    """The relays of *before* that are none in *after*, and that some leaf still has."""
+    used = {relay for member in before.members.values() for relay in member.homes}
+    stay = {node for node, member in after.members.items() if member.is_relay}
+    return frozenset(used - stay - health.down)
+
+
+def _witness(ledger: Ledger, mesh: str, head: Head, answers: Answers) -> Witness:
+    def runs(node: str) -> bool:
+        return bool(ledger.acknowledged(node).get("digests", {}).get(mesh) == head.digests.get(node))
+
+    def hears(pair: Pair) -> bool:
+        return any(_says_up(answers, mesh, node, other) for node, other in (pair, pair[::-1]))
+
+    return Witness(runs=runs, hears=hears)
+
+
+def _says_up(answers: Answers, mesh: str, node: str, other: str) -> bool:
+    report: LinkReport | None = answers.get(node, {}).get(mesh)
+    return bool(report and other in report.links and report.links[other].state is LinkState.UP)
+
+
+def concerned(kept: Kept) -> frozenset[str]:
+    """The nodes whose word a rollout that is under way waits for."""
+    return frozenset({*kept.homes, *kept.idle, *(n for pair in kept.pairs for n in pair)})
+
+
+def may_go_on(ledger: Ledger, mesh: str) -> bool:
+    """Whether a link is kept whose two ends run what is published: then it is a matter of seconds."""
+    head = ledger.head(mesh)
+    runs = _witness(ledger, mesh, head, {}).runs
+    return any(runs(a) and runs(b) for a, b in _links(head.kept))
+
+
+def waits_for(kept: Kept) -> list[str]:
+    """The links that are kept, as ``a--b``, sorted."""
+    return ["--".join(pair) for pair in _links(kept)]
+
+
+def _links(kept: Kept) -> list[Pair]:
+    found = {(leaf, r) for homes in (kept.homes, kept.idle) for leaf, relays in homes.items() for r in relays}
+    return sorted({(min(pair), max(pair)) for pair in (*found, *kept.pairs)})

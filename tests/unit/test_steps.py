@@ -1,0 +1,177 @@
+"""A rollout as the master takes it: the World's nodes acknowledge, and say of all their links that they are up."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
+from saltext_wgmesh.master import checkup, converge, drain, record, steps
+from tests.unit.test_converge import World, mine
+
+RELAYS = {r: {"role": "relay", "endpoint": f"203.0.113.{i}"} for i, r in enumerate(("r1", "r2", "r3"), start=1)}
+
+
+class Fleet(World):
+    """Two leaves of a site that has the relays r1 and r2; r3 stands elsewhere."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch)
+        self.policy = {
+            "wg0": {
+                "network": "10.0.0.0/16",
+                "topology": "hub",
+                "sites": {"s": {"relays": ["r1", "r2"]}},
+                "nodes": {**RELAYS, "a": {"site": "s"}, "b": {"site": "s"}},
+            }
+        }
+        self.mine = {node: mine(node) for node in (*RELAYS, "a", "b")}
+        self.unheard: set[frozenset[str]] = set()
+        """Links that are not up yet."""
+        monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: {n: self._says(n) for n in nodes if n not in self.off})
+
+    def _says(self, node: str) -> dict[str, LinkReport]:
+        def state(other: str) -> LinkState:
+            return LinkState.NEW if frozenset({node, other}) in self.unheard else LinkState.UP
+
+        view = record.published(self.ledger, "wg0").plan.views[node]
+        peers = [p.node for i in view.interfaces for p in i.peers]
+        links = {n: Link(neighbour=n, interface="wg0", state=state(n), since=0.0) for n in peers}
+        return {"wg0": LinkReport(mesh="wg0", watched=True, links=links)}
+
+    def homes(self) -> dict[str, tuple[str, ...]]:
+        """Leaf → its relays in the published plan."""
+        members = record.published(self.ledger, "wg0").plan.members
+        return {node: m.homes for node, m in members.items() if m.homes}
+
+    def uplinks(self, leaf: str) -> int:
+        """How many *leaf* has."""
+        return len(record.published(self.ledger, "wg0").plan.views[leaf].interfaces) - 1
+
+    def ask(self, **words: str) -> converge.Report:
+        (report,) = converge.converge({}, converge.Asked(**{k: frozenset({v}) for k, v in words.items()}))
+        return report
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    made = Fleet(monkeypatch)
+    made.converge()
+    return made
+
+
+def run(fleet: Fleet) -> list[int]:
+    """Runs until nothing goes on; the uplinks of *a* after each."""
+    seen = []
+    for _ in range(8):
+        report = fleet.converge()
+        seen.append(fleet.uplinks("a"))
+        if not report.goes_on:
+            return seen
+    raise AssertionError("it never ends")
+
+
+def test_a_drained_relay_is_left_in_steps_and_stays_drained(fleet):
+    """The new relay is there before the old one is left; then it goes. Another plan does not bring it back."""
+    assert {relay for pair in fleet.homes().values() for relay in pair} == {"r1", "r2"}
+    report = fleet.ask(drain="r1")
+    assert report.goes_on
+    assert report.waiting == ["a--r1", "b--r1"]
+    assert all(homes[-1] == "r1" and len(homes) == 3 for homes in fleet.homes().values())
+    assert run(fleet)[-1] == 2
+    assert all(set(homes) == {"r2", "r3"} for homes in fleet.homes().values())
+    fleet.policy["wg0"]["nodes"]["c"] = {"site": "s"}
+    fleet.mine["c"] = mine("c")
+    run(fleet)
+    assert not any("r1" in homes for homes in fleet.homes().values())
+    assert fleet.ledger.head("wg0").drained == {"r1"}
+    assert record.published(fleet.ledger, "wg0").plan.views["r2"].drained == ("r1",)
+    fleet.ask(undrain="r1")
+    run(fleet)
+    assert any("r1" in homes for homes in fleet.homes().values())
+    assert fleet.ledger.head("wg0").drained == frozenset()
+
+
+def test_no_step_is_taken_before_the_new_links_are_heard_by_an_end(fleet):
+    fleet.unheard = {frozenset({"a", "r3"})}
+    fleet.ask(drain="r1")
+    for _ in range(3):
+        assert fleet.converge().waiting[0] == "a--r1"
+    assert fleet.homes()["a"][-1] == "r1"
+    assert "r1" not in fleet.homes()["b"]
+    fleet.unheard = set()
+    assert run(fleet)[-1] == 2
+
+
+def test_who_is_away_holds_nobody_up_and_keeps_its_links(fleet):
+    """It is not waited for; when it is back, the steps go on for it."""
+    fleet.off = {"a"}
+    report = fleet.ask(drain="r1")
+    while report.goes_on:
+        report = fleet.converge()
+    assert "r1" in fleet.homes()["a"]
+    assert "r1" not in fleet.homes()["b"]
+    fleet.off = set()
+    fleet.converge("a")
+    run(fleet)
+    assert all(set(homes) == {"r2", "r3"} for homes in fleet.homes().values())
+
+
+def test_a_relay_that_leaves_the_policy_is_drained_first(fleet):
+    """By the old policy; then the new one counts, and it is told to leave."""
+    fleet.policy = copy.deepcopy(fleet.policy)
+    del fleet.policy["wg0"]["nodes"]["r1"]
+    fleet.policy["wg0"]["sites"]["s"]["relays"] = ["r2"]
+    fleet.converge()
+    assert "r1" in record.published(fleet.ledger, "wg0").plan.members
+    run(fleet)
+    assert "r1" not in record.published(fleet.ledger, "wg0").plan.members
+    assert fleet.ledger.views("r1")["wg0"]["removed"]
+    assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
+
+
+def test_a_relay_whose_key_is_deleted_goes_at_once(fleet):
+    fleet.deleted = {"r1"}
+    fleet.converge()
+    assert "r1" not in record.published(fleet.ledger, "wg0").plan.members
+
+
+def test_a_wave_that_fails_stops_those_after_it_and_they_follow_when_it_is_mended(fleet, monkeypatch):
+    """Another MTU alters every link: the first relay is told alone."""
+    fleet.policy["wg0"]["mtu"] = 1380
+    answer: Any = fleet.applied
+    monkeypatch.setattr(fleet, "applied", lambda n: {"wg0": {"error": "no"}} if n == "r1" else answer(n))
+    report = fleet.converge()
+    assert fleet.pushes[1:] == [["r1"]]
+    assert (report.stopped, report.failed, report.not_acknowledged) == ("r1: no", {"r1": "no"}, ["a", "b", *RELAYS])
+    assert fleet.converge().stopped == "r1: no"
+    assert len(fleet.pushes) == 2
+    monkeypatch.setattr(fleet, "applied", answer)
+    report = fleet.converge("r1")
+    assert fleet.pushes[2:] == [["r1"], ["r2", "r3"], ["a", "b"]]
+    assert (report.stopped, report.not_acknowledged) == ("", [])
+
+
+def test_what_still_depends_on_a_node_is_said(fleet, monkeypatch):
+    monkeypatch.setattr(drain.Ledger, "of", lambda _opts: fleet.ledger)
+    assert [line for line in drain._dependants(fleet.ledger, "r1") if "relay" in line] == [
+        f"wg0: {leaf} has it as a relay" for leaf, homes in fleet.homes().items() if homes[0] == "r1"
+    ]
+    fleet.off = {"b"}
+    fleet.ask(drain="r1")
+    assert "wg0: b has not applied the new plan" in drain._dependants(fleet.ledger, "r1")
+    fleet.off = set()
+    fleet.converge("b")
+    run(fleet)
+    assert drain._dependants(fleet.ledger, "r1") == []
+    with pytest.raises(LedgerError, match="nobody is in no published mesh"):
+        drain.check({}, "nobody")
+    fleet.ask(drain="r2")
+    run(fleet)
+    with pytest.raises(LedgerError, match="r3 is the only relay of wg0 that is not drained"):
+        drain.check({}, "r3")
+    with pytest.raises(LedgerError, match="r3 is not drained; drained are: r1, r2"):
+        drain.check_drained({}, "r3")
