@@ -13,13 +13,14 @@ from saltext_wgmesh.core.types import Endpoint, Member, Role, Site, Topology
 from tests.unit.worlds import mesh
 
 
-def member(node, site=None, *, nat=False, host=None, underlay=("172.16.0.1",)):
+def member(node, site=None, *, nat=False, host=None, underlay=("172.16.0.1",), port=51820):
     return Member(
         node=node,
         role=Role.LEAF,
         site=site,
         nat=nat,
         public_key=node,
+        listen_port=port,
         endpoint=Endpoint(host=host, port=4500) if host else None,
         underlay=underlay,
         addresses=(),
@@ -117,9 +118,9 @@ def test_the_policys_endpoint_comes_first():
     assert str(reach.endpoint(policy, member("a", "fra"), target)) == "vpn.example.com:4500"
 
 
-def test_an_underlay_address_of_the_openers_family_with_the_meshs_port():
-    policy = mesh(sites=(FRA,), listen_port=7000)
-    target = member("b", "fra", underlay=("172.16.0.9", "2001:db8::9"))
+def test_an_underlay_address_of_the_openers_family_with_the_port_that_it_listens_on():
+    policy = mesh(sites=(FRA,))
+    target = member("b", "fra", underlay=("172.16.0.9", "2001:db8::9"), port=7000)
     assert str(reach.endpoint(policy, member("a", "fra", underlay=V6), target)) == "[2001:db8::9]:7000"
     assert str(reach.endpoint(policy, member("a", "fra", underlay=()), target)) == "172.16.0.9:7000"
 

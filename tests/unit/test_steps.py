@@ -175,3 +175,38 @@ def test_what_still_depends_on_a_node_is_said(fleet, monkeypatch):
         drain.check({}, "r3")
     with pytest.raises(LedgerError, match="r3 is not drained; drained are: r1, r2"):
         drain.check_drained({}, "r3")
+
+
+def ports(fleet: Fleet) -> dict[str, int]:
+    """Node → the port of its access interface in the published plan."""
+    views = record.published(fleet.ledger, "wg0").plan.views
+    return {node: view.interfaces[0].listen_port for node, view in views.items()}
+
+
+def test_another_port_is_taken_by_one_relay_after_the_other_and_then_by_the_leaves(fleet):
+    """The next moves once all neighbours of those that moved hear them, if they can be asked."""
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["listen_port"] = 7000
+    fleet.converge()
+    fleet.unheard = {frozenset({"r1", "r3"})}
+    seen = [ports(fleet)]
+    for attempt in range(8):
+        fleet.converge()
+        if attempt == 2:
+            fleet.unheard = set()
+        if ports(fleet) != seen[-1]:
+            seen.append(ports(fleet))
+    moved = [[node for node, port in at.items() if port == 7000] for at in seen]
+    assert moved == [["r1"], ["r1", "r2"], ["r1", "r2", "r3"], ["a", "b", "r1", "r2", "r3"]]
+    assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
+
+
+def test_while_a_relay_moves_views_name_it_where_it_is(fleet):
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["listen_port"] = 7000
+    report = fleet.converge()
+    assert report.waiting == ["a", "b", "r2", "r3"]
+    endpoints = {
+        p.node: p.endpoint for i in record.published(fleet.ledger, "wg0").plan.views["r3"].interfaces for p in i.peers
+    }
+    assert endpoints == {"r1": "203.0.113.1:7003", "r2": "203.0.113.2:51823"}

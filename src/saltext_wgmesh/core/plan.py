@@ -10,7 +10,7 @@ from saltext_wgmesh.core import addresses, homes, names, reach, rules, views
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.rollout import NOTHING, Kept
-from saltext_wgmesh.core.types import Facts, Kind, Link, Member, MeshPolicy, NodeRule, Plan, Register, Role
+from saltext_wgmesh.core.types import Facts, Kind, Link, Member, MeshPolicy, NodeRule, Place, Plan, Register, Role
 
 CALM = Health()
 
@@ -45,7 +45,16 @@ def make(
     had = {leaf: (*chosen[leaf], *kept.homes.get(leaf, ())) for leaf in leaves}
     last = health.down | health.resting | drained
     members = _members(
-        _Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=assigned, homes=had, idle=kept.idle, last=last)
+        _Parts(
+            mesh=mesh,
+            nodes=nodes,
+            facts=facts,
+            addresses=assigned,
+            homes=had,
+            idle=kept.idle,
+            places=kept.places,
+            last=last,
+        )
     )
     direct = sorted({*reach.direct_pairs(mesh, (members[leaf] for leaf in leaves)), *kept.pairs})
     if not relays:
@@ -78,6 +87,8 @@ class _Parts:
     addresses: Mapping[str, tuple[str, ...]]
     homes: Mapping[str, tuple[str, ...]]
     idle: Mapping[str, tuple[str, ...]]
+    places: Mapping[str, Place]
+    """Nodes that are heard elsewhere than the policy says yet."""
     last: frozenset[str]
     """Nodes that are a subnet's gateway only where there is no other."""
 
@@ -203,13 +214,15 @@ def _members(parts: _Parts) -> dict[str, Member]:
     for node, rule in parts.nodes.items():
         facts = parts.facts[node]
         own = parts.addresses[node]
+        place = parts.places.get(node) or Place(listen_port=parts.mesh.listen_port, endpoint=rule.endpoint)
         members[node] = Member(
             node=node,
             role=rule.role,
             site=rule.site,
             nat=rule.nat,
             public_key=facts.public_key,
-            endpoint=rule.endpoint,
+            listen_port=place.listen_port,
+            endpoint=place.endpoint,
             underlay=facts.underlay,
             addresses=own if facts.ipv6 else tuple(a for a in own if ":" not in a),
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),

@@ -53,7 +53,7 @@ def endpoint(mesh: MeshPolicy, opener: Member, target: Member) -> Endpoint | Non
     families = {":" in a for a in opener.underlay}
     for address in target.underlay:
         if not families or (":" in address) in families:
-            return Endpoint(host=address, port=mesh.listen_port)
+            return Endpoint(host=address, port=target.listen_port)
     return None
 
 

@@ -10,6 +10,9 @@ A leaf that gets other relays goes three steps, each a generation:
 3. Once both ends have heard that, they go.
 
 A direct link goes in two: both ends have it, and prefer a relay; then it goes.
+
+Nodes that are to be heard at another port or endpoint move one relay after the other, and the leaves when all relays
+have: by the relays that stay the mesh goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from types import MappingProxyType
 from typing import Any
 
 from saltext_wgmesh.core.health import Health
-from saltext_wgmesh.core.types import Kind, Plan
+from saltext_wgmesh.core.types import Endpoint, Kind, Place, Plan
 
 Pair = tuple[str, str]
 """Two neighbours, sorted."""
@@ -41,9 +44,11 @@ class Kept:
     """Leaf → relays that it has left."""
     pairs: frozenset[Pair] = frozenset()
     """Leaves that are about to be linked directly no more."""
+    places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
+    """Node → where it is heard until its turn to move has come."""
 
     def __bool__(self) -> bool:
-        return bool(self.homes or self.idle or self.pairs)
+        return bool(self.homes or self.idle or self.pairs or self.places)
 
 
 NOTHING = Kept()
@@ -55,6 +60,10 @@ def as_dict(kept: Kept) -> dict[str, Any]:
         "homes": {leaf: list(relays) for leaf, relays in kept.homes.items()},
         "idle": {leaf: list(relays) for leaf, relays in kept.idle.items()},
         "pairs": [list(pair) for pair in sorted(kept.pairs)],
+        "places": {
+            node: [place.listen_port, place.endpoint and [place.endpoint.host, place.endpoint.port]]
+            for node, place in kept.places.items()
+        },
     }
 
 
@@ -64,7 +73,12 @@ def from_dict(raw: Mapping[str, Any]) -> Kept:
         homes=MappingProxyType({leaf: tuple(relays) for leaf, relays in raw.get("homes", {}).items()}),
         idle=MappingProxyType({leaf: tuple(relays) for leaf, relays in raw.get("idle", {}).items()}),
         pairs=frozenset((a, b) for a, b in raw.get("pairs", ())),
+        places=MappingProxyType({node: _place(*told) for node, told in raw.get("places", {}).items()}),
     )
+
+
+def _place(listen_port: int, endpoint: list[Any] | None) -> Place:
+    return Place(listen_port=listen_port, endpoint=Endpoint(host=endpoint[0], port=endpoint[1]) if endpoint else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +122,33 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
         homes={leaf: relays for leaf, relays in homes.items() if relays},
         idle={leaf: relays for leaf, relays in idle.items() if relays},
         pairs=frozenset(p for p in pairs - heard if leaves >= set(p)),
+        places=MappingProxyType(_places(before, kept_before, after, health, witness)),
+    )
+
+
+def _places(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> dict[str, Place]:
+    """Where nodes are heard still that are to be heard elsewhere. A relay that is down moves at once."""
+    common = sorted(before.members.keys() & after.members.keys())
+    moving = [n for n in common if before.members[n].place != after.members[n].place]
+    relays = [n for n in common if before.members[n].is_relay and after.members[n].is_relay and n not in health.down]
+    behind = [n for n in moving if n in relays]
+    if not moving or len(relays) < 2:
+        return {}
+    moved = [r for r in relays if r not in kept_before.places] if kept_before.places else []
+    if all(_is_heard(r, before, health, witness) for r in moved if r not in behind):
+        behind = behind[1:]
+        if not behind and not kept_before.places.keys() & set(relays):
+            return {}
+    waiting = [n for n in moving if n in behind or not after.members[n].is_relay]
+    return {n: before.members[n].place for n in waiting}
+
+
+def _is_heard(relay: str, plan: Plan, health: Health, witness: Witness) -> bool:
+    """Whether all its neighbours hear it that can be asked."""
+    absent = health.down | health.silent
+    links = [_pair(link.a, link.b) for link in plan.links if relay in (link.a, link.b)]
+    return witness.runs(relay) and all(
+        witness.hears(pair) for pair in links if pair not in health.cut and not absent & set(pair)
     )
 
 

@@ -184,6 +184,14 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a node's access interface is heard; the ports of its trunks follow from it."""
+
+    listen_port: int
+    endpoint: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A node in a plan: its rule, facts and register entry brought together."""
 
@@ -192,6 +200,8 @@ class Member:
     site: str | None
     nat: bool
     public_key: str
+    listen_port: int
+    """Of its access interface."""
     endpoint: Endpoint | None
     """The policy's endpoint of the access interface; None if the policy gives none."""
     underlay: tuple[str, ...]
@@ -210,6 +220,11 @@ class Member:
     def is_relay(self) -> bool:
         """True if it forwards for others."""
         return self.role is Role.RELAY
+
+    @property
+    def place(self) -> Place:
+        """Where it is heard."""
+        return Place(listen_port=self.listen_port, endpoint=self.endpoint)
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -124,8 +124,8 @@ def _visible(desk: _Desk, prefixes: tuple[str, ...], ipv6: bool) -> tuple[str, .
     return prefixes if ipv6 else tuple(p for p in prefixes if ":" not in p)
 
 
-def _access(desk: _Desk, peers: Iterable[Peer]) -> Interface:
-    return Interface(name=desk.mesh.name, kind=Kind.ACCESS, listen_port=desk.mesh.listen_port, peers=tuple(peers))
+def _access(desk: _Desk, member: Member, peers: Iterable[Peer]) -> Interface:
+    return Interface(name=desk.mesh.name, kind=Kind.ACCESS, listen_port=member.listen_port, peers=tuple(peers))
 
 
 def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
@@ -137,7 +137,7 @@ def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
 
 def _leaf(desk: _Desk, leaf: Member) -> View:
     ipv6 = _has_ipv6(desk, leaf)
-    access = _access(desk, (_direct_peer(desk, leaf, other, ipv6) for other in desk.direct.get(leaf.node, ())))
+    access = _access(desk, leaf, (_direct_peer(desk, leaf, other, ipv6) for other in desk.direct.get(leaf.node, ())))
     relays = (*leaf.homes, *leaf.idle)
     uplinks = sorted((_uplink(desk, relay, ipv6) for relay in relays), key=lambda i: i.name)
     return _view(desk, leaf, (access, *uplinks), _leaf_routes(desk, leaf, ipv6))
@@ -238,7 +238,7 @@ def _without(route: Route, prefixes: tuple[str, ...]) -> Route:
 def _relay(desk: _Desk, relay: Member) -> View:
     idle = desk.idle_at.get(relay.node, ())
     leaves = sorted((*desk.leaves_of[relay.node], *idle), key=lambda leaf: leaf.node)
-    access = _access(desk, (_leaf_peer(desk, leaf) for leaf in leaves))
+    access = _access(desk, relay, (_leaf_peer(desk, leaf) for leaf in leaves))
     trunks = sorted((_trunk(desk, relay, s) for s in desk.relays if s is not relay), key=lambda i: i.name)
     return _view(desk, relay, (access, *trunks), _relay_routes(desk, relay))
 
@@ -280,7 +280,7 @@ def _trunk(desk: _Desk, relay: Member, other: Member) -> Interface:
     return Interface(
         name=names.trunk_name(desk.mesh.name, number),
         kind=Kind.TRUNK,
-        listen_port=names.trunk_port(desk.mesh.listen_port, number),
+        listen_port=names.trunk_port(relay.listen_port, number),
         peers=(peer,),
     )
 

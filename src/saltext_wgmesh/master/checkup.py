@@ -38,7 +38,7 @@ def examine(
     first = set(asked.hints)
     for mesh, plan in plans.items():
         first |= _witnesses(before[mesh], around[mesh]) | _concerned(plan, around[mesh], asked.suspects)
-        first |= steps.concerned(ledger.head(mesh).kept)
+        first |= steps.concerned(ledger.head(mesh))
     first &= set(accepted)
     answers = ask(opts, first)
     second: set[str] = set()

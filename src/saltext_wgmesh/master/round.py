@@ -74,7 +74,8 @@ class Report:
     stopped: str = ""
     """Why nodes that have another view to take up were not told of it."""
     waiting: list[str] = field(default_factory=list)
-    """What the next step of a rollout waits for: links (``a--b``) that are kept until others carry."""
+    """What the next step of a rollout waits for: links (``a--b``) that are kept until others carry, and nodes
+    that are heard where they were until others have moved."""
     goes_on: bool = False
     """Whether that step can be taken in seconds."""
 
