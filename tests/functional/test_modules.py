@@ -15,7 +15,7 @@ from tests import nodeviews
 from tests.functional.conftest import PEM, private_key_forms
 from tests.nodeviews import leaf, peer, relay
 
-FUNCTIONS = ("facts", "public_key", "show", "diff", "apply", "rollback", "links", "enrol", "watch_unit")
+FUNCTIONS = ("facts", "public_key", "show", "diff", "apply", "rollback", "links", "forwarded", "enrol", "watch_unit")
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def test_each_function_is_documented(modules, name):
         ("apply", ["mesh"]),
         ("rollback", ["mesh"]),
         ("links", []),
+        ("forwarded", []),
         ("enrol", []),
         ("watch_unit", []),
     ],
