@@ -230,17 +230,17 @@ def test_a_poll_is_answered_at_once_and_a_final_ends_ours():
 def test_that_the_path_leads_nowhere_is_said_while_the_session_is_up_and_not_remembered():
     """Section 6.8.17; a session that is down says why it is down instead."""
     made, other = in_state(UP), in_state(UP)
-    made.concatenated(down=True)
+    made.concatenated(Diagnostic.CONCATENATED_DOWN)
     other.receive(replace(made.tick(0.0, 0.5), your_discriminator=1), 0.0)
     assert (other.state, other.remote_diagnostic) == (UP, Diagnostic.CONCATENATED_DOWN)
-    made.concatenated(down=False)
+    made.concatenated(Diagnostic.NONE)
     other.receive(replace(made.tick(0.1, 0.5), your_discriminator=1), 0.1)
     assert (other.state, other.remote_diagnostic) == (UP, Diagnostic.NONE)
-    made.concatenated(down=True)
+    made.concatenated(Diagnostic.CONCATENATED_DOWN)
     other.receive(replace(made.tick(0.2, 0.5), your_discriminator=1), 0.2)
     other.tick(9.0, 0.5)
     assert (other.state, other.remote_diagnostic) == (DOWN, Diagnostic.NONE)
-    other.concatenated(down=True)
+    other.concatenated(Diagnostic.CONCATENATED_DOWN)
     assert other.diagnostic == Diagnostic.TIME_EXPIRED
 
 
