@@ -1,7 +1,7 @@
 """The changes of an apply → in which turns they are made, so that a node never changes two of its ways at once.
 
-What only adds comes first, all at once. What disturbs an interface that carries, such as another port, is made interface
-by interface, each while its links rest. Routes and removals come last.
+What only adds comes first, all at once. What disturbs an interface that carries, such as another port, is made
+interface by interface, each while its links rest. Routes and removals come last.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ class _Group:
 
 
 def split(changes: Iterable[Change], before: View | None, after: View, up: Set[str]) -> Turns:
-    """The turns of *changes*, which ``diff`` made, from the view *before* to *after*; *up* are the neighbours whose links
-    carry. What is broken has its turn first, then what gives up a port before what is to get it.
+    """The turns of *changes*, which ``diff`` made, from the view *before* to *after*; *up* are the neighbours whose
+    links carry. What is broken has its turn first, then what gives up a port before what is to get it.
 
-    A ring of ports that would have to wait for each other is one turn.
+    A ring of interfaces that would have to wait for each other's ports is one turn.
     """
     have = {i.name: i for i in before.interfaces} if before else {}
     listed = list(changes)
     groups, last = _groups(listed, have, after)
-    freed = {c.old: c.device for c in listed if _frees(c)}
+    freed = {c.old: c.device for c in listed if isinstance(c, SettingChange) and _frees(c)}
     for group in groups.values():
         gets = {c.new for c in group.changes if isinstance(c, SettingChange) and c.setting is Setting.PORT}
         group.after = frozenset(freed[p] for p in gets if p in freed and freed[p] != group.interface)

@@ -35,8 +35,8 @@ earlier watcher knew is heard again, or is down."""
 RETURNED = 1.0
 """Seconds that a link that was down must be up before it is used: its other end may be adding its peer anew just now,
 which ends the session once more."""
-RESUMES = 10.0
-"""Seconds after its rest in which a link must be heard again: WireGuard's next try of a handshake takes 5 s."""
+RESUMES = 15.0
+"""Seconds after its rest in which a link must be heard again: an apply waits for 10, and then takes it back."""
 ANEW_AT = (1.0, 5.0, 15.0)
 ANEW_EVERY = 30.0
 """Seconds after a link went down at which its peer is added anew, for a fresh handshake."""

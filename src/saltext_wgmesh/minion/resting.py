@@ -1,4 +1,4 @@
-"""Links at rest: an apply asks the watcher to hold them down while it changes them, and waits until nothing goes by them.
+"""Links at rest: an apply has the watcher hold them down while it changes them, and waits until nothing goes by them.
 
 The request is a file beside the one in which the watcher says how the links are. It lapses by itself, so that an apply
 that dies leaves nothing at rest.
