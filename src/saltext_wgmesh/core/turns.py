@@ -82,6 +82,11 @@ def split(changes: Iterable[Change], before: View | None, after: View, up: Set[s
     )
 
 
+def last_of(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """Those of *changes* that come after all turns."""
+    return tuple(c for c in changes if _removes(c) or not isinstance(c, _OF_DEVICES))
+
+
 def _groups(
     changes: Iterable[Change], have: Mapping[str, Interface], after: View
 ) -> tuple[dict[str, _Group], list[Change]]:

@@ -94,7 +94,7 @@ def _apply(host: Host, store: Store, view: View, master: Master | None) -> Repor
     if work.changes:
         store.own(_owns(view) | store.owned())
         try:
-            unresolved = trials.make(host, view.mesh, trial)
+            unresolved = trials.make(host, view.mesh, trial, lambda: _look(host, store, view, public_key).changes)
         except (HostError, trials.Broken) as error:
             if not trial.plan.turns:
                 raise
@@ -167,13 +167,17 @@ def _take_back(host: Host, store: Store, view: View, trial: trials.Trial, why: s
 
 def _return_to(host: Host, store: Store, held: View, view: View, trial: trials.Trial) -> None:
     store.own(_owns(held) | _owns(view) | store.owned())
-    work = _look(host, store, held, keys.public_key(host) or NO_KEY, applied=view)
+
+    def look() -> _Work:
+        return _look(host, store, held, keys.public_key(host) or NO_KEY, applied=view)
+
+    work = look()
     changes = tuple(
         c for c in work.changes if not (isinstance(c, SettingChange) and c.setting is Setting.KEY and c.old)
     )
     up = selfcheck.look(host, view.mesh).up
     plan = turns.split(changes, view, held, up) if linkfile.watched(host, view.mesh) else turns.Turns(first=changes)
-    trials.make(host, view.mesh, trial.back(plan))
+    trials.make(host, view.mesh, trial.back(plan), lambda: look().changes)
     boot.write(host, view.mesh, work.boot)
     store.restore(held, trial.previous)
     store.own(_owns(held))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from saltext_wgmesh.core import turns
@@ -61,9 +62,12 @@ def begin(host: Host, store: Store, view: View, changes: tuple[Change, ...], mas
     )
 
 
-def make(host: Host, mesh: str, trial: Trial) -> list[str]:
+def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, ...]]) -> list[str]:
     """The changes are made, in turns; what is returned are errors about names that do not resolve. Broken, with the
-    rest left undone, if a link that was heard before its turn is not afterwards."""
+    rest left undone, if a link that was heard before its turn is not afterwards.
+
+    What comes last, routes above all, is what *look* finds after the turns: the watcher has moved some meanwhile.
+    """
     unresolved = run_all(host, trial.plan.first, mesh)
     for turn in trial.plan.turns:
         with resting.at_rest(host, mesh, turn.neighbours):
@@ -72,8 +76,8 @@ def make(host: Host, mesh: str, trial: Trial) -> list[str]:
         if silent and trial.insists:
             changed = f"after the changes of {', '.join(turn.interfaces)}"
             raise Broken("; ".join(f"{n} is not heard any more {changed}" for n in silent))
-    unresolved += run_all(host, trial.plan.last, mesh)
-    return unresolved
+    last = turns.last_of(look()) if trial.plan.turns else trial.plan.last
+    return unresolved + run_all(host, last, mesh)
 
 
 def _previous(store: Store) -> View | None:
