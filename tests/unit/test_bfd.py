@@ -230,18 +230,31 @@ def test_a_poll_is_answered_at_once_and_a_final_ends_ours():
 def test_that_the_path_leads_nowhere_is_said_while_the_session_is_up_and_not_remembered():
     """Section 6.8.17; a session that is down says why it is down instead."""
     made, other = in_state(UP), in_state(UP)
-    made.concatenated(down=True)
+    made.concatenated(Diagnostic.CONCATENATED_DOWN)
     other.receive(replace(made.tick(0.0, 0.5), your_discriminator=1), 0.0)
     assert (other.state, other.remote_diagnostic) == (UP, Diagnostic.CONCATENATED_DOWN)
-    made.concatenated(down=False)
+    made.concatenated(Diagnostic.NONE)
     other.receive(replace(made.tick(0.1, 0.5), your_discriminator=1), 0.1)
     assert (other.state, other.remote_diagnostic) == (UP, Diagnostic.NONE)
-    made.concatenated(down=True)
+    made.concatenated(Diagnostic.CONCATENATED_DOWN)
     other.receive(replace(made.tick(0.2, 0.5), your_discriminator=1), 0.2)
     other.tick(9.0, 0.5)
     assert (other.state, other.remote_diagnostic) == (DOWN, Diagnostic.NONE)
-    other.concatenated(down=True)
+    other.concatenated(Diagnostic.CONCATENATED_DOWN)
     assert other.diagnostic == Diagnostic.TIME_EXPIRED
+
+
+def test_what_the_path_leads_on_to_is_said_from_the_first_word_that_can_bring_the_other_up():
+    """Else the other would use the path for a moment. A session that is down says why it is down."""
+    made = in_state(DOWN)
+    made.concatenated(Diagnostic.ADMIN_DOWN)
+    assert made.tick(0.0, 0.5).diagnostic == Diagnostic.NONE
+    made.receive(BASE, 1.0)
+    packet = made.tick(1.0, 0.5)
+    assert (packet.state, packet.diagnostic) == (INIT, Diagnostic.ADMIN_DOWN)
+    made.receive(replace(BASE, state=INIT, your_discriminator=1), 1.1)
+    packet = made.tick(1.1, 0.5)
+    assert (packet.state, packet.diagnostic) == (UP, Diagnostic.ADMIN_DOWN)
 
 
 def test_an_up_session_becomes_slower_only_after_the_other_agreed():
@@ -360,3 +373,29 @@ def test_a_relay_with_many_sessions_slows_its_ends_without_a_flap():
     assert [round(end.transmit_interval, 3) for end in wire.ends] == [1.0, 1.0]
     assert [round(end.detection_time, 3) for end in wire.ends] == [3.0, 3.0]
     assert bfd.SLOW == 1_000_000
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0, 0.5), st.integers(0, 2**32).map(Random))
+def test_an_end_that_is_held_down_is_heeded_soon_though_packets_are_lost(lost, random):
+    """It repeats itself as often as the other speaks, and not only each second."""
+    wire = Wire(multipliers=(255, 255))
+    wire.run(0.5)
+    wire.ends[0].admin_down(wire.now)
+    assert not wire.ends[0].heeded
+    wire.run(3.0, lost=(lost, 0.0), random=random.random)
+    assert wire.states == (ADMIN, DOWN)
+    assert (wire.ends[0].heeded, wire.ends[1].remote_state) == (True, ADMIN)
+    assert wire.ends[0].transmit_interval == 1.0
+
+
+def test_both_ends_are_up_within_round_trips_after_a_rest():
+    wire = Wire()
+    wire.run(0.5)
+    wire.ends[0].admin_down(wire.now)
+    wire.run(0.05)
+    assert wire.ends[0].heeded
+    wire.run(3.0)
+    wire.ends[0].enable(wire.now)
+    wire.run(0.1)
+    assert (wire.states, wire.ends[0].heeded) == ((UP, UP), False)

@@ -446,3 +446,49 @@ def test_an_address_is_released_only_when_its_node_is_gone(world):
     assert "a" not in world.ledger.head("wg0").register.addresses
     with pytest.raises(LedgerError, match="no addresses"):
         converge.release({}, "a")
+
+
+# --- a view that a node took back ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(world, monkeypatch):
+    """Generation 2 has another port for everybody; the relay, which is told first, takes it back."""
+    world.converge()
+    applied = world.applied
+
+    def answer(node: str) -> dict[str, Any]:
+        if node == "r1" and world.ledger.head("wg0").generation == 2:
+            return {"wg0": {"digest": "that of before", "error": "taken back: a is not heard", "taken_back": True}}
+        return applied(node)
+
+    monkeypatch.setattr(world, "applied", answer)
+    world.policy["wg0"]["listen_port"] = 51900
+    return world
+
+
+def test_what_a_node_took_back_nobody_else_is_told_of(broken):
+    """Not by the run itself, nor by later ones, however long they go on; the node itself is let alone too."""
+    report = broken.converge()
+    assert report.failed == {"r1": "taken back: a is not heard"}
+    assert report.stopped == "held back: r1: taken back: a is not heard"
+    broken.now += 10_000
+    report = broken.converge()
+    assert (report.stopped, report.failed) == ("held back: r1: taken back: a is not heard", {})
+    assert broken.pushes[1:] == [["r1"]]
+    assert report.not_acknowledged == ["a", "b", "r1"]
+
+
+def test_what_was_taken_back_is_tried_again_when_asked_for_by_name(broken):
+    """The one that was asked for is told, and as long as that one takes it back the others are not."""
+    broken.converge()
+    broken.converge("r1")
+    assert broken.pushes[1:] == [["r1"], ["r1"]]
+
+
+def test_another_plan_is_not_held(broken):
+    """It is pushed as any other."""
+    broken.converge()
+    broken.policy["wg0"]["listen_port"] = 51901
+    report = broken.converge()
+    assert (report.generation, report.stopped, report.not_acknowledged) == (3, "", [])

@@ -130,6 +130,7 @@ class Session:
 
     __slots__ = (
         "_agreed_rx",
+        "_beyond",
         "_expires_at",
         "_interval",
         "_multiplier",
@@ -163,6 +164,7 @@ class Session:
         self._remote_multiplier = 0
         self._remote_demand = False
         self._poll = False
+        self._beyond: int = Diagnostic.NONE
         self._tx_interval = self._desired_min_tx
         self._agreed_rx = interval
         self._next_tx = 0.0
@@ -179,6 +181,11 @@ class Session:
     def detection_time(self) -> float:
         """Seconds without a packet after which the session is down (section 6.8.4); 0: none was heard yet."""
         return self._remote_multiplier * max(self._agreed_rx, self._remote_min_tx) / 1e6
+
+    @property
+    def heeded(self) -> bool:
+        """Whether the session is held down, and the other end has heard it."""
+        return self.state is State.ADMIN_DOWN and self.remote_state in (State.DOWN, State.ADMIN_DOWN)
 
     def next_at(self) -> float:
         """When ``tick`` must be called next; infinity: only a packet can change anything."""
@@ -201,6 +208,9 @@ class Session:
             self._poll = False
             self._apply_intervals()
         if self.state is State.ADMIN_DOWN:
+            if packet.state in (State.INIT, State.UP):
+                # It has not heard it yet: it is told again, as often as it speaks, and not only each slow second.
+                self._next_tx = min(self._next_tx, now)
             return None
         self._follow(packet.state, now)
         if self.detection_time:
@@ -235,10 +245,10 @@ class Session:
         else:
             self._apply_intervals()
 
-    def concatenated(self, *, down: bool) -> None:
-        """While the session is up, its packets say whether what this path leads on to is down (section 6.8.17)."""
-        if self.state is State.UP:
-            self.diagnostic = Diagnostic.CONCATENATED_DOWN if down else Diagnostic.NONE
+    def concatenated(self, beyond: Diagnostic) -> None:
+        """While the session is up, and already as it comes up, its packets say how that is to which this path leads on
+        (section 6.8.17): CONCATENATED_DOWN, ADMIN_DOWN if it is held down on purpose, or NONE."""
+        self._beyond = beyond
 
     def admin_down(self, now: float) -> None:
         """The session is held down, and tells the other (section 6.8.16)."""
@@ -303,9 +313,10 @@ class Session:
         self._next_tx = now
 
     def _packet(self, *, final: bool = False) -> Packet:
+        carries = self.state in (State.INIT, State.UP)
         return Packet(
             state=self.state,
-            diagnostic=self.diagnostic,
+            diagnostic=self._beyond if carries and self._beyond else self.diagnostic,
             poll=self._poll and not final,
             final=final,
             multiplier=self._multiplier,

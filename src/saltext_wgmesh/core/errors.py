@@ -64,6 +64,15 @@ class HostError(WgmeshError):
     """A command on this node failed; the message carries the command (never a secret) and what it said."""
 
 
+class TakenBack(WgmeshError):
+    """A view broke the node, by the node's own check, and the node holds the one before again: mend the policy."""
+
+    def __init__(self, why: str, digest: str | None) -> None:
+        super().__init__(f"taken back: {why}")
+        self.digest = digest
+        """Of the view that holds; None: there was none before."""
+
+
 class LedgerError(WgmeshError):
     """The master's record holds no such generation or is of another schema."""
 

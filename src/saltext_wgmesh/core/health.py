@@ -21,6 +21,9 @@ HOLD_CEILING = 600.0
 QUIET = 600.0
 """Seconds without a failure after which a trouble is forgotten, and what rested may be used as before."""
 
+UNTOLD = (LinkState.NEW, LinkState.ADMIN_DOWN)
+"""States that say nothing of whether a link works: it was made just now, or rests."""
+
 Words = Mapping[str, Mapping[str, LinkState]]
 """Node → neighbour → how it says that their link is. Only of nodes that were asked and answered."""
 Pair = tuple[str, str]
@@ -117,7 +120,7 @@ _Verdict = tuple[bool, tuple[str, ...]] | None
 def _verdict(node: str, neighbours: frozenset[str], words: Words) -> _Verdict:
     """Down if most of those who answered and should hear it don't; that must be two, unless it has one neighbour."""
     said = {n: words[n][node] for n in neighbours if n in words and node in words[n]}
-    told = {n: state for n, state in said.items() if state is not LinkState.NEW}
+    told = {n: state for n, state in said.items() if state not in UNTOLD}
     against = tuple(sorted(n for n, state in told.items() if state is not LinkState.UP))
     if not told or len(told) < min(2, len(neighbours)):
         return None
@@ -127,7 +130,7 @@ def _verdict(node: str, neighbours: frozenset[str], words: Words) -> _Verdict:
 def _heard(pair: Pair, words: Words) -> _Verdict:
     """Down if either end says so."""
     said = {a: words[a][b] for a, b in (pair, pair[::-1]) if a in words and b in words[a]}
-    told = {a: state for a, state in said.items() if state is not LinkState.NEW}
+    told = {a: state for a, state in said.items() if state not in UNTOLD}
     against = tuple(sorted(a for a, state in told.items() if state is not LinkState.UP))
     return (bool(against), against) if told else None
 

@@ -24,6 +24,8 @@ class LinkState(enum.Enum):
     """The neighbour answers, but what is sent through it does not arrive."""
     NEW = "new"
     """Not known yet: the link was made just now."""
+    ADMIN_DOWN = "admin-down"
+    """It rests: one end holds it down on purpose, for a change of its own. Nothing is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Link:
     """Seconds that it must be good before it is UP again; 0: it has not gone down lately."""
     interval: int = 0
     """Milliseconds between packets, as negotiated; 0: no session, the state comes from elsewhere."""
+    heeded: bool = False
+    """Whether this end lets it rest, and the other has heard it and sends nothing by it that has another way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +59,8 @@ class LinkReport:
     @property
     def down(self) -> Mapping[str, float]:
         """The neighbours whose links carry nothing, as far as is known → since when. A new link is not used before it
-        is up, and has no time."""
-        return {
-            n: link.since if link.state is LinkState.DOWN else 0.0
-            for n, link in self.links.items()
-            if link.state in (LinkState.DOWN, LinkState.NEW)
-        }
+        is up, and has no time; one that rests may well carry, and so went down last of all."""
+        return {n: _down_since(link) for n, link in self.links.items() if link.state in _DOWN}
 
     @property
     def mute(self) -> frozenset[str]:
@@ -80,6 +80,7 @@ class LinkReport:
                     "since": link.since,
                     "hold": link.hold,
                     "interval": link.interval,
+                    **({"heeded": True} if link.heeded else {}),
                 }
                 for name, link in sorted(self.links.items())
             },
@@ -100,6 +101,15 @@ class LinkReport:
             raise ViewError(f"a report of links is damaged ({error!r})") from error
 
 
+_DOWN = (LinkState.DOWN, LinkState.NEW, LinkState.ADMIN_DOWN)
+
+
+def _down_since(link: Link) -> float:
+    if link.state is LinkState.ADMIN_DOWN:
+        return float("inf")
+    return link.since if link.state is LinkState.DOWN else 0.0
+
+
 def _link(neighbour: str, raw: Mapping[str, Any]) -> Link:
     return Link(
         neighbour=neighbour,
@@ -108,6 +118,7 @@ def _link(neighbour: str, raw: Mapping[str, Any]) -> Link:
         since=float(raw["since"]),
         hold=float(raw["hold"]),
         interval=int(raw["interval"]),
+        heeded=raw.get("heeded") is True,
     )
 
 

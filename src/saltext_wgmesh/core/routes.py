@@ -13,7 +13,7 @@ from types import MappingProxyType
 from saltext_wgmesh.core.types import Kind, Route, View, host_prefixes
 
 Down = Mapping[str, float]
-"""Neighbour whose link is down → since when, in seconds on any clock; 0: it never was up."""
+"""Neighbour whose link is down → since when, in seconds on any clock; 0: it never was up, infinity: it rests."""
 NOTHING: Down = MappingProxyType({})
 MAIN = "main"
 TRUNK = "trunk"

@@ -107,7 +107,11 @@ def _sysctls(view: View, families: Collection[int], advertised: Iterable[str]) -
 
 
 def keep_roamed(
-    wanted: NodeState, live: NodeState, fresh: Collection[PeerKey], applied: Mapping[PeerKey, str | None]
+    wanted: NodeState,
+    live: NodeState,
+    fresh: Collection[PeerKey],
+    applied: Mapping[PeerKey, str | None],
+    heard: Collection[PeerKey] = (),
 ) -> NodeState:
     """*wanted*, with no endpoint for the peers that may keep the one they have.
 
@@ -115,9 +119,14 @@ def keep_roamed(
     set back only if the view itself now names another than the one last *applied*, or if the peer is not *fresh*
     (no handshake within the life of a session). A DNS name can't be compared with what it led to: it is looked up
     when the peer is made and when the view names another, and else left.
+
+    A peer that is *heard* at this moment is left where it is if the view names another port of the same host: it hears
+    at one port at a time, and has not moved yet. When it does, its first packet tells.
     """
 
-    def may_keep(key: PeerKey, endpoint: str) -> bool:
+    def may_keep(key: PeerKey, endpoint: str, has: str) -> bool:
+        if key in heard and endpoint.rpartition(":")[0] == has.rpartition(":")[0]:
+            return True
         return applied.get(key) == endpoint and (key in fresh or is_name(endpoint))
 
     return _release(wanted, live, may_keep)
@@ -125,15 +134,16 @@ def keep_roamed(
 
 def keep_any(wanted: NodeState, live: NodeState) -> NodeState:
     """*wanted*, content with whatever endpoint a live peer has: after an apply it may roam at any moment."""
-    return _release(wanted, live, lambda _key, _endpoint: True)
+    return _release(wanted, live, lambda _key, _endpoint, _has: True)
 
 
-def _release(wanted: NodeState, live: NodeState, may_keep: Callable[[PeerKey, str], bool]) -> NodeState:
+def _release(wanted: NodeState, live: NodeState, may_keep: Callable[[PeerKey, str, str], bool]) -> NodeState:
     have = {(d.name, p.public_key): p.endpoint for d in live.devices for p in d.peers}
 
     def released(device: Device, peer: PeerConfig) -> PeerConfig:
         key = (device.name, peer.public_key)
-        if peer.endpoint and have.get(key) and may_keep(key, peer.endpoint):
+        has = have.get(key)
+        if peer.endpoint and has and may_keep(key, peer.endpoint, has):
             return replace(peer, endpoint=None)
         return peer
 

@@ -24,16 +24,21 @@ DRIFT_AGAIN = 10
 
 def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Asked, heard: Set[str]) -> None:
     """Every node that does not run what is published, and is due, was told to apply it; the reports say who did. Who is
-    *heard* again, after a push that it left unanswered, is due."""
+    *heard* again, after a push that it left unanswered, is due. What a node took back nobody else is told of, until the
+    plan changes or somebody asks for a node by name."""
     wanted: dict[str, dict[str, str]] = {}
     for report in reports:
         for node, digest in ledger.head(report.mesh).digests.items():
             wanted.setdefault(node, {})[report.mesh] = digest
     now = time.time()
     records = _records(opts, ledger, wanted, now)
+    held = held_back(wanted, records)
+    for report in reports:
+        report.stopped = held.get(report.mesh, "")
     unlikely = {node for report in reports for node in report.down} - asked.again - asked.started - heard
     for wave in _waves(ledger, wanted, records, asked):
-        stale = [node for node in wave if _to_push(node, records[node], wanted[node], asked, heard, now)]
+        free = [node for node in wave if node in asked.again or not held.keys() & wanted[node].keys()]
+        stale = [node for node in free if _to_push(node, records[node], wanted[node], asked, heard, now)]
         answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
         for node in stale:
             answer, job = answers.returned.get(node), answers.jobs.get(node, "")
@@ -43,8 +48,9 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
                 if report.mesh in wanted[node]:
                     _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
         if told := _refused(wave, wanted, records):
+            held = held_back(wanted, records)
             for report in reports:
-                report.stopped = told
+                report.stopped = held.get(report.mesh, told)
             break
     for report in reports:
         mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
@@ -89,6 +95,22 @@ def _refused(
         if silent.get("error") and silent["digests"] == dict(wanted[node]):
             return f"{node}: {silent['error']}"
     return ""
+
+
+def held_back(wanted: Mapping[str, Mapping[str, str]], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Mesh → why nobody is to be told of what is published, where a node took just that back; in order of its name."""
+    told: dict[str, str] = {}
+    for node, digests in sorted(wanted.items()):
+        for mesh, why in took_back(records[node], digests).items():
+            told.setdefault(mesh, f"held back: {node}: {why}")
+    return dict(sorted(told.items()))
+
+
+def took_back(record: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, str]:
+    """Mesh → why, of the views of these *digests* that the node of *record* took back."""
+    silent = record.get("silent", {})
+    back = {mesh: why for mesh, why in silent.get("taken_back", {}).items() if mesh in digests}
+    return {mesh: why for mesh, why in back.items() if silent["digests"].get(mesh) == digests[mesh]}
 
 
 def _records(
@@ -145,8 +167,16 @@ def _answered(
             "again_at": now + pause,
             **({"job": job} if job else {}),
             **error,
+            **_taken_back(answer, digests),
         }
     return new
+
+
+def _taken_back(answer: Any, digests: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What the record keeps of the meshes whose view broke the node, which went back to the one before."""
+    values = answer if isinstance(answer, dict) else {}
+    back = {m: v for m, v in values.items() if m in digests and isinstance(v, dict) and v.get("taken_back") is True}
+    return {"taken_back": {m: str(v.get("error"))[:LONGEST] for m, v in sorted(back.items())}} if back else {}
 
 
 def _error(answer: Any, digests: Mapping[str, str]) -> str:

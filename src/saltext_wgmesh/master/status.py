@@ -13,6 +13,7 @@ from saltext_wgmesh.core.health import Health, Trouble
 from saltext_wgmesh.core.linkstate import Link, LinkState
 from saltext_wgmesh.master import checkup, inventory, record, steps
 from saltext_wgmesh.master.ledger import Ledger
+from saltext_wgmesh.master.push import took_back
 
 REFRESH = 2.0
 """Seconds between two pictures of ``watch``."""
@@ -54,7 +55,8 @@ def _mesh(
     head = ledger.head(plan.mesh)
     nodes = {}
     for node, member in plan.members.items():
-        acknowledged = ledger.acknowledged(node).get("digests", {}).get(plan.mesh)
+        answered = ledger.acknowledged(node)
+        acknowledged = answered.get("digests", {}).get(plan.mesh)
         row: dict[str, Any] = {
             "role": member.role.value,
             "site": member.site,
@@ -65,14 +67,18 @@ def _mesh(
         }
         if member.subnets or member.standby_subnets:
             row["subnets"] = {"active": list(member.subnets), "standby": list(member.standby_subnets)}
+        if back := took_back(answered, {plan.mesh: head.digests.get(node, "")}):
+            row["taken_back"] = back[plan.mesh]
         if node not in accepted:
             row["key"] = "no longer accepted"
         if answers is not None:
             row |= _links(plan.mesh, answers.get(node))
         nodes[node] = row
+    back = {node: row["taken_back"] for node, row in nodes.items() if "taken_back" in row}
     return {
         "generation": published.generation,
         "published_at": stamp(published.published_at),
+        **({"held_back": back} if back else {}),
         "nodes": nodes,
         **_troubles(ledger.health(plan.mesh)),
         **({"drained": sorted(head.drained)} if head.drained else {}),

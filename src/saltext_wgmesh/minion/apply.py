@@ -6,21 +6,25 @@ import logging
 import time
 from dataclasses import dataclass
 
-from saltext_wgmesh.core import names, routes, wanted, wording
+from saltext_wgmesh.core import names, routes, turns, wanted, wording
 from saltext_wgmesh.core.device import NodeState
-from saltext_wgmesh.core.diff import Change, RouteChange, diff
-from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.script import IpBatch, MakeDevice, Step, WgSet, WriteSysctl, steps
+from saltext_wgmesh.core.diff import Change, RouteChange, Setting, SettingChange, diff
+from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
+from saltext_wgmesh.core.linkstate import LinkState
 from saltext_wgmesh.core.types import Kind, View
-from saltext_wgmesh.minion import boot, keys, linkfile, observe
+from saltext_wgmesh.minion import boot, keys, linkfile, observe, selfcheck, trials
 from saltext_wgmesh.minion.host import Host
-from saltext_wgmesh.minion.store import Owned, Store
+from saltext_wgmesh.minion.running import run
+from saltext_wgmesh.minion.selfcheck import Master
+from saltext_wgmesh.minion.store import Owned, Store, TakenBackView
 
 log = logging.getLogger(__name__)
 
 NO_KEY = "(not made yet)"
 MOVE = 0.5
 """Seconds in which the watcher has said why it moved a route."""
+AGAIN = 600.0
+"""Seconds in which a view that was taken back is not tried again, unless somebody insists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,33 +64,51 @@ class _Work:
         return diff(self.live, self.goal)
 
 
-def apply(host: Host, view: View, *, dry_run: bool = False) -> Report:
+def apply(
+    host: Host, view: View, *, dry_run: bool = False, master: Master | None = None, insists: bool = True
+) -> Report:
     """This node holds *view*: devices, peers, addresses, routes, rules, kernel settings, and the files for boot.
 
     Only what differs is touched. HostError if a command fails, if a device of that name is somebody else's,
     or if after the changes something still differs; what was done until then stays, and the next apply goes on.
+
+    TakenBack if the node then lacks what it had: a link, every relay, or *master*. It holds the view before again, and
+    within AGAIN seconds the same view is tried anew only if the caller *insists*.
     """
     store = Store(host=host, mesh=view.mesh)
     if dry_run:
         work = _look_settled(host, store, view, keys.public_key(host) or NO_KEY)
         return _report(store, view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
     with store.locked():
-        return _apply(host, store, view)
+        if not insists:
+            _refuse_again(store, view)
+        return _apply(host, store, view, master)
 
 
-def _apply(host: Host, store: Store, view: View) -> Report:
+def _apply(host: Host, store: Store, view: View, master: Master | None) -> Report:
     public_key = keys.public_key(host)
     if public_key is None:
         raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
     work = _look_settled(host, store, view, public_key)
-    changes = work.changes
-    if changes:
+    trial = trials.begin(host, store, view, work.changes, master)
+    if work.changes:
         store.own(_owns(view) | store.owned())
-        _run(host, changes, view.mesh)
+        try:
+            unresolved = trials.make(host, view.mesh, trial, lambda: _look(host, store, view, public_key).changes)
+        except (HostError, trials.Broken) as error:
+            if not trial.plan.turns:
+                raise
+            raise _take_back(host, store, view, trial, str(error)) from error
+        if unresolved:
+            raise HostError("; ".join(unresolved))
         _confirm(host, store, view, public_key)
-    report = _report(store, view, changes, boot.write(host, view.mesh, work.boot))
+    report = _report(store, view, work.changes, boot.write(host, view.mesh, work.boot))
     store.keep(view)
     store.own(_owns(view))
+    lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.relays) if work.changes else ()
+    if lacking:
+        raise _take_back(host, store, view, trial, "; ".join(lacking))
+    store.keep_taken_back(None)
     return report
 
 
@@ -97,12 +119,16 @@ def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
         changes = diff(_live(host, store, None, ()), NodeState())
         return _report(store, None, changes, boot.remove(host, mesh, dry_run=True))
     with store.locked():
-        changes = diff(_live(host, store, None, ()), NodeState())
-        _run(host, changes, mesh)
-        report = _report(store, None, changes, boot.remove(host, mesh))
-        store.forget()
-        linkfile.remove(host, mesh)
-        return report
+        return _remove(host, store)
+
+
+def _remove(host: Host, store: Store) -> Report:
+    changes = diff(_live(host, store, None, ()), NodeState())
+    run(host, changes, store.mesh)
+    report = _report(store, None, changes, boot.remove(host, store.mesh))
+    store.forget()
+    linkfile.remove(host, store.mesh)
+    return report
 
 
 def reroute(host: Host, view: View) -> None:
@@ -110,19 +136,68 @@ def reroute(host: Host, view: View) -> None:
     store = Store(host=host, mesh=view.mesh)
     with store.locked():
         changes = _look(host, store, view, keys.public_key(host) or NO_KEY).changes
-        _run(host, tuple(c for c in changes if _is_move(c)), view.mesh)
+        run(host, tuple(c for c in changes if _is_move(c)), view.mesh)
 
 
-def rollback(host: Host, mesh: str) -> Report:
+def rollback(host: Host, mesh: str, master: Master | None = None) -> Report:
     """This node holds the view that it held before the present one, until the next apply of the master's."""
     previous = Store(host=host, mesh=mesh).previous()
     if previous is None:
         raise HostError(f"this node holds no earlier view of {mesh}: there is nothing to go back to")
-    return apply(host, previous)
+    return apply(host, previous, master=master)
 
 
-def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
-    """What the node holds, what it should, and what of that must change. A foreign device is an error."""
+def _take_back(host: Host, store: Store, view: View, trial: trials.Trial, why: str) -> WgmeshError:
+    """The node holds what it held before *view*, and remembers that it took that back; the error that says so.
+
+    A key that was changed stays so: the old one may be gone, and is the master's to bring back.
+    """
+    log.warning("wgmesh %s: the view %s is taken back: %s", view.mesh, view.digest()[:8], why)
+    held = trial.view
+    try:
+        if held is None:
+            _remove(host, store)
+        else:
+            _return_to(host, store, held, view, trial)
+    except HostError as error:
+        return HostError(f"{why}; and going back to the view before failed: {error}")
+    store.keep_taken_back(TakenBackView(digest=view.digest(), why=why, at=time.time()))
+    return TakenBack(why, held.digest() if held else None)
+
+
+def _return_to(host: Host, store: Store, held: View, view: View, trial: trials.Trial) -> None:
+    store.own(_owns(held) | _owns(view) | store.owned())
+
+    def look() -> _Work:
+        return _look(host, store, held, keys.public_key(host) or NO_KEY, applied=view)
+
+    work = look()
+    changes = tuple(
+        c for c in work.changes if not (isinstance(c, SettingChange) and c.setting is Setting.KEY and c.old)
+    )
+    up = selfcheck.look(host, view.mesh).up
+    plan = turns.split(changes, view, held, up) if linkfile.watched(host, view.mesh) else turns.Turns(first=changes)
+    trials.make(host, view.mesh, trial.back(plan), lambda: look().changes)
+    boot.write(host, view.mesh, work.boot)
+    store.restore(held, trial.previous)
+    store.own(_owns(held))
+
+
+def _refuse_again(store: Store, view: View) -> None:
+    """TakenBack if this very view was taken back a while ago: it would break the node once more."""
+    taken = store.taken_back()
+    if taken is None or taken.digest != view.digest() or not 0 <= time.time() - taken.at < AGAIN:
+        return
+    held = store.view()
+    ago = time.time() - taken.at
+    raise TakenBack(
+        f"{taken.why} (it was tried {ago:.0f} s ago: the master tries it anew)", held.digest() if held else None
+    )
+
+
+def _look(host: Host, store: Store, view: View, public_key: str, applied: View | None = None) -> _Work:
+    """What the node holds, what it should, and what of that must change. A foreign device is an error. *applied* is the
+    view whose endpoints were set last, if it is not the one kept."""
     families = frozenset({4, 6} if host.has_ipv6 else {4})
     advertised = observe.advertised(host) if view.forward else ()
     own = wanted.Own(public_key=public_key, families=families, advertised=advertised)
@@ -130,14 +205,15 @@ def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
     seen = observe.snapshot(host, rules=_has_trunk(store, view))
     _refuse_foreign(host, store, view, seen)
     live = _part(host, store, view, seen, [key for key, _ in target.sysctls])
-    applied = store.view()
+    applied = applied or store.view()
     now = time.time()
     fresh = {
         (s.device, s.public_key)
         for s in seen.stats(d.name for d in live.devices)
         if s.handshake_at is not None and now - s.handshake_at < names.REJECT_AFTER_TIME
     }
-    goal = wanted.keep_roamed(target, live, fresh, wanted.endpoints(applied) if applied else {})
+    known = wanted.endpoints(applied) if applied else {}
+    goal = wanted.keep_roamed(target, live, fresh, known, _heard(host, view))
     at_boot = wanted.state(view, routes.choose(view), own)
     return _Work(live=live, target=target, goal=goal, boot=at_boot)
 
@@ -145,7 +221,12 @@ def _look(host: Host, store: Store, view: View, public_key: str) -> _Work:
 def _look_settled(host: Host, store: Store, view: View, public_key: str) -> _Work:
     """A look while the watcher is not amid a move: it moves a route a moment before it says why."""
     work = _look(host, store, view, public_key)
-    if work.changes and all(_is_move(c) for c in work.changes) and _is_watched(host, view) and store.view() == view:
+    if (
+        work.changes
+        and all(_is_move(c) for c in work.changes)
+        and linkfile.watched(host, view.mesh)
+        and store.view() == view
+    ):
         time.sleep(MOVE)
         work = _look(host, store, view, public_key)
     return work
@@ -164,6 +245,13 @@ def _routes(host: Host, view: View) -> tuple[routes.KernelRoute, ...]:
         return routes.choose(view)
     unknown = {p.node for i in view.interfaces for p in i.peers} - report.links.keys()
     return routes.choose(view, {**dict.fromkeys(unknown, 0.0), **report.down}, report.mute)
+
+
+def _heard(host: Host, view: View) -> frozenset[wanted.PeerKey]:
+    """The peers that the watcher hears at this moment."""
+    report = linkfile.read(host, view.mesh)
+    up = {n for n, link in report.links.items() if link.state is LinkState.UP} if report and report.watched else set()
+    return frozenset((i.name, p.public_key) for i in view.interfaces for p in i.peers if p.node in up)
 
 
 def _live(host: Host, store: Store, view: View | None, sysctls: tuple[str, ...]) -> NodeState:
@@ -212,56 +300,11 @@ def _confirm(host: Host, store: Store, view: View, public_key: str) -> None:
     """
     work = _look(host, store, view, public_key)
     left = diff(work.live, wanted.keep_any(work.target, work.live))
-    if _is_watched(host, view):
+    if linkfile.watched(host, view.mesh):
         left = tuple(change for change in left if not isinstance(change, RouteChange))
     if left:
         told = "; ".join(str(wording.entry(change, wanted.labels(view))) for change in left)
         raise HostError(f"after the apply of {view.mesh} this still differs: {told}")
-
-
-def _is_watched(host: Host, view: View) -> bool:
-    report = linkfile.read(host, view.mesh)
-    return report is not None and report.watched
-
-
-def _run(host: Host, changes: tuple[Change, ...], mesh: str) -> None:
-    """Every change is made. A name that does not resolve is reported last: it is no reason to leave the rest undone."""
-    unresolved: list[str] = []
-    for step in steps(changes, str(host.key_file)):
-        log.debug("wgmesh %s: %s", mesh, step)
-        try:
-            _do(host, step)
-        except HostError as error:
-            if not (isinstance(step, WgSet) and step.looks_up):
-                raise
-            unresolved.append(str(error))
-    if unresolved:
-        raise HostError("; ".join(unresolved))
-
-
-def _do(host: Host, step: Step) -> None:
-    if isinstance(step, MakeDevice):
-        _make_device(host, step.name)
-    elif isinstance(step, WriteSysctl):
-        host.set_sysctl(step.key, step.value)
-    elif isinstance(step, IpBatch):
-        host.ip_batch(step.family, step.lines)
-    else:
-        host.run(*step.argv)
-
-
-def _make_device(host: Host, name: str) -> None:
-    """A device of the kernel's WireGuard, or where it has none of wireguard-go's."""
-    try:
-        host.run("ip", "link", "add", "dev", name, "type", "wireguard")
-    except HostError as error:
-        if not any(hint in str(error) for hint in ("Unknown device type", "not supported")):
-            raise
-        if not host.has("wireguard-go"):
-            raise HostError(
-                "this kernel has no WireGuard, and wireguard-go is not installed: apply the state wgmesh.tools"
-            ) from error
-        host.start("wireguard-go", name)
 
 
 def _report(store: Store, view: View | None, changes: tuple[Change, ...], filed: tuple[wording.Entry, ...]) -> Report:

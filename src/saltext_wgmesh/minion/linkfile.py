@@ -32,6 +32,12 @@ def read(host: Host, mesh: str) -> LinkReport | None:
         return None
 
 
+def watched(host: Host, mesh: str) -> bool:
+    """Whether a watcher runs."""
+    report = read(host, mesh)
+    return report is not None and report.watched
+
+
 @functools.lru_cache(maxsize=8)
 def _parsed(text: str) -> LinkReport:
     """Kept, since the beacon reads the same text each second."""

@@ -10,7 +10,6 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import groupby
 from types import MappingProxyType
@@ -21,8 +20,9 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.holddown import HoldDown
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import Interface, Kind, Peer, View
-from saltext_wgmesh.minion import linkfile
+from saltext_wgmesh.minion import linkfile, resting
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.watched import Watched
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -35,6 +35,8 @@ earlier watcher knew is heard again, or is down."""
 RETURNED = 1.0
 """Seconds that a link that was down must be up before it is used: its other end may be adding its peer anew just now,
 which ends the session once more."""
+RESUMES = 15.0
+"""Seconds after its rest in which a link must be heard again: an apply waits for 10, and then takes it back."""
 ANEW_AT = (1.0, 5.0, 15.0)
 ANEW_EVERY = 30.0
 """Seconds after a link went down at which its peer is added anew, for a fresh handshake."""
@@ -45,51 +47,6 @@ TARGETS = 2
 """Other relays to which a relay is probed through."""
 PACE = 2_000
 """Microseconds by which each leaf slows a relay's sessions: about 1,000 packets a second in both directions."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Watched:
-    """One link: its session and what is believed of it. Times are of the monotonic clock unless they say otherwise."""
-
-    peer: Peer
-    interface: Interface
-    session: bfd.Session
-    state: LinkState
-    since: float
-    """Seconds since the epoch."""
-    grace_until: float
-    damping: HoldDown = field(default_factory=HoldDown)
-    good_since: float | None = None
-    """Since when the session is up."""
-    down_since: float = 0.0
-    anew: int = 0
-    """How often the peer was added anew since it went down."""
-    probed: float | None = None
-    """When a relay's forwarding was found worth probing; None: it can't be judged."""
-    echoed: float = 0.0
-    """When a probe through it last came back."""
-    said: bool = False
-    """Whether it is mute by its own word."""
-    acquitted: bool = False
-    """Whether no relay is left that could bear witness against it: all others are cut off by their own word."""
-    interval: int = 0
-    """Milliseconds between packets, as negotiated when it was last looked at."""
-    scheduled: float = float("inf")
-
-    @property
-    def name(self) -> str:
-        """The neighbour."""
-        return self.peer.node
-
-    @property
-    def is_relay(self) -> bool:
-        """Whether the neighbour is a relay."""
-        return self.interface.kind is not Kind.ACCESS
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether it is a relay that says that it reaches no other relay."""
-        return self.is_relay and self.session.remote_diagnostic == bfd.Diagnostic.CONCATENATED_DOWN
 
 
 class MeshWatch:
@@ -166,6 +123,7 @@ class MeshWatch:
             grace_until=now + (SETTLED if known else GRACE),
             damping=HoldDown(hold=known.hold if known else 0.0),
             down_since=now,
+            rested_at=now,
         )
 
     def _refresh_indices(self) -> None:
@@ -184,6 +142,12 @@ class MeshWatch:
             link.good_since = now if link.good_since is None else link.good_since
             return self._judge_up(link, now)
         link.good_since = link.probed = None
+        if link.rests:
+            link.rested_at = now
+            known = link.state in (LinkState.ADMIN_DOWN, LinkState.DOWN, LinkState.MUTE)
+            return not known and self._believe(link, LinkState.ADMIN_DOWN, "it rests")
+        if link.state is LinkState.ADMIN_DOWN and now - link.rested_at < RESUMES:
+            return False
         late = now >= link.grace_until
         if link.state is LinkState.DOWN or (not late and link.session.diagnostic == bfd.Diagnostic.NONE):
             return False
@@ -193,7 +157,7 @@ class MeshWatch:
 
     def _judge_up(self, link: Watched, now: float) -> bool:
         lost = link.probed is not None and now - max(link.echoed, link.probed) > PROBES * PROBE_EVERY
-        said = link.is_cut_off and self._has_better(link)
+        said = link.is_alone and self._has_better(link)
         if lost or said:
             if link.state is LinkState.MUTE:
                 return False
@@ -209,14 +173,15 @@ class MeshWatch:
         hold = self._hold(link)
         if link.state is LinkState.UP or good_for < hold:
             return False
-        link.damping = link.damping.came_up(now)
+        if link.damping.up_at is None:
+            link.damping = link.damping.came_up(now)
         return self._believe(link, LinkState.UP, f"good for {good_for:.1f} s" if hold else "heard")
 
     def _hold(self, link: Watched) -> float:
-        """Seconds that *link* must be good before it is used: none while it is the only way to anywhere."""
-        if not any(
-            other.state is LinkState.UP and other.is_relay for other in self.links.values() if other is not link
-        ):
+        """Seconds that *link* must be good before it is used: none after a rest, and while it is the only way to
+        anywhere."""
+        others = (other for other in self.links.values() if other is not link)
+        if link.state is LinkState.ADMIN_DOWN or not any(o.state is LinkState.UP and o.is_relay for o in others):
             return 0.0
         return max(link.damping.hold, RETURNED) if link.state is LinkState.DOWN else link.damping.hold
 
@@ -246,6 +211,7 @@ class MeshWatch:
                         since=link.since,
                         hold=link.damping.hold,
                         interval=link.interval,
+                        heeded=link.heeded,
                     )
                     for name, link in sorted(self.links.items())
                 }
@@ -268,12 +234,16 @@ class MeshWatch:
 
     def _tell_leaves(self) -> None:
         """A relay that has lost all its trunks says so to those who would send through it: they can't find out by
-        probes which of two relays it is that has lost the other."""
-        trunks = [link for link in self.links.values() if link.interface.kind is Kind.TRUNK]
-        alone = bool(trunks) and all(link.state is LinkState.DOWN for link in trunks)
+        probes which of two relays it is that has lost the other. So does one whose trunks rest: nobody shall leave it
+        for that, nor judge another by what it forwards to it."""
+        trunks = {link.state for link in self.links.values() if link.interface.kind is Kind.TRUNK}
+        beyond = bfd.Diagnostic.NONE
+        if trunks and trunks <= {LinkState.DOWN, LinkState.ADMIN_DOWN}:
+            lost = LinkState.DOWN in trunks
+            beyond = bfd.Diagnostic.CONCATENATED_DOWN if lost else bfd.Diagnostic.ADMIN_DOWN
         for link in self.links.values():
             if trunks and link.interface.kind is Kind.ACCESS:
-                link.session.concatenated(down=alone)
+                link.session.concatenated(beyond)
 
     def mend(self) -> None:
         """The same, against what the kernel holds now: somebody else may have changed it, an apply above all."""
@@ -301,6 +271,17 @@ class MeshWatch:
 
     # -- what is due now and then -----------------------------------------------------------------------
 
+    def rest(self, now: float) -> bool:
+        """The links that an apply wants at rest are, and those that it let go come up; whether any was told so now."""
+        wanted_at_rest = resting.wanted(self.host, self.view.mesh)
+        changed = False
+        for link in self.links.values():
+            rests = link.session.state is bfd.State.ADMIN_DOWN
+            if rests != (link.name in wanted_at_rest):
+                (link.session.enable if rests else link.session.admin_down)(now)
+                changed = True
+        return changed
+
     def tend(self, now: float) -> None:
         """Graces and holds end, dead peers get a fresh handshake, the file says what is believed."""
         indices = dict(self.indices)
@@ -316,6 +297,8 @@ class MeshWatch:
             interval = round(link.session.transmit_interval * 1000)
             if interval != link.interval:
                 link.interval, self.dirty = interval, True
+            if link.heeded != link.session.heeded:
+                link.heeded, self.dirty = link.session.heeded, True
             # A new link too: its first handshake may have come before the other end knew of it.
             waits = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is not bfd.State.UP
             if waits and now - link.down_since >= self._anew_due(link):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saltext_wgmesh.core.errors import ViewError, WgmeshError
+from saltext_wgmesh.core.errors import TakenBack, ViewError, WgmeshError
 from saltext_wgmesh.core.types import View
 from saltext_wgmesh.core.wording import Entry
 from saltext_wgmesh.minion import apply, store
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.selfcheck import Master
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Outcome:
     pending: bool = False
     """Whether it will be one as soon as other nodes are there."""
     error: str | None = None
+    taken_back: bool = False
+    """Whether the view broke this node, which went back to the one before: *digest* is that one's."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is not there is left out."""
@@ -52,7 +56,8 @@ class Outcome:
     def gist(self) -> dict[str, Any]:
         """All but the changes: what is worth keeping."""
         told = {"digest": self.digest, "generation": self.generation, "reason": self.reason, "error": self.error}
-        return {k: v for k, v in told.items() if v is not None} | ({"pending": True} if self.pending else {})
+        flags = {"pending": self.pending, "taken_back": self.taken_back}
+        return {k: v for k, v in told.items() if v is not None} | {k: True for k, v in flags.items() if v}
 
 
 def parse(mesh: str, raw: Any) -> View | Refusal:
@@ -71,32 +76,44 @@ def parse(mesh: str, raw: Any) -> View | Refusal:
     return view
 
 
-def take(host: Host, offers: Any, mesh: str | None = None, *, dry_run: bool = False) -> tuple[Outcome, ...]:
+def take(
+    host: Host,
+    offers: Any,
+    mesh: str | None = None,
+    *,
+    dry_run: bool = False,
+    master: Master | None = None,
+    insists: bool = False,
+) -> tuple[Outcome, ...]:
     """Each offer, or the one for *mesh*, is taken up; in order of the meshes' names.
 
     A mesh that is not offered at all is left as it is: an empty pillar is a fault, not an instruction. Asking for
-    it by name is an error.
+    it by name is an error. *master* must be reached afterwards, if it was; a view that was taken back a while ago is
+    tried again only if the caller *insists*.
     """
     found = offers if isinstance(offers, Mapping) else {}
     if mesh is not None and mesh not in found:
         error = f"the master offers this node no view of {mesh}: 'salt-run wgmesh.plan' says why"
         return (Outcome(mesh=mesh, error=error),)
     chosen = sorted(name for name in found if mesh in (None, name))
-    outcomes = tuple(_take_one(host, name, found[name], dry_run=dry_run) for name in chosen)
+    trial = functools.partial(apply.apply, host, dry_run=dry_run, master=master, insists=insists)
+    outcomes = tuple(_take_one(host, name, found[name], trial, dry_run=dry_run) for name in chosen)
     if not dry_run and chosen:
         others = store.outcomes(host) if mesh else {}
         store.keep_outcomes(host, {**others, **{o.mesh: o.gist() for o in outcomes}})
     return outcomes
 
 
-def _take_one(host: Host, mesh: str, raw: Any, *, dry_run: bool) -> Outcome:
+def _take_one(host: Host, mesh: str, raw: Any, trial: Callable[[View], apply.Report], *, dry_run: bool) -> Outcome:
     generation = raw.get("generation") if isinstance(raw, Mapping) else None
     try:
         offer = parse(mesh, raw)
         if isinstance(offer, Refusal):
             return _take_refusal(host, offer, generation, dry_run=dry_run)
-        report = apply.apply(host, offer, dry_run=dry_run)
+        report = trial(offer)
         return Outcome(mesh=mesh, digest=report.digest, generation=generation, changes=report.changes)
+    except TakenBack as error:
+        return Outcome(mesh=mesh, digest=error.digest, generation=generation, error=str(error), taken_back=True)
     except (WgmeshError, OSError) as error:
         return Outcome(mesh=mesh, generation=generation, error=str(error))
 

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from saltext_wgmesh.minion.host import Host
 
 OUTCOMES = "outcomes.json"
 UNDERLAY = "underlay.json"
+_TAKEN_BACK = "taken_back.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,16 @@ class Owned:
 
     def __or__(self, other: Owned) -> Owned:
         return Owned(interfaces=self.interfaces | other.interfaces, prefixes=self.prefixes | other.prefixes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenBackView:
+    """The view that this node took back last."""
+
+    digest: str
+    why: str
+    at: float
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,26 @@ class Store:
             files.write(self.folder / "previous.json", _text(before.as_dict()))
         files.write(self.folder / "view.json", _text(view.as_dict()))
 
+    def restore(self, view: View, previous: View | None) -> None:
+        """*view* is the one applied and *previous* the one before, as if none had come after."""
+        if previous is not None:
+            files.write(self.folder / "previous.json", _text(previous.as_dict()))
+        else:
+            files.remove(self.folder / "previous.json")
+        files.write(self.folder / "view.json", _text(view.as_dict()))
+
+    def taken_back(self) -> TakenBackView | None:
+        """The view that was taken back last; None if the last one that was applied held."""
+        raw = _read(self.folder / _TAKEN_BACK)
+        return None if raw is None else TakenBackView(digest=raw["digest"], why=raw["why"], at=raw["at"])
+
+    def keep_taken_back(self, taken: TakenBackView | None) -> None:
+        """Exactly *taken* is recorded."""
+        if taken is None:
+            files.remove(self.folder / _TAKEN_BACK)
+        else:
+            files.write(self.folder / _TAKEN_BACK, _text(asdict(taken)))
+
     def owned(self) -> Owned:
         """What was recorded as ours; nothing if nothing was."""
         raw = _read(self.folder / "owned.json")
@@ -83,7 +114,7 @@ class Store:
 
     def forget(self) -> None:
         """Nothing is remembered of the mesh. What is ours goes last, so that a crash can be finished."""
-        for name in ("view.json", "previous.json", "owned.json"):
+        for name in ("view.json", "previous.json", _TAKEN_BACK, "owned.json"):
             files.remove(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

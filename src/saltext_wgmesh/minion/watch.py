@@ -28,8 +28,9 @@ from saltext_wgmesh.core.device import family_of
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.minion import linkfile, meshwatch
 from saltext_wgmesh.minion.host import Host
-from saltext_wgmesh.minion.meshwatch import MeshWatch, Watched
+from saltext_wgmesh.minion.meshwatch import MeshWatch
 from saltext_wgmesh.minion.sockets import Received, Udp, canonical
+from saltext_wgmesh.minion.watched import Watched
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -101,6 +102,9 @@ class Watcher:
         if self._reload():
             self._index(now)
         for mesh in self.meshes.values():
+            if mesh.rest(now):
+                for link in mesh.links.values():
+                    self._follow(mesh, link, now)
             indices = mesh.indices
             mesh.tend(now)
             if mesh.indices != indices:

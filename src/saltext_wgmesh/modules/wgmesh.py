@@ -20,6 +20,7 @@ from saltext_wgmesh.minion import apply as apply_
 from saltext_wgmesh.minion import facts as facts_
 from saltext_wgmesh.minion import keys, offers, report, signals, store, watching
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.selfcheck import Master
 
 __virtualname__ = "wgmesh"
 ENROL_PATIENCE = 300
@@ -162,6 +163,9 @@ def apply_view(mesh=None):
     of the view that now holds, its generation and the changes, or an ``error``; and under ``facts`` this node's facts.
     Where the mine holds others of it, they are published.
 
+    A view that breaks the node (a link, all relays or the master are not reached any more) is taken back: the node
+    holds the view before, and the return says so with ``taken_back``.
+
     mesh
         Only the mesh of that name.
 
@@ -172,7 +176,7 @@ def apply_view(mesh=None):
         salt db1 wgmesh.apply
     """
     pillar = _fresh_pillar()
-    outcomes = offers.take(Host(), pillar.get(names.VIEW_KEY), mesh)
+    outcomes = offers.take(Host(), pillar.get(names.VIEW_KEY), mesh, master=Master.of(__opts__), insists=True)
     ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
     # A node without a key has nothing to publish; each mesh's error says so already.
     return {**ret, "facts": _published(pillar.get(names.PUBLISHED_KEY))} if public_key() else ret
@@ -192,7 +196,7 @@ def rollback(mesh):
 
         salt db1 wgmesh.rollback wg0
     """
-    done = apply_.rollback(Host(), mesh)
+    done = apply_.rollback(Host(), mesh, Master.of(__opts__))
     return {"digest": done.digest, "changed": done.changed, "changes": done.lines}
 
 

@@ -25,6 +25,7 @@ from saltext_wgmesh.core import facts, names, wording
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.minion import apply, joining, keys, offers, store, watching
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.selfcheck import Master
 
 __virtualname__ = "wgmesh"
 
@@ -102,7 +103,7 @@ def joined(name, timeout=30):
     try:
         offered = __pillar__.get(names.VIEW_KEY)
         if offered:
-            return _taken(name, offers.take(host, offered, dry_run=__opts__["test"]))
+            return _taken(name, offers.take(host, offered, dry_run=__opts__["test"], master=Master.of(__opts__)))
         if __opts__["test"]:
             changes = {"meshes": {"old": None, "new": "as the master plans them once it has this node's facts"}}
             return _outcome(name, changes, would="The node would join")
@@ -155,7 +156,8 @@ def interface_present(name, view=None):
     if name not in offered:
         return _failed(name, f"The pillar holds no view of {name} for this node: 'salt-run wgmesh.plan' says why")
     try:
-        return _taken(name, offers.take(Host(), offered, name, dry_run=__opts__["test"]))
+        outcomes = offers.take(Host(), offered, name, dry_run=__opts__["test"], master=Master.of(__opts__))
+        return _taken(name, outcomes)
     except ERRORS as error:
         return _failed(name, error)
 

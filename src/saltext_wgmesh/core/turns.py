@@ -1,0 +1,204 @@
+"""The changes of an apply → in which turns they are made, so that a node never changes two of its ways at once.
+
+What only adds comes first, all at once. What disturbs an interface that carries, such as another port, is made
+interface by interface, each while its links rest. Routes and removals come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from saltext_wgmesh.core.diff import AddressChange, Change, DeviceChange, PeerChange, Setting, SettingChange
+from saltext_wgmesh.core.types import Interface, View
+
+DISTURBING = (Setting.KEY, Setting.PORT, Setting.MTU)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Changes that are made together, while the links to *neighbours* rest."""
+
+    interfaces: tuple[str, ...]
+    neighbours: frozenset[str]
+    """Whose links the changes disturb; none: the turn only waits for a port that another gives up."""
+    awaited: frozenset[str]
+    """Those of them that can be heard again as soon as this node has made the changes: it opens the connection itself,
+    and both ends stay who they are. Of the others, the other end may have to follow first."""
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """All changes of one apply."""
+
+    first: tuple[Change, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    last: tuple[Change, ...] = ()
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """Of all turns."""
+        return frozenset().union(*(turn.awaited for turn in self.turns))
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether anything that carried may not carry any more."""
+        return bool(self.turns) or any(_removes(change) for change in self.last)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """The changes of one interface, in their order."""
+
+    interface: str
+    changes: list[Change] = field(default_factory=list)
+    neighbours: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
+    """Interfaces that hold a port that this one is to get."""
+
+
+def split(changes: Iterable[Change], before: View | None, after: View, up: Set[str]) -> Turns:
+    """The turns of *changes*, which ``diff`` made, from the view *before* to *after*; *up* are the neighbours whose
+    links carry. What is broken has its turn first, then what gives up a port before what is to get it.
+
+    A ring of interfaces that would have to wait for each other's ports is one turn.
+    """
+    have = {i.name: i for i in before.interfaces} if before else {}
+    listed = list(changes)
+    groups, last = _groups(listed, have, after)
+    freed = {c.old: c.device for c in listed if isinstance(c, SettingChange) and _frees(c)}
+    for group in groups.values():
+        gets = {c.new for c in group.changes if isinstance(c, SettingChange) and c.setting is Setting.PORT}
+        group.after = frozenset(freed[p] for p in gets if p in freed and freed[p] != group.interface)
+    if not any(group.neighbours for group in groups.values()):
+        return Turns(first=tuple(c for c in listed if c not in set(last)), last=tuple(last))
+    calm = [g for g in groups.values() if not g.neighbours and not g.after and not any(map(_frees, g.changes))]
+    rest = [g for g in groups.values() if g not in calm]
+    return Turns(
+        first=tuple(c for group in calm for c in group.changes),
+        turns=tuple(_turn(together, before, after) for together in _ordered(rest, up)),
+        last=tuple(last),
+    )
+
+
+def last_of(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """Those of *changes* that come after all turns."""
+    return tuple(c for c in changes if _removes(c) or not isinstance(c, _OF_DEVICES))
+
+
+def _groups(
+    changes: Iterable[Change], have: Mapping[str, Interface], after: View
+) -> tuple[dict[str, _Group], list[Change]]:
+    """The changes of each interface that are made before the routes switch, and those that are made after."""
+    keys = {(i.name, p.public_key): p.node for i in after.interfaces for p in i.peers}
+    had = {(name, p.public_key): p.node for name, i in have.items() for p in i.peers}
+    made = {c.device for c in changes if isinstance(c, DeviceChange) and c.new}
+    groups: dict[str, _Group] = {}
+    last: list[Change] = []
+    replaced = {
+        (c.device, keys.get((c.device, c.public_key)))
+        for c in changes
+        if isinstance(c, PeerChange) and c.old is None and c.device not in made
+    } & {(device, node) for (device, _), node in had.items()}
+    for change in changes:
+        is_replaced = (
+            isinstance(change, PeerChange)
+            and change.new is None
+            and (change.device, had.get((change.device, change.public_key))) in replaced
+        )
+        if not is_replaced and (_removes(change) or not isinstance(change, _OF_DEVICES)):
+            last.append(change)
+            continue
+        assert isinstance(change, _OF_DEVICES)
+        group = groups.setdefault(change.device, _Group(interface=change.device))
+        group.changes.append(change)
+        if change.device in have and change.device not in made:
+            group.neighbours |= _disturbed(change, have[change.device], keys, had, replaced)
+    return groups, last
+
+
+_OF_DEVICES = (DeviceChange, SettingChange, AddressChange, PeerChange)
+
+
+def _removes(change: Change) -> bool:
+    if isinstance(change, DeviceChange):
+        return not change.new
+    return isinstance(change, AddressChange | PeerChange) and change.new is None
+
+
+def _frees(change: Change) -> bool:
+    return isinstance(change, SettingChange) and change.setting is Setting.PORT and change.new == "0"
+
+
+def _disturbed(
+    change: Change,
+    interface: Interface,
+    keys: Mapping[tuple[str, str], str],
+    had: Mapping[tuple[str, str], str],
+    replaced: Set[tuple[str, str | None]],
+) -> frozenset[str]:
+    """The neighbours whose links may lose a packet by *change*."""
+    if isinstance(change, SettingChange) and change.setting in DISTURBING:
+        return frozenset(p.node for p in interface.peers)
+    if not isinstance(change, PeerChange):
+        return frozenset()
+    place = (change.device, change.public_key)
+    node = keys.get(place) or had.get(place)
+    moved = change.old and change.new and change.new.endpoint and change.new.endpoint != change.old.endpoint
+    return frozenset({node}) if node and (moved or (change.device, node) in replaced) else frozenset()
+
+
+def _ordered(groups: list[_Group], up: Set[str]) -> Iterable[list[_Group]]:
+    """One after the other; those that wait for each other's ports together."""
+    left = sorted(groups, key=lambda g: (bool(g.neighbours & up), g.interface))
+    while left:
+        names = {g.interface for g in left}
+        ready = next((g for g in left if not g.after & names), None)
+        together = [ready] if ready else [g for g in left if _waits_for_itself(g, left)]
+        yield together
+        left = [g for g in left if g not in together]
+
+
+def _waits_for_itself(group: _Group, groups: Iterable[_Group]) -> bool:
+    after = {g.interface: g.after for g in groups}
+    seen: set[str] = set()
+    ahead = set(group.after)
+    while ahead:
+        name = ahead.pop()
+        if name == group.interface:
+            return True
+        if name not in seen:
+            seen.add(name)
+            ahead |= after.get(name, frozenset())
+    return False
+
+
+def _turn(together: list[_Group], before: View | None, after: View) -> Turn:
+    """A port that is given up is 0 meanwhile only in a ring: else its interface has its own new one before."""
+    neighbours = frozenset().union(*(group.neighbours for group in together))
+    changes = [c for group in together for c in group.changes]
+    if len(together) > 1:
+        changes.sort(key=lambda c: not _frees(c))
+    else:
+        ports = [c for c in changes if isinstance(c, SettingChange) and c.setting is Setting.PORT]
+        changes = [c for c in changes if not (_frees(c) and len(ports) > 1)]
+    return Turn(
+        interfaces=tuple(group.interface for group in together),
+        neighbours=neighbours,
+        awaited=neighbours & lasting(before, after),
+        changes=tuple(changes),
+    )
+
+
+def lasting(before: View | None, after: View) -> frozenset[str]:
+    """The neighbours whose links stay between the same two ends in both views, and are opened by this one."""
+    if before is None or before.addresses != after.addresses:
+        return frozenset()
+    had = {(i.name, p.node): (p.address, p.public_key) for i in before.interfaces for p in i.peers}
+    return frozenset(
+        p.node
+        for i in after.interfaces
+        for p in i.peers
+        if p.endpoint and had.get((i.name, p.node)) == (p.address, p.public_key)
+    )

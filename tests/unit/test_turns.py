@@ -1,0 +1,319 @@
+"""Changes in turns, and what becomes of a view that breaks the node. The watcher is played: it obeys at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from saltext_wgmesh.core.errors import HostError, TakenBack
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
+from saltext_wgmesh.core.types import View
+from saltext_wgmesh.minion import apply, keys, linkfile, offers, resting, selfcheck, trials
+from saltext_wgmesh.minion.selfcheck import Master
+from saltext_wgmesh.minion.store import Store
+from tests.nodeviews import key, leaf, peer, relay
+from tests.unit.fakehost import FakeHost, Kernel, with_ipv6
+
+OLD, NEW = "192.0.2.10:51820", "198.51.100.10:51820"
+
+
+class PlayedWatcher:
+    """Lets links rest as it is asked to, and says that all others are up but those that are *broken*."""
+
+    def __init__(self, host: FakeHost, view: View) -> None:
+        self.host = host
+        self.broken: Callable[[FakeHost], set[str]] = lambda _host: set()
+        self.asked: list[tuple[str, ...]] = []
+        """Each rest that was asked for."""
+        self.names = {p.node: i.name for i in view.interfaces for p in i.peers}
+        self._stop = threading.Event()
+        self.look()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def look(self) -> None:
+        rests = resting.wanted(self.host, "wg0")
+        if rests and (not self.asked or self.asked[-1] != tuple(sorted(rests))):
+            self.asked.append(tuple(sorted(rests)))
+        broken = self.broken(self.host)
+        links = {n: self._link(n, rests, broken) for n in sorted(self.names)}
+        linkfile.write(self.host, LinkReport(mesh="wg0", watched=True, links=MappingProxyType(links)))
+
+    def _link(self, name: str, rests: frozenset[str], broken: set[str]) -> Link:
+        state = LinkState.DOWN if name in broken else LinkState.ADMIN_DOWN if name in rests else LinkState.UP
+        return Link(neighbour=name, interface=self.names[name], state=state, since=7.0, heeded=name in rests)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.01):
+            self.look()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    found = FakeHost.below(tmp_path, Kernel(sysctls=with_ipv6()))
+    found.kernel.public_key = keys.ensure(found)
+    return found
+
+
+@pytest.fixture
+def watched(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[View], PlayedWatcher]]:
+    """Applies a first view, and has a watcher from then on."""
+    monkeypatch.setattr(selfcheck, "PATIENCE", 0.5)
+    monkeypatch.setattr(trials.Trial.__dataclass_fields__["patience"], "default", 0.5)
+    monkeypatch.setattr(trials, "BACK", 0.1)
+    made: list[PlayedWatcher] = []
+
+    def begin(view: View) -> PlayedWatcher:
+        apply.apply(host, view)
+        made.append(PlayedWatcher(host, view))
+        host.kernel.ran.clear()
+        return made[0]
+
+    yield begin
+    for each in made:
+        each.stop()
+
+
+def with_endpoint(view: View, number: int, endpoint: str) -> View:
+    """*view*, with relay *number* at another endpoint."""
+    changed = tuple(
+        replace(i, peers=tuple(replace(p, endpoint=endpoint) if p.node == f"n{number}" else p for p in i.peers))
+        for i in view.interfaces
+    )
+    return replace(view, interfaces=changed)
+
+
+def with_ports(view: View, *ports: int) -> View:
+    """*view*, with these listen ports."""
+    listed = zip(view.interfaces, ports, strict=True)
+    return replace(view, interfaces=tuple(replace(i, listen_port=port) for i, port in listed))
+
+
+def broken_while(number: int, endpoint: str) -> Callable[[FakeHost], set[str]]:
+    """The link of relay *number* is down as long as it is sent to *endpoint*."""
+
+    def broken(host: FakeHost) -> set[str]:
+        device = host.kernel.devices.get(f"wg0-u{number}")
+        found = (device.peers or {}).get(key(number)) if device else None
+        return {f"n{number}"} if found and found.endpoint == endpoint else set()
+
+    return broken
+
+
+def sets(host: FakeHost) -> list[str]:
+    """The ``wg set`` and ``ip link`` commands that were run, in order."""
+    return [" ".join(argv) for argv in host.kernel.ran if argv[:2] == ("wg", "set")]
+
+
+# --- turns ---------------------------------------------------------------------------------------------
+
+
+def test_one_interface_after_the_other_while_its_links_rest(host, watched) -> None:
+    """Another MTU disturbs both uplinks: never both at once. The access interface has nobody to disturb."""
+    watcher = watched(leaf())
+    done = apply.apply(host, replace(leaf(), mtu=1380))
+    assert watcher.asked == [("n1",), ("n2",)]
+    assert {d.mtu for d in host.kernel.devices.values()} == {1380}
+    assert not resting.path(host, "wg0").exists()
+    assert len(done.lines) == len([line for line in done.lines if "mtu" in line or "boot" in line])
+
+
+def test_only_the_link_that_changes_rests(host, watched) -> None:
+    """A direct neighbour at another address, and not the one beside it."""
+    near = (peer(7, endpoint="192.0.2.7:51820"), peer(8))
+    watcher = watched(leaf(direct=near))
+    apply.apply(host, leaf(direct=(peer(7, endpoint="192.0.2.77:51820"), peer(8))))
+    assert watcher.asked == [("n7",)]
+
+
+def test_what_only_adds_lets_nothing_rest(host, watched) -> None:
+    """A third uplink, a direct neighbour and its routes."""
+    watcher = watched(leaf())
+    apply.apply(host, leaf(relays=(1, 2, 3), direct=(peer(7),)))
+    assert watcher.asked == []
+
+
+def test_without_a_watcher_all_is_done_at_once(host) -> None:
+    apply.apply(host, leaf())
+    apply.apply(host, replace(leaf(), mtu=1380))
+    assert not resting.path(host, "wg0").exists()
+
+
+def test_a_neighbour_with_another_key_is_replaced_while_its_link_rests(host, watched) -> None:
+    """The new peer takes the allowed-ips, and the old one goes in the same turn."""
+    old = leaf(direct=(peer(7),))
+    watcher = watched(old)
+    apply.apply(host, leaf(direct=(peer(7, public_key=key(77)),)))
+    assert watcher.asked == [("n7",)]
+    assert set(host.kernel.devices["wg0"].peers) == {key(77)}
+
+
+@pytest.mark.parametrize(
+    ("ports", "asked"),
+    [
+        # Up by one: who gets a port waits for who gives it up.
+        ((51821, 51822, 51823), [("n3",), ("n2",), ("n7",)]),
+        # In a ring nobody can be first: all together.
+        ((51821, 51822, 51820), [("n2", "n3", "n7")]),
+    ],
+)
+def test_ports_that_move_on(host, watched, ports, asked) -> None:
+    view = with_ports(relay(leaves=(peer(7),), trunks=(2, 3)), 51820, 51821, 51822)
+    watcher = watched(view)
+    apply.apply(host, with_ports(view, *ports))
+    assert tuple(d.port for _, d in sorted(host.kernel.devices.items())) == ports
+    assert watcher.asked == asked
+
+
+def test_a_new_interface_waits_for_the_port_that_another_gives_up(host, watched) -> None:
+    old = with_ports(relay(leaves=(peer(7),), trunks=(2,)), 51820, 51821)
+    watcher = watched(old)
+    new = with_ports(relay(leaves=(peer(7),), trunks=(2, 3)), 51820, 51822, 51821)
+    apply.apply(host, new)
+    assert [host.kernel.devices[n].port for n in ("wg0", "wg0-t2", "wg0-t3")] == [51820, 51822, 51821]
+    assert watcher.asked == [("n2",)]
+
+
+def test_a_relay_that_is_heard_at_its_old_port_is_left_there(host, watched) -> None:
+    """It has not moved yet: when it does, its own first packet tells where. Nothing rests, nothing is set."""
+    watcher = watched(leaf())
+    moved = with_endpoint(leaf(), 1, "192.0.2.10:51900")
+    apply.apply(host, moved)
+    assert (watcher.asked, sets(host)) == ([], [])
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
+    assert "192.0.2.10:51900" in (host.conf_dir / "wg0-u1.conf").read_text()
+
+
+def test_a_relay_that_is_not_heard_is_sought_at_its_new_port(host, watched) -> None:
+    watcher = watched(leaf())
+    watcher.broken = lambda _host: {"n1"}
+    watcher.look()
+    apply.apply(host, with_endpoint(leaf(), 1, "192.0.2.10:51900"))
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == "192.0.2.10:51900"
+    assert watcher.asked == []
+
+
+# --- what breaks the node is taken back ----------------------------------------------------------------
+
+
+def test_a_view_that_costs_a_link_is_taken_back(host, watched) -> None:
+    """All is as it was: endpoints, files, memory; and the interface whose turn was still to come was not touched."""
+    watcher = watched(leaf())
+    watcher.broken = broken_while(1, NEW)
+    memory = Store(host=host, mesh="wg0")
+    with pytest.raises(TakenBack, match="taken back: n1 is not heard any more after the changes of wg0-u1") as caught:
+        apply.apply(host, with_endpoint(with_endpoint(leaf(), 1, NEW), 2, NEW))
+    assert caught.value.digest == leaf().digest()
+    assert watcher.asked == [("n1",)]
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
+    assert NEW not in (host.conf_dir / "wg0-u1.conf").read_text()
+    assert (memory.view(), memory.previous()) == (leaf(), None)
+    assert apply.apply(host, leaf()).lines == []
+
+
+def test_a_fresh_handshake_does_not_keep_the_wrong_endpoint(host, watched) -> None:
+    """Of a minute ago, as it always is: the way back sets the endpoint that the broken view had changed."""
+    watcher = watched(leaf())
+    host.kernel.devices["wg0-u1"].peers[key(1)].handshake_at = int(time.time())
+    watcher.broken = broken_while(1, NEW)
+    with pytest.raises(TakenBack):
+        apply.apply(host, with_endpoint(leaf(), 1, NEW))
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
+
+
+def test_a_leaf_that_hears_no_relay_any_more_takes_the_view_back(host, watched) -> None:
+    """Other relays, none of which knows it: its old ones come back, with their routes."""
+    watcher = watched(leaf())
+    watcher.names |= {"n3": "wg0-u3"}
+    watcher.broken = lambda _host: {"n3"}
+    with pytest.raises(TakenBack, match=r"no relay is heard any more \(n3\)"):
+        apply.apply(host, leaf(relays=(3,), via=3))
+    assert sorted(host.kernel.devices) == ["wg0", "wg0-u1", "wg0-u2"]
+    assert host.kernel.routes["main", "10.100.0.0/16"]["dev"] == "wg0-u1"
+    assert {p.stem for p in host.conf_dir.glob("*.conf")} == {"wg0", "wg0-u1", "wg0-u2"}
+
+
+def test_links_that_others_open_are_not_waited_for(host, watched) -> None:
+    """A leaf finds its relay's new port only by a view of its own."""
+    view = relay(leaves=(peer(7),))
+    watcher = watched(view)
+    watcher.broken = lambda found: {"n7"} if found.kernel.devices["wg0"].port == 51900 else set()
+    begun = time.monotonic()
+    apply.apply(host, with_ports(view, 51900, 51822))
+    assert time.monotonic() - begun < 0.4
+    assert watcher.asked == [("n7",)]
+
+
+@pytest.mark.parametrize("beyond", [True, False])
+def test_a_view_that_cuts_off_the_master_is_taken_back(host, monkeypatch, beyond) -> None:
+    """Where the way to it may go by the mesh, and even without a watcher. An address elsewhere is not tried."""
+    monkeypatch.setattr(selfcheck, "PATIENCE", 0.2)
+    tried: list[str] = []
+
+    def answers(master: Master) -> bool:
+        tried.append(master.address)
+        return ("main", "10.100.0.7/32") not in host.kernel.routes
+
+    monkeypatch.setattr(Master, "answers", answers)
+    apply.apply(host, leaf())
+    master = Master(address="10.100.0.7" if beyond else "203.0.113.99", port=4505)
+    if not beyond:
+        apply.apply(host, leaf(direct=(peer(7),)), master=master)
+        assert tried == []
+        return
+    with pytest.raises(TakenBack, match=r"the master \(10\.100\.0\.7, port 4505\) is not reached any more"):
+        apply.apply(host, leaf(direct=(peer(7),)), master=master)
+    assert ("main", "10.100.0.7/32") not in host.kernel.routes
+
+
+def test_a_first_view_that_cuts_off_the_master_leaves_nothing(host, monkeypatch) -> None:
+    monkeypatch.setattr(selfcheck, "PATIENCE", 0.2)
+    monkeypatch.setattr(Master, "answers", lambda _master: not host.kernel.routes)
+    with pytest.raises(TakenBack) as caught:
+        apply.apply(host, leaf(), master=Master(address="10.100.0.7", port=4505))
+    assert (caught.value.digest, host.kernel.devices, host.kernel.routes) == (None, {}, {})
+
+
+def test_it_is_tried_again_only_if_somebody_insists_or_the_view_changes(host, watched) -> None:
+    """A highstate does not; the master's push does. What holds is remembered no more."""
+    watcher = watched(leaf())
+    watcher.broken = broken_while(1, NEW)
+    bad = with_endpoint(leaf(), 1, NEW)
+    told = {"wg0": bad.as_dict()}
+    (first,) = offers.take(host, told)
+    assert (first.taken_back, first.digest, first.gist()["taken_back"]) == (True, leaf().digest(), True)
+    assert str(first.error).startswith("taken back: n1 is not heard")
+    asked = len(watcher.asked)
+    (second,) = offers.take(host, told)
+    assert (second.taken_back, len(watcher.asked)) == (True, asked)
+    watcher.broken = lambda _host: set()
+    (third,) = offers.take(host, told, insists=True)
+    assert (third.error, third.digest) == (None, bad.digest())
+    assert Store(host=host, mesh="wg0").taken_back() is None
+
+
+def test_a_command_that_fails_amid_the_turns_is_a_reason_too(host, watched, monkeypatch) -> None:
+    """A port that somebody else holds: what was changed until then is changed back."""
+    watched(relay(leaves=(peer(7),)))
+    view = with_ports(relay(leaves=(peer(7),)), 51900, 51901)
+    run = FakeHost.run
+
+    def refuse(self: FakeHost, *argv: str, text: str = "") -> str:
+        if "51901" in argv:
+            raise HostError("Address already in use")
+        return run(self, *argv, text=text)
+
+    monkeypatch.setattr(FakeHost, "run", refuse)
+    with pytest.raises(TakenBack, match="taken back: Address already in use"):
+        apply.apply(host, view)
+    assert [host.kernel.devices[n].port for n in ("wg0", "wg0-t2")] == [51820, 51822]
