@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -13,7 +13,7 @@ from .drill import steady
 from .exchange import Delivery, Exchange, Flow
 from .mesh import Mesh
 from .planned import status
-from .sessions import disturbed, sessions
+from .sessions import Concerned, disturbed, sessions
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,14 +66,15 @@ def undisturbed(
     *,
     talks: Mapping[str, str],
     leaves: Iterable[str] | None = None,
-    concerned: Collection[str] = (),
+    concerned: Concerned = (),
     allowed: float = 0.0,
 ) -> Iterator[Noticed]:
     """The block changes something that nobody notices; AssertionError otherwise, and what was noticed is printed.
 
     UDP flows both ways between all pairs of *leaves* (of the mesh, if None), and not one datagram is lost; where there
     is no other way, no gap is longer than *allowed* seconds. TCP between the *talks* (caller → listener) stands.
-    Sessions and interfaces of all but the *concerned* nodes live on.
+    Sessions and interfaces live on, but those of *concerned* nodes and links, and a leaf's links to relays that the
+    plan has given up.
     """
     if leaves is None:
         leaves = [node for node, row in status(mesh.lab.salt, mesh.name)["nodes"].items() if row["role"] == "leaf"]
@@ -88,11 +89,11 @@ def undisturbed(
 
 @contextmanager
 def _watched(
-    mesh: Mesh, noticed: Noticed, leaves: list[str], talks: Mapping[str, str], concerned: Collection[str]
+    mesh: Mesh, noticed: Noticed, leaves: list[str], talks: Mapping[str, str], concerned: Concerned
 ) -> Iterator[None]:
     """What is noticed of the block is in *noticed*, even if it raises something."""
     underlay, overlay = mesh.lab.underlay, mesh.overlay()
-    before, began = sessions(mesh), time.monotonic()
+    before, had, began = sessions(mesh), _uplinks(mesh), time.monotonic()
     conversations: list[Conversation] = []
     with ExitStack() as stack:
         for caller, listener in talks.items():
@@ -101,9 +102,15 @@ def _watched(
         exchange = stack.enter_context(Exchange(underlay, flows(overlay, leaves), rate=RATE))
         yield
         noticed.took = time.monotonic() - began
-        noticed.sessions = disturbed(before, sessions(mesh), concerned)
+        noticed.sessions = disturbed(before, sessions(mesh), {*concerned, *(had - _uplinks(mesh))})
     noticed.deliveries = list(exchange.deliveries)
     noticed.heard = [heard for one in conversations for heard in one.heard]
+
+
+def _uplinks(mesh: Mesh) -> set[frozenset[str]]:
+    """The links of leaves to relays, by the plan."""
+    nodes = status(mesh.lab.salt, mesh.name)["nodes"]
+    return {frozenset((leaf, relay)) for leaf, row in nodes.items() for relay in row["relays"]}
 
 
 def flows(overlay: Mapping[str, tuple[str, ...]], leaves: list[str]) -> list[Flow]:

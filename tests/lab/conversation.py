@@ -79,5 +79,5 @@ def _heard(listener: str, speaker: str, listened: dict[str, object], spoke: dict
         heard=int(str(listened["heard"])),
         longest=float(str(listened["longest"])),
         at=float(str(listened["at"])),
-        broke=broke and str(broke),
+        broke=str(broke) if broke else None,
     )

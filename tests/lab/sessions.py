@@ -60,15 +60,19 @@ def sessions(mesh: Mesh) -> Sessions:
     return Sessions(peers, {place: number for place, number in numbers.items() if place in held})
 
 
-def disturbed(before: Sessions, after: Sessions, concerned: Collection[str]) -> list[str]:
-    """A line for each session and interface that is gone or began anew; those from and to *concerned* may."""
+Concerned = Collection[str | frozenset[str]]
+"""Nodes, and links as the pair of their ends."""
+
+
+def disturbed(before: Sessions, after: Sessions, concerned: Concerned) -> list[str]:
+    """A line for each session and interface that is gone or began anew; those from, to and between *concerned* may."""
     lines = [
         f"{node}: {interface} was made anew"
         for (node, interface), number in sorted(before.interfaces.items())
         if node not in concerned and after.interfaces.get((node, interface), number) != number
     ]
     for entry, old in sorted(before.peers.items()):
-        if entry.node in concerned or entry.peer in concerned:
+        if {entry.node, entry.peer, frozenset((entry.node, entry.peer))} & set(concerned):
             continue
         if what := _what_happened(old, after.peers.get(entry)):
             lines.append(f"{entry.node}: {entry.peer} on {entry.interface}: {what}")

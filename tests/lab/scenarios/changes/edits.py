@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from ...demo.run import policy
 from ...drill import PLANNED
 from ...machine import CommandFailed
 from ...mesh import Mesh
+from ...sessions import Concerned
 from ...wait import TimedOut, wait_until
 
 TALKS = {"web1": "app1", "laptop": "web2", "app2": "gw1"}
@@ -40,7 +41,7 @@ def converge(mesh: Mesh, wanted: Policy, until: Callable[[], object]) -> None:
 
 
 def changed(
-    mesh: Mesh, name: str, wanted: Policy, until: Callable[[], object], concerned: Collection[str] = (), **more: Any
+    mesh: Mesh, name: str, wanted: Policy, until: Callable[[], object], concerned: Concerned = (), **more: Any
 ) -> None:
     """The same, and nobody noticed: ``calm.undisturbed`` says what that means. Afterwards all pairs go as planned."""
     with undisturbed(mesh, name, talks=TALKS, concerned=concerned, **more):
