@@ -79,10 +79,12 @@ def undisturbed(
     if leaves is None:
         leaves = [node for node, row in status(mesh.lab.salt, mesh.name)["nodes"].items() if row["role"] == "leaf"]
     noticed = Noticed()
-    with _watched(mesh, noticed, sorted(leaves), talks, concerned):
-        yield noticed
-        steady(mesh, talks)
-    print(noticed.text(name), flush=True)
+    try:
+        with _watched(mesh, noticed, sorted(leaves), talks, concerned):
+            yield noticed
+            steady(mesh, talks)
+    finally:
+        print(noticed.text(name), flush=True)
     found = noticed.complaints(allowed)
     assert not found, f"{name}: " + "\n".join(found)
 
@@ -96,15 +98,16 @@ def _watched(
     before, had, began = sessions(mesh), _uplinks(mesh), time.monotonic()
     conversations: list[Conversation] = []
     with ExitStack() as stack:
+        stack.callback(lambda: noticed.heard.extend(heard for one in conversations for heard in one.heard))
         for caller, listener in talks.items():
             one = Conversation(underlay[caller], underlay[listener], overlay[listener][0])
             conversations.append(stack.enter_context(one))
-        exchange = stack.enter_context(Exchange(underlay, flows(overlay, leaves), rate=RATE))
+        exchange = Exchange(underlay, flows(overlay, leaves), rate=RATE)
+        stack.callback(lambda: noticed.deliveries.extend(exchange.deliveries))
+        stack.enter_context(exchange)
+        stack.callback(lambda: setattr(noticed, "took", time.monotonic() - began))
         yield
-        noticed.took = time.monotonic() - began
         noticed.sessions = disturbed(before, sessions(mesh), {*concerned, *(had - _uplinks(mesh))})
-    noticed.deliveries = list(exchange.deliveries)
-    noticed.heard = [heard for one in conversations for heard in one.heard]
 
 
 def _uplinks(mesh: Mesh) -> set[frozenset[str]]:

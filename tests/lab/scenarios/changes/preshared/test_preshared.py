@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 from ....calm import undisturbed
 from ....drill import PLANNED
 from ....mesh import Mesh
+from ....sessions import sessions
 from ....wait import wait_until
 from ..edits import TALKS, converge, edited, policy
 
+RENEWED = 240
+"""Seconds in which each session in use is renewed, and more."""
 memory: dict[str, dict[frozenset[str], set[str]]] = {}
 
 
@@ -35,9 +39,17 @@ def _all_have(mesh: Mesh) -> bool:
     return all(len(digests) == 1 and "" not in digests for digests in found.values())
 
 
+def _oldest(mesh: Mesh) -> int:
+    """When the oldest session of all began, in seconds since the epoch; 0 if there is a peer without one."""
+    return min(session.handshake for session in sessions(mesh).peers.values())
+
+
 def test_each_link_gets_a_key_of_its_own(mesh: Mesh):
-    with undisturbed(mesh, "preshared keys on", talks=TALKS, concerned=mesh.members):
+    """And sessions that begin with it are as good."""
+    with undisturbed(mesh, "preshared keys on", talks=TALKS):
         converge(mesh, edited(_on), lambda: _all_have(mesh))
+        after = time.time()
+        wait_until(lambda: _oldest(mesh) > after, RENEWED, "every session to be renewed", every=2.0)
     memory["first"] = found = pairs(mesh)
     assert len({next(iter(digests)) for digests in found.values()}) == len(found)
     assert mesh.faults() == []
@@ -48,14 +60,14 @@ def test_they_are_rotated(mesh: Mesh):
         now = pairs(mesh)
         return _all_have(mesh) and not any(digests & memory["first"].get(link, set()) for link, digests in now.items())
 
-    with undisturbed(mesh, "preshared keys rotated", talks=TALKS, concerned=mesh.members):
-        mesh.lab.salt.salt_run("wgmesh.rotate_preshared", timeout=300)
+    with undisturbed(mesh, "preshared keys rotated", talks=TALKS):
+        mesh.lab.salt.salt_run("wgmesh.rotate_preshared", mesh.name)
         wait_until(all_other, 4 * PLANNED, "all to have other keys", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
     assert mesh.faults() == []
 
 
 def test_they_are_turned_off(mesh: Mesh):
-    with undisturbed(mesh, "preshared keys off", talks=TALKS, concerned=mesh.members):
+    with undisturbed(mesh, "preshared keys off", talks=TALKS):
         converge(mesh, policy(), lambda: set.union(*pairs(mesh).values()) == {""})
     assert mesh.faults() == []
