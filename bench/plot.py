@@ -28,8 +28,10 @@ def draw(name: str) -> None:
         for place, row in enumerate(mine):
             if row["goal"]:
                 panel.plot([float(row["goal"].split()[1])] * 2, [place - 0.4, place + 0.4], color="black")
-        if max(row["value"] for row in mine) > 50 * min(row["value"] for row in mine):
-            panel.set_xscale("log")
+        least, most = (pick(row["value"] for row in mine) for pick in (min, max))
+        if most > 50 * least:
+            # A logarithm has no place for nothing.
+            panel.set_xscale("log" if least else "symlog")
         panel.set_xlabel(unit)
     figure.tight_layout()
     figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None})

@@ -1,0 +1,144 @@
+"""Changing something while everybody talks to everybody, and finding that nobody noticed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import permutations
+
+from .conversation import Conversation, Heard
+from .drill import steady
+from .exchange import Delivery, Exchange, Flow
+from .mesh import Mesh
+from .planned import status
+from .sessions import Concerned, disturbed, sessions
+
+
+@dataclass(slots=True, kw_only=True)
+class Noticed:
+    """What could be noticed of a change; filled when it is over."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
+    sessions: list[str] = field(default_factory=list)
+    took: float = 0.0
+    """Seconds from before the change until it was over."""
+
+    @property
+    def lost(self) -> int:
+        """Datagrams that never came, of all flows."""
+        return sum(one.lost for one in self.deliveries)
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest time without a datagram, of all flows."""
+        return max((count for one in self.deliveries for _, count in one.gaps), default=0) / RATE
+
+    def complaints(self, allowed: float = 0.0) -> list[str]:
+        """A line for each flow with a longer gap than *allowed* seconds, each conversation that broke and each session
+        that began anew."""
+        losing = [one for one in self.deliveries if any(count / RATE > allowed for _, count in one.gaps)]
+        broken = [one for one in self.heard if not one.stood]
+        return [*map(lost_in, losing), *map(heard_in, broken), *self.sessions]
+
+    def text(self, name: str) -> str:
+        """All of it for people; flows and sessions that fared well only by their number."""
+        sent = sum(one.sent for one in self.deliveries)
+        silence = max((one.longest for one in self.heard), default=0.0)
+        head = (
+            f"{name}: {self.took:.0f} s; {self.lost} of {sent} datagrams of {len(self.deliveries)} flows lost, "
+            f"longest gap {self.longest:.2f} s; {sum(one.stood for one in self.heard)} of {len(self.heard)} ends of "
+            f"conversations whole, longest silence {silence:.2f} s; {len(self.sessions)} sessions disturbed"
+        )
+        return "\n  ".join([head, *self.complaints()])
+
+
+RATE = 100.0
+"""Datagrams a second of each flow."""
+
+
+@contextmanager
+def undisturbed(
+    mesh: Mesh,
+    name: str,
+    *,
+    talks: Mapping[str, str],
+    leaves: Iterable[str] | None = None,
+    concerned: Concerned = (),
+    allowed: float = 0.0,
+) -> Iterator[Noticed]:
+    """The block changes something that nobody notices; AssertionError otherwise, and what was noticed is printed.
+
+    UDP flows both ways between all pairs of *leaves* (of the mesh, if None), and not one datagram is lost; where there
+    is no other way, no gap is longer than *allowed* seconds. TCP between the *talks* (caller → listener) stands.
+    Sessions and interfaces live on, but those of *concerned* nodes and links, and a leaf's links to relays that the
+    plan has given up.
+    """
+    if leaves is None:
+        leaves = [node for node, row in status(mesh.lab.salt, mesh.name)["nodes"].items() if row["role"] == "leaf"]
+    noticed = Noticed()
+    try:
+        with _watched(mesh, noticed, sorted(leaves), talks, concerned):
+            yield noticed
+            steady(mesh, talks)
+    finally:
+        print(noticed.text(name), flush=True)
+    found = noticed.complaints(allowed)
+    assert not found, f"{name}: " + "\n".join(found)
+
+
+@contextmanager
+def _watched(
+    mesh: Mesh, noticed: Noticed, leaves: list[str], talks: Mapping[str, str], concerned: Concerned
+) -> Iterator[None]:
+    """What is noticed of the block is in *noticed*, even if it raises something."""
+    underlay, overlay = mesh.lab.underlay, mesh.overlay()
+    before, had, began = sessions(mesh), _uplinks(mesh), time.monotonic()
+    conversations: list[Conversation] = []
+    with ExitStack() as stack:
+        stack.callback(lambda: noticed.heard.extend(heard for one in conversations for heard in one.heard))
+        for caller, listener in talks.items():
+            one = Conversation(underlay[caller], underlay[listener], overlay[listener][0])
+            conversations.append(stack.enter_context(one))
+        exchange = Exchange(underlay, flows(overlay, leaves), rate=RATE)
+        stack.callback(lambda: noticed.deliveries.extend(exchange.deliveries))
+        stack.enter_context(exchange)
+        stack.callback(lambda: setattr(noticed, "took", time.monotonic() - began))
+        yield
+        noticed.sessions = disturbed(before, sessions(mesh), {*concerned, *(had - _uplinks(mesh))})
+
+
+def _uplinks(mesh: Mesh) -> set[frozenset[str]]:
+    """The links of leaves to relays, by the plan."""
+    nodes = status(mesh.lab.salt, mesh.name)["nodes"]
+    return {frozenset((leaf, relay)) for leaf, row in nodes.items() for relay in row["relays"]}
+
+
+def flows(overlay: Mapping[str, tuple[str, ...]], leaves: list[str]) -> list[Flow]:
+    """From each leaf to each other by IPv4, and by IPv6 to its neighbours in their order: enough of a load."""
+    ring = set(zip(leaves, [*leaves[1:], leaves[0]], strict=True))
+    return [
+        Flow(source=source, target=target, address=address)
+        for source, target in permutations(leaves, 2)
+        for address in overlay[target]
+        if ":" not in address or {(source, target), (target, source)} & ring
+    ]
+
+
+def lost_in(one: Delivery) -> str:
+    """A flow and its gaps, for people."""
+    gaps = ", ".join(f"{count} at {_clock(at)}" for at, count in one.gaps[:8])
+    more = ", …" if len(one.gaps) > 8 else ""
+    return f"{one.flow.source} to {one.flow.target} ({one.flow.address}): {one.lost} of {one.sent} lost: {gaps}{more}"
+
+
+def heard_in(one: Heard) -> str:
+    """One end of a conversation, for people."""
+    what = one.broke or f"{one.said - one.heard} of {one.said} lines are missing"
+    return f"{one.listener} hears {one.speaker}: {what}; longest silence {one.longest:.2f} s"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at)) + f"{at % 1:.2f}"[1:]

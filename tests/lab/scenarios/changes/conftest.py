@@ -1,0 +1,13 @@
+"""One fleet for all scenarios of this folder; each begins with a mesh in which nothing is remembered."""
+
+from __future__ import annotations
+
+import os
+
+from ...onefleet import fabric, fleet, mesh, pytest_runtest_makereport
+
+__all__ = ["fabric", "fleet", "mesh", "pytest_runtest_makereport"]
+
+SLOW = ("drain", "killed", "preshared", "rotation", "taken_back")
+"""Scenarios that take minutes each: WGMESH_LAB_ALL=1 runs them too."""
+collect_ignore = [] if os.environ.get("WGMESH_LAB_ALL") else [*SLOW]

@@ -1,0 +1,102 @@
+"""Editing the policy of a mesh that runs, and what its nodes have of it then."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ...calm import undisturbed
+from ...demo.run import policy
+from ...drill import PLANNED
+from ...machine import CommandFailed
+from ...mesh import Mesh
+from ...sessions import Concerned
+from ...wait import TimedOut, wait_until
+
+TALKS = {"web1": "app1", "laptop": "web2", "app2": "gw1"}
+"""Who talks by TCP: by relays within two sites and from outside of both, and by a direct link."""
+Policy = dict[str, Any]
+Edit = Callable[[Policy], object]
+"""What is done to the demo mesh's part of the policy."""
+
+
+def edited(*edits: Edit) -> Policy:
+    """The demo's policy after *edits*."""
+    changed = copy.deepcopy(policy())
+    for edit in edits:
+        edit(changed["wgmesh"]["wg0"])
+    return changed
+
+
+def converge(mesh: Mesh, wanted: Policy, until: Callable[[], object]) -> None:
+    """The master has *wanted* for its policy, *until* is true, and all nodes run the plan that followed."""
+    mesh.lab.salt.set_policy(wanted)
+    with suppress(CommandFailed):
+        # Its exit status tells that somebody did not acknowledge yet.
+        mesh.lab.salt.salt_run("wgmesh.converge")
+    wait_until(until, 2 * PLANNED, "the nodes to have it", every=0.5)
+    mesh.settle(deadline=2 * PLANNED)
+
+
+def changed(
+    mesh: Mesh, name: str, wanted: Policy, until: Callable[[], object], concerned: Concerned = (), **more: Any
+) -> None:
+    """The same, and nobody noticed: ``calm.undisturbed`` says what that means. Afterwards all pairs go as planned."""
+    with undisturbed(mesh, name, talks=TALKS, concerned=concerned, **more):
+        converge(mesh, wanted, until)
+    found = mesh.faults()
+    assert not found, found
+
+
+def restored(mesh: Mesh) -> None:
+    """The mesh runs the demo's policy, whatever was seen on the way."""
+    with suppress(TimedOut):
+        converge(mesh, policy(), lambda: True)
+
+
+# --- what nodes have ------------------------------------------------------------------------------------
+
+
+def mtus(mesh: Mesh) -> set[int]:
+    """The MTUs of all WireGuard interfaces of the mesh."""
+    return {
+        link["mtu"]
+        for node in mesh.members
+        for link in mesh.lab.underlay[node].json("ip", "-json", "link", "show")
+        if link["ifname"].startswith(mesh.name)
+    }
+
+
+def keepalives(mesh: Mesh) -> set[str]:
+    """What nodes have as persistent keepalive of their peers, in seconds or ``off``."""
+    texts = [mesh.lab.underlay[node].run("wg", "show", "all", "persistent-keepalive") for node in mesh.members]
+    return {line.split()[-1] for text in texts for line in text.splitlines()}
+
+
+def ports(mesh: Mesh) -> set[int]:
+    """The ports on which the access interfaces listen."""
+    return {int(mesh.lab.underlay[node].run("wg", "show", mesh.name, "listen-port")) for node in mesh.members}
+
+
+def holders(mesh: Mesh, node: str) -> set[str]:
+    """The members that have *node* for a peer."""
+    key = mesh.lab.underlay[node].run("wg", "show", mesh.name, "public-key").strip()
+    return {n for n in mesh.members if key in mesh.lab.underlay[n].run("wg", "show", "all", "peers")}
+
+
+def intervals(mesh: Mesh) -> set[int]:
+    """Milliseconds between the packets with which the watchers look at their links."""
+    return {told["interval"] for node in mesh.members for told in mesh.lab.salt.links(node, mesh.name).values()}
+
+
+def linked(mesh: Mesh, a: str, b: str) -> bool:
+    """Whether both nodes watch a link between them, and it is up."""
+    salt = mesh.lab.salt
+    return all(salt.links(x, mesh.name).get(y, {}).get("state") == "up" for x, y in ((a, b), (b, a)))
+
+
+def unlinked(mesh: Mesh, a: str, b: str) -> bool:
+    """Whether neither node has the other for a peer."""
+    return a not in holders(mesh, b) and b not in holders(mesh, a)

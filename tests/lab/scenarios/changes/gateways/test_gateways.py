@@ -1,0 +1,66 @@
+"""A subnet goes to another gateway while it is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ....demo.run import PRINTER
+from ....demo.topology import GATEWAY, OFFICE_LAN
+from ....mesh import Mesh
+from ....overlay import Stream
+from ....planned import status
+from ..edits import changed, edited, policy
+
+NEXT = "app2"
+
+
+def _gateways(*order: str):
+    def edit(mesh: dict) -> None:
+        rule = {"site": "nyc", "routes": [OFFICE_LAN]}
+        rest = {name: value for name, value in mesh["nodes"].items() if name != GATEWAY}
+        mesh["nodes"] = {**dict.fromkeys(order, rule), **rest}
+
+    return edit
+
+
+def _active(mesh: Mesh) -> list[str]:
+    nodes = status(mesh.lab.salt, mesh.name)["nodes"]
+    return [n for n, row in nodes.items() if OFFICE_LAN in row.get("subnets", {}).get("active", ())]
+
+
+@pytest.fixture(scope="module")
+def two(mesh: Mesh) -> Iterator[Mesh]:
+    """The mesh, with a second machine that has the LAN host's address."""
+    # By which of them the LAN host is reached changes here.
+    yield replace(mesh, lan=None)
+    mesh.lab.underlay[NEXT].run("ip", "address", "del", f"{PRINTER.address}/32", "dev", "lo", check=False)
+    # With the facts in which it has that network, the policy would be refused.
+    mesh.lab.salt.salt(NEXT, "wgmesh.apply")
+
+
+def _used(mesh: Mesh, name: str, *order: str) -> None:
+    """The same, while the LAN host is asked from two sites: each request is answered."""
+    machines = [mesh.lab.underlay[n] for n in ("web1", "app1")]
+    with Stream(machines[0], [PRINTER.address]) as far, Stream(machines[1], [PRINTER.address]) as near:
+        wanted = edited(_gateways(*order)) if order else policy()
+        changed(mesh, name, wanted, lambda: _active(mesh) == [order[0] if order else GATEWAY])
+    losses = [*far.losses, *near.losses]
+    for loss in losses:
+        print(f"  {loss.source} to {loss.address}: {loss.lost} of {loss.sent} lost")
+    assert not [loss for loss in losses if loss.lost]
+
+
+def test_a_second_gateway_is_added(two: Mesh):
+    _used(two, "gateway added", GATEWAY, NEXT)
+    two.lab.underlay[NEXT].run("ip", "address", "add", f"{PRINTER.address}/32", "dev", "lo")
+
+
+def test_the_second_becomes_the_first(two: Mesh):
+    _used(two, "gateway order changed", NEXT, GATEWAY)
+
+
+def test_the_first_is_alone_again(two: Mesh):
+    _used(two, "gateway removed")

@@ -1,0 +1,73 @@
+"""Every pair has a key of its own, and nobody notices when it gets one."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+from ....calm import undisturbed
+from ....drill import PLANNED
+from ....mesh import Mesh
+from ....sessions import sessions
+from ....wait import wait_until
+from ..edits import TALKS, converge, edited, policy
+
+RENEWED = 240
+"""Seconds in which each session in use is renewed, and more."""
+memory: dict[str, dict[frozenset[str], set[str]]] = {}
+
+
+def _on(mesh: dict) -> None:
+    mesh["preshared_keys"] = True
+
+
+def pairs(mesh: Mesh) -> dict[frozenset[str], set[str]]:
+    """Link → digests of the preshared keys of both ends; the empty text for none."""
+    underlay = mesh.lab.underlay
+    owners = {underlay[n].run("wg", "show", mesh.name, "public-key").strip(): n for n in mesh.members}
+    found: dict[frozenset[str], set[str]] = {}
+    for node in mesh.members:
+        for line in underlay[node].run("wg", "show", "all", "preshared-keys").splitlines():
+            _, peer, key = line.split("\t")
+            digest = "" if key == "(none)" else hashlib.sha256(key.encode()).hexdigest()
+            found.setdefault(frozenset((node, owners.get(peer, peer))), set()).add(digest)
+    return found
+
+
+def _all_have(mesh: Mesh) -> bool:
+    found = pairs(mesh)
+    return all(len(digests) == 1 and "" not in digests for digests in found.values())
+
+
+def _oldest(mesh: Mesh) -> int:
+    """When the oldest session of all began, in seconds since the epoch; 0 if there is a peer without one."""
+    return min(session.handshake for session in sessions(mesh).peers.values())
+
+
+def test_each_link_gets_a_key_of_its_own(mesh: Mesh):
+    """And sessions that begin with it are as good."""
+    with undisturbed(mesh, "preshared keys on", talks=TALKS):
+        converge(mesh, edited(_on), lambda: _all_have(mesh))
+        after = time.time()
+        wait_until(lambda: _oldest(mesh) > after, RENEWED, "every session to be renewed", every=2.0)
+    memory["first"] = found = pairs(mesh)
+    assert len({next(iter(digests)) for digests in found.values()}) == len(found)
+    assert mesh.faults() == []
+
+
+def test_they_are_rotated(mesh: Mesh):
+    def all_other() -> bool:
+        now = pairs(mesh)
+        return _all_have(mesh) and not any(digests & memory["first"].get(link, set()) for link, digests in now.items())
+
+    with undisturbed(mesh, "preshared keys rotated", talks=TALKS):
+        mesh.lab.salt.salt_run("wgmesh.rotate_preshared", mesh.name)
+        wait_until(all_other, 4 * PLANNED, "all to have other keys", every=1.0)
+        mesh.settle(deadline=2 * PLANNED)
+    assert mesh.faults() == []
+
+
+def test_they_are_turned_off(mesh: Mesh):
+    with undisturbed(mesh, "preshared keys off", talks=TALKS):
+        converge(mesh, policy(), lambda: set.union(*pairs(mesh).values()) == {""})
+    assert mesh.faults() == []

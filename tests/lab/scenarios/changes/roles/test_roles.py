@@ -1,0 +1,72 @@
+"""A leaf gets other relays, and a relay goes and comes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ....drill import first_relay, relays_used, ways
+from ....mesh import Mesh
+from ....planned import status
+from ..edits import TALKS, changed, edited, holders, policy
+
+MOVED, GONE = "web2", "relay-fra2"
+
+
+def _moved(mesh: dict) -> None:
+    mesh["sites"]["ams"] = {"relays": ["relay-nyc1", GONE]}
+    mesh["nodes"] = {MOVED: {"site": "ams"}, **mesh["nodes"]}
+
+
+def _without(mesh: dict) -> None:
+    del mesh["nodes"][GONE]
+    mesh["sites"]["fra"]["relays"] = ["relay-fra1", "relay-nyc1"]
+
+
+def _leaf(mesh: dict) -> None:
+    mesh["nodes"][GONE] = {"site": "fra", "endpoint": "203.0.113.11"}
+    mesh["sites"]["fra"]["relays"] = ["relay-fra1", "relay-nyc1"]
+
+
+def _relays(mesh: Mesh, leaf: str) -> list[str]:
+    return list(status(mesh.lab.salt, mesh.name)["nodes"][leaf]["relays"])
+
+
+def test_a_leaf_moves_to_another_site(mesh: Mesh):
+    changed(
+        mesh,
+        "leaf moved to another site",
+        edited(_moved),
+        lambda: set(_relays(mesh, MOVED)) == {"relay-nyc1", GONE},
+        [MOVED],
+    )
+    assert first_relay(mesh, MOVED) in {"relay-nyc1", GONE}
+
+
+def test_it_moves_back(mesh: Mesh):
+    changed(mesh, "leaf moved back", policy(), lambda: "relay-fra1" in _relays(mesh, MOVED), [MOVED])
+
+
+def test_a_relay_leaves_the_mesh(mesh: Mesh):
+    """No leaf goes by it any more, and none has it for a peer."""
+    rest = replace(mesh, members=tuple(n for n in mesh.members if n != GONE))
+    key = mesh.lab.underlay[GONE].run("wg", "show", mesh.name, "public-key").strip()
+
+    def gone() -> bool:
+        return not any(key in mesh.lab.underlay[n].run("wg", "show", "all", "peers") for n in rest.members)
+
+    changed(rest, "relay removed", edited(_without), gone, [GONE])
+    assert GONE not in relays_used(ways(rest, TALKS))
+
+
+def test_a_relay_joins_the_mesh(mesh: Mesh):
+    changed(mesh, "relay added", policy(), lambda: len(holders(mesh, GONE)) > 3, [GONE])
+
+
+def test_a_relay_becomes_a_leaf(mesh: Mesh):
+    leaves = [n for n in mesh.members if "relay" not in n]
+    changed(mesh, "relay becomes a leaf", edited(_leaf), lambda: _relays(mesh, GONE) != [], [GONE], leaves=leaves)
+
+
+def test_a_leaf_becomes_a_relay(mesh: Mesh):
+    leaves = [n for n in mesh.members if "relay" not in n]
+    changed(mesh, "leaf becomes a relay", policy(), lambda: _relays(mesh, GONE) == [], [GONE], leaves=leaves)

@@ -1,0 +1,72 @@
+"""Nodes get new keys, and nobody notices."""
+
+from __future__ import annotations
+
+import pytest
+
+from ....calm import undisturbed
+from ....drill import PLANNED, steady
+from ....mesh import Mesh, failures
+from ....wait import wait_until
+from ..edits import TALKS
+
+KEY_FILES = "/etc/wireguard /var/lib/wgmesh /run/wgmesh"
+LOST = "web2"
+
+
+def public_keys(mesh: Mesh) -> dict[str, str]:
+    """Member → the public key of its access interface."""
+    return {n: mesh.lab.underlay[n].run("wg", "show", mesh.name, "public-key").strip() for n in mesh.members}
+
+
+def _known(mesh: Mesh) -> set[str]:
+    """All public keys that any member has for a peer or for itself."""
+    texts = [mesh.lab.underlay[n].run("wg", "show", "all", "dump") for n in mesh.members]
+    fields = [line.split("\t") for text in texts for line in text.splitlines()]
+    return {line[2] if len(line) == 5 else line[1] for line in fields}
+
+
+def _private(mesh: Mesh, node: str) -> str:
+    return mesh.lab.underlay[node].run("wg", "show", mesh.name, "private-key").strip()
+
+
+def _is_kept(mesh: Mesh, node: str, private: str) -> bool:
+    """Whether a file of the node still holds its old private key. (The key is on no command line.)"""
+    found = mesh.lab.underlay[node].run("sh", "-c", f"grep -rlF -f - {KEY_FILES} || true", stdin=private)
+    return bool(found.strip())
+
+
+@pytest.mark.parametrize("target", ["web1", "relay-fra1", "*"])
+def test_keys_are_rotated(mesh: Mesh, target: str):
+    """All have the new key of each, and nobody has an old one, the node itself included."""
+    named = set(mesh.members) if target == "*" else {target}
+    before = public_keys(mesh)
+    private = {node: _private(mesh, node) for node in named}
+    with undisturbed(mesh, f"rotate {target}", talks=TALKS, concerned=named):
+        mesh.lab.salt.salt_run("wgmesh.rotate", target, timeout=300)
+        old = {before[node] for node in named}
+        wait_until(lambda: not old & _known(mesh), 4 * PLANNED, "the old keys to be gone", every=1.0)
+        mesh.settle(deadline=2 * PLANNED)
+    after = public_keys(mesh)
+    assert {node for node in mesh.members if after[node] != before[node]} == named
+    assert [node for node, key in private.items() if _is_kept(mesh, node, key)] == []
+    assert mesh.faults() == []
+
+
+def test_a_lost_key_is_made_again(mesh: Mesh):
+    """The file is gone while the interfaces run on: the formula heals it, and tells about it."""
+    machine = mesh.lab.underlay[LOST]
+    machine.run("rm", "/etc/wireguard/wgmesh.key")
+    assert failures(mesh.lab.salt.salt([LOST], "state.apply", "wgmesh", timeout=90), [LOST]) == []
+    published = mesh.lab.salt.salt(LOST, "wgmesh.public_key")[LOST]
+
+    def healed() -> bool:
+        return public_keys(mesh)[LOST] == published
+
+    wait_until(healed, 2 * PLANNED, "the node to run with the key that it has", every=0.5)
+    mesh.settle(deadline=2 * PLANNED)
+    steady(mesh, TALKS)
+    assert "400" in machine.run("stat", "-c", "%a", "/etc/wireguard/wgmesh.key") or "600" in machine.run(
+        "stat", "-c", "%a", "/etc/wireguard/wgmesh.key"
+    )
+    assert mesh.faults() == []

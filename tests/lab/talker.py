@@ -1,0 +1,102 @@
+"""One end of a long TCP conversation. A program: the lab runs it on a machine.
+
+    talker.py listen ADDRESS PORT
+    talker.py call ADDRESS PORT
+
+The two ends make one connection and send each other numbered lines, *RATE* a second, until standard input ends; then
+each says that it has no more, hears the other out, and prints JSON: ``{"sent": N, "heard": N, "wrong": N,
+"longest": seconds, "at": seconds, "broke": null or what broke}``. *wrong* counts lines that were not the next number,
+*longest* is the longest time between two lines that were heard, *at* when it began, in seconds since the first line.
+Nobody connects a second time: if the connection breaks, the conversation is over. One line ``ready`` comes first, as
+soon as the other end may come, or has been heard.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+
+RATE = 20.0
+"""Lines a second."""
+FAREWELL = 10.0
+"""Seconds in which both ends must have said all that they had to say, once one has."""
+CALL = 20.0
+"""Seconds for the connection to come about."""
+
+
+class Hearing:
+    """What was heard, and the longest silence in it."""
+
+    def __init__(self) -> None:
+        self.heard = self.wrong = 0
+        self.longest = self.at = 0.0
+        self._began = self._last = 0.0
+        self._rest = b""
+
+    def take(self, data: bytes, now: float) -> None:
+        """The lines in *data* are counted; the last one may be incomplete until more comes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if not self.heard:
+                self._began = self._last = now
+            if now - self._last > self.longest:
+                self.longest, self.at = now - self._last, self._last - self._began
+            self.wrong += line != str(self.heard).encode()
+            self.heard += 1
+            self._last = now
+
+
+def talk(connection: socket.socket) -> dict[str, object]:
+    """Talk and hear until standard input ends, then hear the other out; what came of it."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    hearing, began = Hearing(), time.monotonic()
+    sent, broke = 0, None
+    ended = closed = 0.0
+    try:
+        while not (ended and closed):
+            now = time.monotonic()
+            if (ended or closed) and now > max(ended, closed) + FAREWELL:
+                broke = "the other end did not come to an end" if ended else "the other end closed the connection"
+                break
+            due = began + sent / RATE - now
+            if not ended and due <= 0:
+                connection.sendall(b"%d\n" % sent)
+                sent += 1
+                continue
+            wanted = [*([] if closed else [connection]), *([] if ended else [sys.stdin])]
+            ready = select.select(wanted, [], [], 1.0 if ended else due)[0]
+            if sys.stdin in ready:
+                connection.shutdown(socket.SHUT_WR)
+                ended = time.monotonic()
+            if connection in ready:
+                data = connection.recv(65536)
+                hearing.take(data, time.monotonic())
+                closed = 0.0 if data else time.monotonic()
+    except OSError as error:
+        broke = str(error)
+    said = {"sent": sent, "heard": hearing.heard, "wrong": hearing.wrong, "broke": broke}
+    return {**said, "longest": round(hearing.longest, 3), "at": round(hearing.at, 3)}
+
+
+def main(role: str, address: str, port: str) -> None:
+    """Be the one end or the other."""
+    where = (address, int(port))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    if role == "listen":
+        with socket.create_server(where, family=family) as server:
+            server.settimeout(CALL)
+            print("ready", flush=True)
+            connection = server.accept()[0]
+    else:
+        connection = socket.create_connection(where, timeout=CALL)
+        print("ready", flush=True)
+    connection.settimeout(None)
+    with connection:
+        print(json.dumps(talk(connection)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
