@@ -87,7 +87,14 @@ def outline(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> Outline:
     nodes = {node: rule for node, rule in matched.items() if node not in unready}
     leaves = {node for node, rule in nodes.items() if rule.role is Role.LEAF}
     bare = _Parts(
-        mesh=mesh, nodes=nodes, facts=facts, addresses=dict.fromkeys(nodes, ()), homes={}, idle={}, last=frozenset()
+        mesh=mesh,
+        nodes=nodes,
+        facts=facts,
+        addresses=dict.fromkeys(nodes, ()),
+        homes={},
+        idle={},
+        places={},
+        last=frozenset(),
     )
     members = _members(bare)
     pairs = reach.direct_pairs(mesh, (members[leaf] for leaf in leaves))
