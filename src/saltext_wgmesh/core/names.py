@@ -20,6 +20,10 @@ FACTS_FUNCTION = "wgmesh.facts"
 VIEW_SCHEMA = 3
 FACTS_SCHEMA = 1
 
+# Policy ----------------------------------------------------------------------------------------------
+DEFAULT_PRUNE_GUARD = 20
+"""Percent."""
+
 # Events ----------------------------------------------------------------------------------------------
 FACTS_TAG = "wgmesh/{node}/facts"
 """Fired by a node after its mine holds new facts."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from saltext_wgmesh.core import addresses, homes, names, reach, rules, views
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.prune import Outline
 from saltext_wgmesh.core.rollout import NOTHING, Kept
 from saltext_wgmesh.core.types import Facts, Kind, Link, Member, MeshPolicy, NodeRule, Place, Plan, Register, Role
 
@@ -56,7 +57,9 @@ def make(
             last=last,
         )
     )
-    direct = sorted({*reach.direct_pairs(mesh, (members[leaf] for leaf in leaves)), *kept.pairs})
+    # A link that is kept is opened like one that the operator asks for, if it still can be.
+    linked = replace(mesh, links=tuple(sorted({*mesh.links, *kept.pairs})))
+    direct = reach.direct_pairs(linked, (members[leaf] for leaf in leaves))
     if not relays:
         problems += _cut_off(mesh, members, direct)
     if problems:
@@ -67,7 +70,7 @@ def make(
         networks=tuple(str(n) for n in mesh.networks),
         members=members,
         links=_links(members, relays, direct),
-        views=views.make(mesh, members, direct, numbers, health.cut | kept.pairs, drained),
+        views=views.make(linked, members, direct, numbers, health.cut | kept.pairs, drained),
         left_out=left_out,
         register=Register(
             addresses=addresses.remember(register, assigned),
@@ -75,6 +78,27 @@ def make(
             homes=dict(sorted({**register.homes, **chosen}.items())),
         ),
     )
+
+
+def outline(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> Outline:
+    """The members and direct links of every plan that is made from these, whatever is down or was before."""
+    matched = rules.rules_for(mesh, facts)
+    unready = _not_ready(mesh, matched, facts)
+    nodes = {node: rule for node, rule in matched.items() if node not in unready}
+    leaves = {node for node, rule in nodes.items() if rule.role is Role.LEAF}
+    bare = _Parts(
+        mesh=mesh,
+        nodes=nodes,
+        facts=facts,
+        addresses=dict.fromkeys(nodes, ()),
+        homes={},
+        idle={},
+        places={},
+        last=frozenset(),
+    )
+    members = _members(bare)
+    pairs = reach.direct_pairs(mesh, (members[leaf] for leaf in leaves))
+    return Outline(leaves=frozenset(leaves), relays=frozenset(nodes.keys() - leaves), pairs=frozenset(pairs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,9 @@ __all__ = ["parse", "rule_for", "rules_for"]
 
 V = TypeVar("V", bound=Address | Network)
 
-MESH_KEYS = ("network", "listen_port", "topology", "sites", "nodes", "links", "mtu", "keepalive", "bfd")
+MESH_KEYS = ("network", "listen_port", "topology", "sites", "nodes", "links", "mtu", "keepalive", "bfd", "prune_guard")
+ABSENT = "absent"
+"""In the place of a mesh: there shall be none of that name. So the only mesh can be taken out of the policy too."""
 BFD_KEYS = ("interval", "multiplier")
 SITE_KEYS = ("relays", "direct", "network")
 NODE_KEYS = ("role", "site", "endpoint", "address", "nat", "routes")
@@ -46,13 +48,14 @@ _SMALLEST_MTU = {4: 576, 6: 1280}
 def parse(raw: object) -> Policy:
     """The policy that *raw*, the value of the pillar key ``wgmesh``, spells; PolicyError with every problem in it.
 
-    An empty policy is an error, since it must change nothing on a mesh that runs.
+    An empty policy is an error, since it must change nothing on a mesh that runs. A mesh that is ``absent`` is not in
+    it.
     """
     problems = Problems()
     pairs = entries(names.POLICY_KEY, raw, text, problems)
-    read = [_mesh(mesh_name, value, problems) for mesh_name, value in pairs]
+    read = [_mesh(mesh_name, value, problems) for mesh_name, value in pairs if value != ABSENT]
     meshes = [mesh for mesh in read if mesh]
-    if not meshes and not problems.found:
+    if not pairs and not problems.found:
         problems.add(names.POLICY_KEY, "has no mesh", "give the master's own id this pillar key, with a mesh below it")
     conflicts.check(meshes, problems)
     if problems.found:
@@ -78,6 +81,7 @@ def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:
         mtu=mesh.read("mtu", integer(smallest, LARGEST_MTU), names.DEFAULT_MTU),
         keepalive=mesh.read("keepalive", integer(0, 65535), names.DEFAULT_KEEPALIVE),
         bfd=_bfd(mesh),
+        prune_guard=mesh.read("prune_guard", integer(0, 100), names.DEFAULT_PRUNE_GUARD),
         sites=MappingProxyType(_sites(mesh)),
         nodes=_nodes(mesh, port),
         links=tuple(sorted(set(mesh.read_list("links", _link)))),

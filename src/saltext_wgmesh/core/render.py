@@ -54,6 +54,10 @@ def status(meshes: Mapping[str, Any]) -> str:
         lines += [f"drained: {node}" for node in told.get("drained", ())]
         lines += [f"kept until others carry: {link}" for link in told.get("rollout", {}).get("waits_for", ())]
         lines += [f"left out: {node}: {reason}" for node, reason in told["left_out"].items()]
+        if held := told.get("held"):
+            lines.append(f"HELD: {held['why']}; {held['do']}")
+        if back := told.get("rolled_back"):
+            lines.append(f"rolled back to the policy of generation {back['generation']}: {back['do']}")
     return "\n".join(lines) + "\n"
 
 

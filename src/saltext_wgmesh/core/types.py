@@ -119,6 +119,8 @@ class MeshPolicy:
     mtu: int = names.DEFAULT_MTU
     keepalive: int = names.DEFAULT_KEEPALIVE
     bfd: Bfd = field(default_factory=Bfd)
+    prune_guard: int = names.DEFAULT_PRUNE_GUARD
+    """Percent of the nodes, or direct links, that may go at once without the operator's word."""
     sites: Mapping[str, Site] = field(default_factory=lambda: MappingProxyType({}))
     nodes: tuple[NodeRule, ...]
     """In the operator's order: the first that matches counts."""

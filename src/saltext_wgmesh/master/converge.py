@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,10 +21,10 @@ from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import names, verify
 from saltext_wgmesh.core import policy as policy_module
-from saltext_wgmesh.core.errors import LedgerError, PlanError, Problem, ProofError
+from saltext_wgmesh.core.errors import LedgerError, PlanError, PolicyError, Problem, ProofError
 from saltext_wgmesh.core.health import Health
-from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Rejection
-from saltext_wgmesh.master import checkup, fleet, inventory, steps
+from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Policy, Rejection
+from saltext_wgmesh.master import checkup, fleet, guard, inventory, pinned, steps
 from saltext_wgmesh.master.ledger import Head, Ledger
 from saltext_wgmesh.master.push import push
 from saltext_wgmesh.master.record import Origin
@@ -52,8 +52,10 @@ class Draft:
     rejected: tuple[Rejection, ...]
     reasons: Mapping[str, str]
     """Accepted nodes with facts that are not in the plan → why."""
-    entries: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    entries: Mapping[str, dict[str, Any]]
     """Node → its record as the ledger keeps it: a view with its digest, or a reason."""
+    source: guard.Source
+    """What it was made from, and what is held."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -66,12 +68,6 @@ class Draft:
         return {n: e for n, e in self.entries.items() if self.head.digests.get(n) != e["digest"]}
 
 
-def retired(ledger: Ledger, policy: Container[str]) -> dict[str, str]:
-    """Meshes that are published and stand in the policy no more → what becomes of them."""
-    told = "is no longer in the policy; its nodes keep it until the state wgmesh.absent removes it there"
-    return {mesh: told for mesh in ledger.meshes() if mesh not in policy}
-
-
 def draft(
     opts: dict[str, Any],
     ledger: Ledger,
@@ -80,49 +76,74 @@ def draft(
     answers: steps.Answers = MappingProxyType({}),
     asked: Asked = NOTHING,
 ) -> list[Draft]:
-    """A draft for every mesh of the policy, in order of name; by *health*, or what the ledger has of it. A rollout goes
-    on as far as the *answers* of nodes allow.
+    """A draft for every mesh of the policy, and for those that it has no more and that nodes may still have, in order
+    of name; by *health*, or what the ledger has of it. A rollout goes on as far as the *answers* of nodes allow.
 
     Raises PolicyError or PlanError with everything that is wrong, over all meshes.
     """
-    found = found or inventory.read(opts)
+    found = found or _in_force(ledger, inventory.read(opts))
     policy = policy_module.parse(found.policy)
-    report = facts_module.parse(found.mine, found.accepted)
+    look = guard.Look(
+        ledger=ledger,
+        report=facts_module.parse(found.mine, found.accepted),
+        accepted=found.accepted,
+        confirmed=asked.confirm,
+    )
+    sources: dict[str, guard.Source] = {}
     drafts: list[Draft] = []
     problems: list[Problem] = []
-    for name, mesh in sorted(policy.meshes.items()):
+    for name in sorted({*policy.meshes, *(mesh for mesh in ledger.meshes() if ledger.head(mesh).digests)}):
         try:
+            sources[name] = guard.source(look, name, policy.meshes.get(name), found.policy.get(name))
             known = (health or {}).get(name) or ledger.health(name)
-            drafts.append(_draft_mesh(ledger, mesh, found, report, known, answers, asked))
+            drafts.append(_draft_mesh(ledger, sources[name], found, known, answers, asked))
         except PlanError as error:
             problems += error.problems
     if problems:
         raise PlanError(problems)
+    _refuse_conflicts(policy, sources)
     return drafts
+
+
+def _refuse_conflicts(policy: Policy, sources: Mapping[str, guard.Source]) -> None:
+    """PolicyError if a mesh stands in the way of others that is there only because its end is held."""
+    gone = {mesh: one for mesh, one in sources.items() if one.held and mesh not in policy.meshes}
+    if not gone:
+        return
+    try:
+        policy_module.parse({mesh: one.raw_policy for mesh, one in sources.items() if not one.retired})
+    except PolicyError as error:
+        held = [Problem(where=f"wgmesh:{mesh}", what=one.held["why"], do=one.held["do"]) for mesh, one in gone.items()]
+        raise PolicyError([*error.problems, *held]) from None
 
 
 def _draft_mesh(
     ledger: Ledger,
-    mesh: MeshPolicy,
+    source: guard.Source,
     found: inventory.Inventory,
-    report: facts_module.FactsReport,
     health: Health,
     answers: steps.Answers,
     asked: Asked,
 ) -> Draft:
+    mesh, believed = source.policy, source.believed
     head = ledger.head(mesh.name)
-    believed = facts_module.believe(mesh, report, head.facts, found.accepted)
     wanted = Origin(
         policy=mesh,
         facts=believed.facts,
         register=head.register,
         health=health,
         drained=(head.drained | asked.drain).difference(asked.undrain).intersection(found.accepted),
-        raw_policy=found.policy[mesh.name],
+        raw_policy=source.raw_policy,
     )
-    origin, plan = steps.next_step(ledger, mesh.name, wanted, answers, found.accepted)
+    # Without nodes there is nobody to lose a packet.
+    goal = (wanted, wanted.plan()) if source.retired else None
+    origin, plan = goal or steps.next_step(ledger, mesh.name, wanted, answers, found.accepted)
     # Who has no accepted key is told nothing: there is nobody to tell.
     reasons = {n: why for n, why in _reasons(mesh, believed, plan).items() if n in found.accepted}
+    entries = _entries(plan, reasons, {r.node for r in believed.rejected}, head)
+    if source.retired:
+        reasons = {n: f"the policy has the mesh {mesh.name} no more" for n in head.digests if n in found.accepted}
+        entries = {n: _farewell(why) for n, why in reasons.items()}
     return Draft(
         policy=mesh,
         head=head,
@@ -133,8 +154,18 @@ def _draft_mesh(
         facts=believed.facts,
         rejected=believed.rejected,
         reasons=reasons,
-        entries=_entries(plan, reasons, {r.node for r in believed.rejected}, head),
+        entries=entries,
+        source=source,
     )
+
+
+def _in_force(ledger: Ledger, found: inventory.Inventory) -> inventory.Inventory:
+    """*found*, with what was rolled back as it was then."""
+    return replace(found, policy=pinned.in_force(ledger, found.policy))
+
+
+def _farewell(reason: str) -> dict[str, Any]:
+    return {"reason": reason, "removed": True, "digest": f"removed: {reason}"}
 
 
 def _reasons(mesh: MeshPolicy, believed: facts_module.Believed, plan: Plan) -> dict[str, str]:
@@ -160,7 +191,7 @@ def _entries(plan: Plan, reasons: Mapping[str, str], refused: Container[str], he
         elif was_stranger or node in refused:
             entries[node] = {"reason": reason, "digest": f"reason: {reason}"}
         else:
-            entries[node] = {"reason": reason, "removed": True, "digest": f"removed: {reason}"}
+            entries[node] = _farewell(reason)
     return dict(sorted(entries.items()))
 
 
@@ -178,7 +209,8 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     waits for the reports, and all is as it was when the last run left nothing to do, nothing is planned: no reports.
     """
     ledger = Ledger.of(opts)
-    found = inventory.read(opts)
+    read = inventory.read(opts)
+    found = _in_force(ledger, read)
     silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}
     health, answers = checkup.examine(opts, ledger, asked, found.accepted)
     if asked.rebalance:
@@ -191,8 +223,9 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     for one in drafts:
         if one.changed:
             prove(one)
+    pinned.loosen(ledger, read.policy)
     reports = [_publish(ledger, one) for one in drafts]
-    _forget_deleted(opts, ledger, found)
+    _forget_deleted(opts, ledger, found, {node for one in drafts for node in one.plan.members})
     _enrol(opts, found, drafts, reports, asked.started)
     push(opts, ledger, reports, asked, answers.keys())
     for report in reports:
@@ -200,7 +233,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
         report.goes_on = not report.stopped and _goes_on(ledger, report.mesh)
         report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)
         if report.eventful:
-            log.info("wgmesh %s", report.as_dict())
+            log.log(logging.WARNING if report.newly_held else logging.INFO, "wgmesh %s", report.as_dict())
             _announce(opts, report)
     done = all(report.clean and not (report.eventful or report.waiting) for report in reports)
     ledger.settle(_basis(ledger, found, health) if done else "")
@@ -236,7 +269,7 @@ def _enrol(
     """A node that started, has a place in a mesh and published nothing under its present key applies the formula."""
     fresh = [n for n in sorted(started) if n in found.accepted and not _has_facts(found, n)]
     for one, report in zip(drafts, reports, strict=True):
-        report.enrolling = [n for n in fresh if policy_module.rule_for(one.policy, n)]
+        report.enrolling = [n for n in fresh if not one.source.retired and policy_module.rule_for(one.policy, n)]
     members = sorted({n for report in reports for n in report.enrolling})
     if members:
         log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(members))
@@ -289,10 +322,17 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         kept=one.origin.kept,
     )
     if one.changed:
-        origin = {**one.origin.as_dict(), "reasons": dict(one.reasons), "published_at": new.published_at}
+        origin = {
+            **one.origin.as_dict(),
+            "reasons": dict(one.reasons),
+            "published_at": new.published_at,
+            "retired": one.source.retired,
+        }
         ledger.publish(mesh, new, one.changed, origin)
     elif new != head:
         ledger.keep(mesh, new)
+    newly_held = bool(one.source.held) and one.source.held != guard.held_of(ledger, mesh)
+    guard.keep(ledger, mesh, one.source)
     return Report(
         mesh=mesh,
         generation=generation,
@@ -301,16 +341,19 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         left_out=dict(one.reasons),
         waiting=steps.waits_for(one.origin.kept),
         down=sorted([*one.health.down, *("--".join(pair) for pair in one.health.cut)]),
+        held=one.source.held,
+        newly_held=newly_held,
         rejected=[str(r) for r in one.rejected],
         to_mend=sorted({r.node for r in one.rejected if r.node in one.plan.members or r.node in one.reasons}),
     )
 
 
-def _forget_deleted(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory) -> None:
-    """Nothing is kept of nodes whose key is gone, but their addresses: a re-used id inherits nothing."""
+def _forget_deleted(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory, planned: Container[str]) -> None:
+    """Nothing is kept of nodes whose key is gone, but their addresses: a re-used id inherits nothing. Whose removal is
+    held, and who is *planned* for until then, stays as it was."""
     for node in ledger.nodes():
-        if node not in found.accepted:
+        if node not in found.accepted and node not in planned:
             ledger.forget(node)
     for node in found.mine:
-        if node not in found.accepted:
+        if node not in found.accepted and node not in planned:
             inventory.drop_mine(opts, node)

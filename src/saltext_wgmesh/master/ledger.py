@@ -11,6 +11,8 @@ bank                      key           value
 ``wgmesh/node``           ``<minion>``  the node's views, per mesh the last few with their generations
 ``wgmesh/acknowledged``   ``<minion>``  per mesh, the digest that the node said it has applied
 ``wgmesh/health``         ``<mesh>``    what is down, since when, and who says so
+``wgmesh/guard``          ``<mesh>``    what is held because it drops too much, and what may go and has not yet
+``wgmesh/pin``            ``<mesh>``    the policy of an earlier generation, where the mesh was rolled back to it
 ``wgmesh/runs``           ``last``      what the last run that left nothing to do was planned from
 ========================  ============  ==================================================================
 
@@ -44,6 +46,8 @@ _GENERATIONS = "wgmesh/generation"
 _NODES = "wgmesh/node"
 _ACKNOWLEDGED = "wgmesh/acknowledged"
 _HEALTH = "wgmesh/health"
+_GUARD = "wgmesh/guard"
+_PINS = "wgmesh/pin"
 _RUNS = "wgmesh/runs"
 
 
@@ -143,6 +147,12 @@ class Ledger:
             raise LedgerError(f"{mesh}: generation {generation} is not in the ledger; the last {KEPT_GENERATIONS} are")
         return raw
 
+    def generations(self, mesh: str) -> list[int]:
+        """The generations of *mesh* that are kept and were published, sorted."""
+        found = (key.rpartition(".") for key in self._cache.list(_GENERATIONS) or ())
+        current = self._current(mesh)
+        return sorted(int(number) for name, _, number in found if name == mesh and int(number) <= current)
+
     # -- nodes ------------------------------------------------------------------------------------------
 
     def views(self, node: str) -> dict[str, dict[str, Any]]:
@@ -199,6 +209,30 @@ class Ledger:
         """Believe *health* from now on."""
         if health != self.health(mesh):
             self._store(_HEALTH, mesh, health_module.as_dict(health))
+
+    # -- the operator's word ----------------------------------------------------------------------------
+
+    def guard(self, mesh: str) -> dict[str, Any]:
+        """What ``master.guard`` keeps of *mesh*; empty if nothing."""
+        return self._fetch(_GUARD, mesh)
+
+    def keep_guard(self, mesh: str, raw: Mapping[str, Any]) -> None:
+        """Keep exactly *raw*."""
+        self._put(_GUARD, mesh, raw)
+
+    def pin(self, mesh: str) -> dict[str, Any]:
+        """What ``master.pinned`` keeps of *mesh*; empty if it was not rolled back."""
+        return self._fetch(_PINS, mesh)
+
+    def keep_pin(self, mesh: str, raw: Mapping[str, Any]) -> None:
+        """Keep exactly *raw*."""
+        self._put(_PINS, mesh, raw)
+
+    def _put(self, bank: str, key: str, raw: Mapping[str, Any]) -> None:
+        if not any(raw.values()):
+            self._cache.flush(bank, key)
+        elif {**raw, "schema": SCHEMA} != self._fetch(bank, key):
+            self._store(bank, key, dict(raw))
 
     # -- runs -------------------------------------------------------------------------------------------
 

@@ -27,17 +27,20 @@ class Asked:
     """Nodes that nobody is to depend on from now on."""
     undrain: frozenset[str] = frozenset()
     """Nodes that may be depended on again."""
+    confirm: frozenset[str] = frozenset()
+    """Digests of what is held and may go, by the operator's word."""
     rebalance: frozenset[str] = frozenset()
     """Not empty: what rests may be used as before."""
 
     @property
     def insists(self) -> bool:
         """Whether there is something to do even if nothing changed."""
-        return any((self.started, self.drifted, self.again, self.step, self.drain, self.undrain, self.rebalance))
+        words = (self.started, self.drifted, self.again, self.step, self.drain, self.undrain, self.confirm)
+        return any((*words, self.rebalance))
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
-        """From the gate's words: pairs of one of the fields' names and a minion id, or empty."""
+        """From the gate's words: pairs of one of the fields' names and a minion id or digest, or empty."""
         found: dict[str, set[str]] = {}
         for kind, node in filter(None, words):
             found.setdefault(kind, set()).add(node)
@@ -68,6 +71,10 @@ class Report:
     """Of the nodes whose facts were rejected, those that still have an accepted key."""
     enrolling: list[str] = field(default_factory=list)
     """Nodes with a place in this mesh that were told to apply the formula."""
+    held: dict[str, Any] = field(default_factory=dict)
+    """What is not planned for, because it would drop too much: ``digest``, ``nodes``, ``links``, ``why``, ``do``."""
+    newly_held: bool = False
+    """Whether the run before did not hold exactly that."""
     unheard: list[str] = field(default_factory=list)
     """Nodes that were asked how their links are and for the first time did not answer: they are asked once more."""
 
@@ -82,12 +89,12 @@ class Report:
     @property
     def eventful(self) -> bool:
         """Whether there is anything to tell: a run that found nothing to do is silent."""
-        return bool(self.published or self.applied or self.failed or self.enrolling)
+        return bool(self.published or self.applied or self.failed or self.enrolling or self.newly_held)
 
     @property
     def clean(self) -> bool:
-        """Whether nobody needs to look at it: all that was published runs, and no accepted node's facts were bad."""
-        return not (self.failed or self.not_acknowledged or self.to_mend)
+        """Whether nobody needs to look at it: all that was published runs, nothing is held, no facts were bad."""
+        return not (self.failed or self.not_acknowledged or self.to_mend or self.held)
 
     def following(self, earlier: Report) -> Report:
         """This report, with what *earlier*, of the round before in the same run, did besides."""
@@ -95,6 +102,7 @@ class Report:
         self.changed = sorted({*earlier.changed, *self.changed})
         self.applied = sorted({*earlier.applied, *self.applied})
         self.enrolling = sorted({*earlier.enrolling, *self.enrolling})
+        self.newly_held = self.newly_held or earlier.newly_held
         behind = set(self.not_acknowledged)
         self.silent = sorted({*self.silent, *(n for n in earlier.silent if n in behind and n not in self.failed)})
         self.failed = {**{n: e for n, e in earlier.failed.items() if n in behind}, **self.failed}
@@ -102,7 +110,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is empty is left out."""
-        pairs = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        pairs = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "newly_held"}
         return {name: value for name, value in pairs.items() if value or name in ("generation", "published")}
 
 

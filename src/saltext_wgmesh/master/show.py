@@ -6,16 +6,20 @@ from typing import Any
 
 from saltext_wgmesh.core import render, verify
 from saltext_wgmesh.core.errors import LedgerError
-from saltext_wgmesh.master import record
-from saltext_wgmesh.master.converge import Draft, draft, retired
+from saltext_wgmesh.master import guard, pinned, record
+from saltext_wgmesh.master.converge import Draft, draft
 from saltext_wgmesh.master.ledger import Ledger
 
 
 def plan(opts: dict[str, Any]) -> dict[str, Any]:
-    """Mesh → what a converge would change: node → readable lines; and who is left out, and why."""
+    """Mesh → what a converge would change: node → readable lines; who is left out, and why; and what it would hold."""
     ledger = Ledger.of(opts)
-    pending = {one.policy.name: _pending(ledger, one) for one in draft(opts, ledger)}
-    return {**pending, **retired(ledger, pending)}
+    return {one.policy.name: _pending(ledger, one) for one in draft(opts, ledger)}
+
+
+def refuse_confirm(opts: dict[str, Any], confirm: str) -> None:
+    """Return if *confirm* is the digest of what would be held now; LedgerError with what would."""
+    guard.refuse_unknown(confirm, {one.policy.name: one.source.held for one in draft(opts, Ledger.of(opts))})
 
 
 def _pending(ledger: Ledger, one: Draft) -> dict[str, Any]:
@@ -31,6 +35,8 @@ def _pending(ledger: Ledger, one: Draft) -> dict[str, Any]:
         "left_out": dict(one.reasons),
         "rejected": [str(r) for r in one.rejected],
         "proof": [str(p) for p in problems] or "holds",
+        **({"held": one.source.held} if one.source.held else {}),
+        **pinned.told(ledger, one.policy.name),
     }
 
 

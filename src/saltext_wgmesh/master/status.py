@@ -11,7 +11,7 @@ from saltext_wgmesh.core import render
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health, Trouble
 from saltext_wgmesh.core.linkstate import Link, LinkState
-from saltext_wgmesh.master import checkup, inventory, record, steps
+from saltext_wgmesh.master import checkup, guard, inventory, pinned, record, steps
 from saltext_wgmesh.master.ledger import Ledger
 from saltext_wgmesh.master.push import took_back
 
@@ -75,17 +75,30 @@ def _mesh(
             row |= _links(plan.mesh, answers.get(node))
         nodes[node] = row
     back = {node: row["taken_back"] for node, row in nodes.items() if "taken_back" in row}
+    held = guard.held_of(ledger, plan.mesh)
     return {
         "generation": published.generation,
         "published_at": stamp(published.published_at),
         **({"held_back": back} if back else {}),
+        **({"held": held} if held else {}),
+        **pinned.told(ledger, plan.mesh),
         "nodes": nodes,
         **_troubles(ledger.health(plan.mesh)),
         **({"drained": sorted(head.drained)} if head.drained else {}),
         **({"rollout": {"waits_for": steps.waits_for(head.kept)}} if head.kept else {}),
         "not_acknowledged": sorted(n for n, row in nodes.items() if not row["acknowledged"]),
         "left_out": published.reasons,
+        **_retired(ledger, plan.mesh, published.generation),
     }
+
+
+def _retired(ledger: Ledger, mesh: str, generation: int) -> dict[str, Any]:
+    """Of a mesh that the policy has no more: that it is so, and who has not heard it; else nothing."""
+    if not ledger.origin(mesh, generation).get("retired"):
+        return {}
+    told = ledger.head(mesh).digests
+    unheard = [n for n, digest in told.items() if ledger.acknowledged(n).get("digests", {}).get(mesh) != digest]
+    return {"retired": True, "not_acknowledged": sorted(unheard)}
 
 
 def _links(mesh: str, reports: Mapping[str, Any] | None) -> dict[str, Any]:

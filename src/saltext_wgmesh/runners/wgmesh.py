@@ -15,7 +15,7 @@ import salt.exceptions
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
 from saltext_wgmesh.master import drain as draining
-from saltext_wgmesh.master import install, inventory, show
+from saltext_wgmesh.master import install, inventory, pinned, show
 from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
 from saltext_wgmesh.master.round import Asked, together
@@ -62,13 +62,13 @@ def plan():
 
 
 @_told
-def converge(node=None, hint=None, started=None, drifted=None, suspects=None):
+def converge(node=None, hint=None, started=None, drifted=None, suspects=None, confirm=None):
     """
     Plan, prove, publish and push, so that every node that answers runs the current plan.
 
     One run at a time: while another runs, this call leaves a mark, and the other runs once more. On the command line it
     then waits for its turn, to say what came of it. Nodes whose view did not change are not spoken to. The exit status
-    is 1 if a node's facts were refused, or if one does not run yet what is published.
+    is 1 if a node's facts were refused, if one does not run yet what is published, or if something is held.
 
     node
         A minion id to be asked again even if it left the last pushes unanswered.
@@ -86,11 +86,15 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None):
     suspects
         Comma-separated minion ids to which the links that *hint* may know of lead: who should hear them is asked too.
 
+    confirm
+        The digest of what is held because it would drop too much of a mesh: it goes. An error if it is not held now.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run wgmesh.converge
+        salt-run wgmesh.converge confirm=4f0c2a91d7be
     """
     if node is not None:
         # Salt's command line takes an id of digits for a number.
@@ -100,7 +104,11 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None):
     named = [("again", node), ("hints", hint), ("started", started), ("drifted", drifted)]
     named += [("suspects", suspect) for suspect in str(suspects or "").split(",", MOST_SUSPECTS)[:MOST_SUSPECTS]]
     # Each word is a file until a run takes it: names that somebody makes up must not fill the disk.
-    return _converge(*(w for w in named if isinstance(w[1], str) and inventory.is_accepted(__opts__, w[1])))
+    words = [w for w in named if isinstance(w[1], str) and inventory.is_accepted(__opts__, w[1])]
+    if confirm is not None:
+        show.refuse_confirm(__opts__, str(confirm))
+        words.append(("confirm", str(confirm)))
+    return _converge(*words)
 
 
 @_told
@@ -195,6 +203,29 @@ def undrain(node):
     node = str(node)
     draining.check_drained(__opts__, node)
     return _converge(("undrain", node))
+
+
+@_told
+def rollback(generation, mesh=None):
+    """
+    Plan a mesh by the policy of an earlier generation, and converge: with the facts, keys and health of now, through
+    proof and push like any plan. It stays so until the mesh's policy in the pillar changes.
+
+    generation
+        The number of one of the last generations; an error lists them. 0: back to the pillar's policy.
+
+    mesh
+        The mesh's name; may be left away where there is just one.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.rollback generation=7
+        salt-run wgmesh.rollback generation=0 mesh=wg0
+    """
+    pinned.pin(__opts__, generation, mesh)
+    return _converge()
 
 
 @_told
