@@ -69,7 +69,7 @@ def host(tmp_path: Path) -> FakeHost:
 def watched(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[View], PlayedWatcher]]:
     """Applies a first view, and has a watcher from then on."""
     monkeypatch.setattr(selfcheck, "PATIENCE", 0.5)
-    monkeypatch.setattr(trials.Trial.__dataclass_fields__["patience"], "default", 0.5)
+    monkeypatch.setitem(trials.Trial.__init__.__kwdefaults__, "patience", 0.5)
     monkeypatch.setattr(trials, "BACK", 0.1)
     made: list[PlayedWatcher] = []
 

@@ -1,0 +1,91 @@
+"""Other machines for one test, each a process in namespaces of its own, on one network with the test's machine."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tests.functional import namespace
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Far:
+    """A machine on which functions of importable modules can be called."""
+
+    def __init__(self, address: str, device: str) -> None:
+        fork = multiprocessing.get_context("fork")
+        self._pipe, theirs = fork.Pipe()
+        self._process = fork.Process(target=_serve, args=(theirs, self._pipe))
+        self._process.start()
+        self._pipe.recv()
+        run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", str(self._process.pid))
+        run("ip", "link", "set", device, "master", "net0", "up")
+        self.call(run, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+        self.call(run, "ip", "link", "set", "eth0", "up")
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What *function* returns there. What it raises is raised here."""
+        self._pipe.send((function, args))
+        done, value = self._pipe.recv()
+        if not done:
+            raise value
+        return value
+
+    def end(self) -> None:
+        """The machine is gone, with all that runs there."""
+        self.call(namespace.end, namespace.watchers)
+        for name in self.call(os.listdir, "/sys/class/net"):
+            if name.startswith("wg"):
+                self.call(run, "ip", "link", "del", name)
+        self._pipe.close()
+        self._process.join(10)
+
+
+@contextmanager
+def machines(**addresses: str) -> Iterator[dict[str, Far]]:
+    """Machines by name, each at its address in 192.0.2.0/24, where the test's own machine is 192.0.2.1."""
+    run("ip", "link", "add", "net0", "type", "bridge")
+    run("ip", "link", "set", "far0", "master", "net0")
+    run("ip", "link", "set", "net0", "up")
+    made: dict[str, Far] = {}
+    try:
+        for name, address in addresses.items():
+            made[name] = Far(address, f"to-{name}")
+        yield made
+    finally:
+        for far in made.values():
+            far.end()
+
+
+def run(*argv: str) -> str:
+    """What a command printed."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def _serve(pipe: Connection, theirs: Connection) -> None:
+    theirs.close()
+    flags = namespace.CLONE_FS | namespace.CLONE_NEWNS | namespace.CLONE_NEWNET
+    if _LIBC.unshare(flags) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    run("mount", "--make-rprivate", "/")
+    for folder in namespace.HIDDEN:
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
+    run("mount", "-t", "sysfs", "sysfs", "/sys")
+    run("ip", "link", "set", "lo", "up")
+    pipe.send(None)
+    while True:
+        try:
+            function, args = pipe.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            pipe.send((True, function(*args)))
+        except Exception as error:
+            pipe.send((False, error))
