@@ -15,6 +15,8 @@ from saltext_wgmesh.minion.running import run_all
 from saltext_wgmesh.minion.selfcheck import Master
 from saltext_wgmesh.minion.store import Store
 
+FOLLOW = 2.0
+"""Seconds in which the other ends of a turn's links are given time to follow, before the next turn."""
 BACK = 3.0
 """Seconds that a link has to be heard again on the way back, before the next one has its turn."""
 
@@ -76,6 +78,8 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
         if silent and trial.insists:
             changed = f"after the changes of {', '.join(turn.interfaces)}"
             raise Broken("; ".join(f"{n} is not heard any more {changed}" for n in silent))
+        # Most of the others hear this node at its new place as soon as it speaks; the rest must be told of it.
+        resting.unheard(host, mesh, turn.neighbours & trial.before.up, FOLLOW)
     last = turns.last_of(look()) if trial.plan.turns else trial.plan.last
     return unresolved + run_all(host, last, mesh)
 

@@ -32,6 +32,7 @@ OURS, THEIRS = "10.100.0.1", "10.100.0.2"
 DEVICE = "wg0"
 PORT = 51820
 REPORT = f"/run/wgmesh/{DEVICE}.json"
+REST = f"/run/wgmesh/{DEVICE}.rest"
 SETTINGS = ("detect-multiplier 4", "transmit-interval 200", "receive-interval 200")
 """FRR's, unless a step changes them."""
 SOON = 10.0
@@ -94,6 +95,11 @@ class Ends:
         """What the watcher of this step said of the link, in order: ``up (heard)``."""
         lines = self.log.read_text().splitlines()
         return [line.partition(" is ")[2] for line in lines if " by wg0 is " in line]
+
+    def rest(self, seconds: float) -> None:
+        """An apply asks for the link to rest, for so long at most."""
+        request = {"neighbours": ["theirs"], "until": time.time() + seconds}
+        self.ours.run("sh", "-c", f"cat > {REST}.new && mv {REST}.new {REST}", stdin=json.dumps(request))
 
     def both_up(self) -> bool:
         return self.frr.show()["status"] == "up" and self.link().get("state") == "up"
@@ -267,15 +273,36 @@ def test_what_frr_does_not_hear_brings_both_down(ends: Ends):
 
 
 def test_frr_holds_the_session_down(ends: Ends):
-    """Ours is down by the neighbour's word, once, for as long as that lasts."""
+    """Ours rests by the neighbour's word, once, for as long as that lasts: it is no failure, and leaves no trace."""
     ends.frr.configure("shutdown")
-    wait_until(lambda: ends.link()["state"] == "down", SOON, "our end to be down")
+    wait_until(lambda: ends.link()["state"] == "admin-down", SOON, "our end to rest")
     assert ends.frr.show()["status"] == "shutdown"
     time_of(2, ends.frr, HEARD)
-    assert ends.verdicts() == ["up (heard)", "down (neighbour_down)"]
+    assert ends.verdicts() == ["up (heard)", "admin-down (it rests)"]
     ends.frr.configure("no shutdown")
     ends.await_up()
-    assert len(ends.verdicts()) == 3
+    assert ends.verdicts()[2:] == ["up (heard)"]
+    assert ends.link()["hold"] == 0.0
+
+
+def test_ours_rests_for_an_apply(ends: Ends):
+    """FRR heeds it at once, knows why, and both are up again as soon as the apply is done."""
+    ends.rest(seconds=25)
+    wait_until(lambda: ends.link().get("heeded"), SOON, "FRR to have heard it", every=0.05)
+    assert ends.link()["state"] == "admin-down"
+    told = ends.frr.show()
+    assert (told["status"], told["diagnostic"], told["remote-diagnostic"]) == ("down", NEIGHBOUR_DOWN, ADMIN_DOWN)
+    ends.ours.run("rm", REST)
+    ends.await_up()
+    assert ends.verdicts() == ["up (heard)", "admin-down (it rests)", "up (heard)"]
+
+
+def test_a_rest_that_nobody_ends_lapses(ends: Ends):
+    """As when an apply is killed."""
+    ends.rest(seconds=3)
+    wait_until(lambda: ends.link()["state"] == "admin-down", SOON, "our end to rest", every=0.05)
+    ends.await_up()
+    ends.ours.run("rm", REST)
 
 
 def test_frr_dies_and_another_begins(ends: Ends):
