@@ -13,7 +13,7 @@ import logging
 import time
 
 from saltext_wgmesh.core.errors import WgmeshError
-from saltext_wgmesh.minion import watching
+from saltext_wgmesh.minion import store, watching
 from saltext_wgmesh.minion.host import Host
 
 log = logging.getLogger(__name__)
@@ -30,11 +30,11 @@ def __virtual__():
 
 def start():
     """
-    Start a watcher whenever none runs.
+    Start a watcher whenever none runs and this node is in a mesh.
     """
     while True:
         try:
-            if watching.running(Host()) is None:
+            if store.meshes(Host()) and watching.running(Host()) is None:
                 watching.start(Host())
         except (WgmeshError, OSError) as error:
             log.error("wgmesh: %s", error)

@@ -36,6 +36,9 @@ def remove(host: Host, mesh: str, *, keep: Collection[str] = (), dry_run: bool =
         if not dry_run:
             _disable(host, name)
             files.remove(_path(host, name))
+    if not dry_run:
+        for pattern in (f"{mesh}.conf", f"{mesh}-[ut]*.conf"):
+            files.remove_partials(host.conf_dir, pattern)
     return tuple(_entry(host, name, "", None) for name in gone)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,30 +11,47 @@ from pathlib import Path
 
 from saltext_wgmesh.core.errors import HostError
 
+_SUFFIX = ".partial"
 LOCK_TIMEOUT = 60
 """Seconds to wait for another apply on this node."""
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """*path* holds *text* with *mode*, durably: at no moment is it half written or wider open."""
+    """*path* holds *text* with *mode*, durably: at no moment is it half written or wider open.
+
+    Who is killed amid this leaves a file beside it that the next write or removal of *path* takes away: it has the same
+    name each time, and a lock, so that of two writers one waits.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(handle, "w") as stream:
+    partial = _partial(path)
+    with os.fdopen(_alone(partial, mode), "w") as stream:
+        try:
+            # What a broken write left may be open to more people than this.
+            os.ftruncate(stream.fileno(), 0)
+            os.fchmod(stream.fileno(), mode)
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     _sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
-    """*path* is not there."""
-    path.unlink(missing_ok=True)
+    """*path* is not there, durably, nor what a broken write left beside it."""
+    found = [each for each in (path, _partial(path)) if os.path.lexists(each)]
+    for each in found:
+        each.unlink(missing_ok=True)
+    if found:
+        _sync_folder(path.parent)
+
+
+def remove_partials(folder: Path, pattern: str) -> None:
+    """No broken write left anything of the files in *folder* whose names match *pattern*."""
+    for path in folder.glob(f".{pattern}{_SUFFIX}"):
+        path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> str | None:
@@ -48,14 +64,41 @@ def read(path: Path) -> str | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Nobody else is inside the same lock. HostError if another holds it for longer than LOCK_TIMEOUT."""
+    """Nobody else is inside the same lock. HostError if another holds it for longer than LOCK_TIMEOUT.
+
+    Who is inside may remove *path*, if nothing is left that it guards.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = _alone(path, 0o600)
     try:
-        _acquire(handle, path)
         yield
     finally:
         os.close(handle)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_SUFFIX}")
+
+
+def _alone(path: Path, mode: int) -> int:
+    """*path*, open and locked, and still under that name."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            _acquire(handle, path)
+            if _is_at(handle, path):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _acquire(handle: int, path: Path) -> None:

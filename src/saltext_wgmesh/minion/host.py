@@ -30,6 +30,7 @@ class Host:
     run_dir: Path = Path(names.RUN_DIR)
     sysctl_dir: Path = Path("/proc/sys")
     proc_net: Path = Path("/proc/net")
+    proc_locks: Path = Path("/proc/locks")
     systemd_dir: Path = Path("/run/systemd/system")
     """Exists where systemd is the init (sd_booted(3))."""
     units_dir: Path = Path("/etc/systemd/system/multi-user.target.wants")

@@ -15,6 +15,7 @@ from saltext_wgmesh.minion import files
 from saltext_wgmesh.minion.host import Host
 
 MODE = 0o600
+LOCK = ".key.lock"
 
 
 def public_key(host: Host) -> str | None:
@@ -45,7 +46,7 @@ def mode(host: Host) -> int | None:
 
 def ensure(host: Host) -> str:
     """The public key of a key that exists, readable by its owner only. An existing valid key is kept."""
-    with files.locked(host.state_dir / ".key.lock"):
+    with files.locked(host.state_dir / LOCK):
         found = public_key(host)
         if found is None:
             files.write(host.key_file, _new_private_key(), MODE)
@@ -68,7 +69,10 @@ def missing(host: Host) -> dict[str, dict[str, str | None]]:
 
 def remove(host: Host) -> None:
     """No key is there."""
-    files.remove(host.key_file)
+    lock = host.state_dir / LOCK
+    with files.locked(lock):
+        files.remove(host.key_file)
+        files.remove(lock)
 
 
 def _new_private_key() -> str:

@@ -56,10 +56,15 @@ class Store:
         """Where it lies."""
         return self.host.state_dir / self.mesh
 
+    @property
+    def lock(self) -> Path:
+        """The file of the lock."""
+        return self.host.state_dir / f"{self.mesh}.lock"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process works on this mesh of this node."""
-        with files.locked(self.host.state_dir / f"{self.mesh}.lock"):
+        with files.locked(self.lock):
             yield
 
     def view(self) -> View | None:
@@ -113,11 +118,13 @@ class Store:
             files.write(self.folder / "owned.json", _text(raw))
 
     def forget(self) -> None:
-        """Nothing is remembered of the mesh. What is ours goes last, so that a crash can be finished."""
+        """Nothing is remembered of the mesh; the caller has the lock. What is ours goes last, so that a crash can be
+        finished."""
         for name in ("view.json", "previous.json", _TAKEN_BACK, "owned.json"):
             files.remove(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+        files.remove(self.lock)
 
     def _view(self, name: str) -> View | None:
         path = self.folder / name
@@ -145,6 +152,21 @@ def meshes(host: Host) -> tuple[str, ...]:
 def owned_interfaces(host: Host) -> frozenset[str]:
     """The interfaces of all meshes of this node."""
     return frozenset().union(*(Store(host=host, mesh=mesh).owned().interfaces for mesh in meshes(host)))
+
+
+def forget_all(host: Host) -> None:
+    """A node without meshes remembers nothing at all."""
+    for name in (OUTCOMES, UNDERLAY):
+        files.remove(host.state_dir / name)
+    with contextlib.suppress(OSError):
+        host.state_dir.rmdir()
+
+
+def forget_outcome(host: Host, mesh: str) -> None:
+    """Nothing is remembered of what the master offered of *mesh*."""
+    known = outcomes(host)
+    if known.pop(mesh, None) is not None:
+        keep_outcomes(host, known)
 
 
 def outcomes(host: Host) -> dict[str, dict[str, Any]]:

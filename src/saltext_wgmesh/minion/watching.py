@@ -76,6 +76,38 @@ def start(host: Host) -> None:
         time.sleep(0.1)
 
 
+def stop(host: Host) -> None:
+    """No watcher runs, nobody starts it again, and what it wrote is gone. HostError if it goes on for START_TIMEOUT."""
+    deadline = time.monotonic() + START_TIMEOUT
+    for lock in (watch.SUPERVISOR_LOCK, watch.LOCK):
+        while pid := _holder(host, lock):
+            if time.monotonic() > deadline:
+                raise HostError(f"process {pid} runs on {START_TIMEOUT:g} s after it was told to end: see what it does")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            time.sleep(0.1)
+    for name in (watch.PID, watch.LOG, watch.OLD_LOG, watch.SUPERVISOR_LOCK, watch.LOCK):
+        files.remove(host.run_dir / name)
+    with contextlib.suppress(OSError):
+        host.run_dir.rmdir()
+
+
+def holders(host: Host) -> list[int]:
+    """The processes that watch, or see to it that one does."""
+    return [pid for lock in (watch.SUPERVISOR_LOCK, watch.LOCK) if (pid := _holder(host, lock))]
+
+
+def _holder(host: Host, lock: str) -> int | None:
+    """The process that holds *lock*, as the kernel says it (proc_locks(5)); None if none does."""
+    try:
+        there = (host.run_dir / lock).stat()
+    except FileNotFoundError:
+        return None
+    place = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
+    lines = (line.split() for line in host.proc_locks.read_text().splitlines())
+    return next((int(words[4]) for words in lines if words[1] == "FLOCK" and words[5] == place), None)
+
+
 def supervise() -> None:
     """A supervisor begins in a session of its own, with nothing of ours in its hands."""
     subprocess.Popen(

@@ -123,6 +123,20 @@ def forwarded():
 
 
 @_translated
+def meshes():
+    """
+    Return the meshes that have something on this node.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 wgmesh.meshes
+    """
+    return list(store.meshes(Host()))
+
+
+@_translated
 def watch_unit():
     """
     Return the systemd unit of this node's watcher.

@@ -142,6 +142,28 @@ def watched(name):
     )
 
 
+def unwatched(name):
+    """
+    Ensure that no watcher runs on this node, and that nothing which it wrote is left.
+
+    For a node that has left its last mesh. Where systemd runs the watcher, its unit is stopped first.
+
+    name
+        Names the state; it has no other meaning.
+    """
+    host = Host()
+    try:
+        running = watching.holders(host)
+        changes = {"watcher": {"old": running, "new": None}} if running else {}
+        if not __opts__["test"]:
+            watching.stop(host)
+    except ERRORS as error:
+        return _failed(name, error)
+    return _outcome(
+        name, changes, same="No watcher runs", would="The watcher would be ended", done="The watcher was ended"
+    )
+
+
 def interface_present(name, view=None):
     """
     Ensure that this node holds its view of one mesh: interfaces, peers, addresses, routes, files for boot.
@@ -164,7 +186,11 @@ def interface_present(name, view=None):
 
 def absent(name, key=False):
     """
-    Ensure that nothing of a mesh is on this node: no interface, route, rule or file for boot.
+    Ensure that nothing of a mesh is on this node: no interface, route, rule, file for boot or memory of it.
+
+    It is for a node that the policy has no place for any more, or for a mesh that it has no more: as long as the master
+    plans with this node, its next push brings all of it back. The formula ``wgmesh.absent`` also ends the watcher and
+    the beacon with the last mesh.
 
     name
         The mesh's name.
@@ -179,6 +205,10 @@ def absent(name, key=False):
             changes["key"] = {"old": str(host.key_file), "new": None}
             if not test:
                 keys.remove(host)
+        if not test:
+            store.forget_outcome(host, name)
+            if not store.meshes(host):
+                store.forget_all(host)
     except ERRORS as error:
         return _failed(name, error)
     return _outcome(
