@@ -31,9 +31,11 @@ class Delivery:
     """What became of a flow."""
 
     flow: Flow
+    began: float
+    """Seconds since the epoch."""
     sent: int
     gaps: tuple[tuple[float, int], ...]
-    """When the first of some datagrams in a row that never came was sent, in seconds since the epoch; how many."""
+    """When the first of some datagrams in a row that never came was sent, in seconds since it began; how many."""
 
     @property
     def lost(self) -> int:
@@ -84,10 +86,10 @@ class Exchange:
 
 def delivery(flow: Flow, cast: Mapping[str, Any], heard: Sequence[Sequence[int]]) -> Delivery:
     """What became of a flow whose sender says *cast*, and of which these ranges of numbers were heard."""
-    began, turns = cast["began"], cast["turns"]
+    turns = cast["turns"]
     gaps, expected = [], 0
     for first, last in [*heard, (len(turns), len(turns))]:
         if first > expected:
-            gaps.append((began + turns[expected], first - expected))
+            gaps.append((turns[expected], first - expected))
         expected = last + 1
-    return Delivery(flow=flow, sent=len(turns), gaps=tuple(gaps))
+    return Delivery(flow=flow, began=cast["began"], sent=len(turns), gaps=tuple(gaps))

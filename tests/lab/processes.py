@@ -86,6 +86,16 @@ def kill(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+def favour(pid: int, nice: int) -> None:
+    """All threads of the process get their turn before others, as of nice(1); or it is gone already."""
+    with contextlib.suppress(OSError):
+        # Where sessions are scheduled against each other, this is what counts (sched(7), autogroup).
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+
+
 def children(pid: int) -> list[int]:
     """The direct children of a process, or nothing if it is gone."""
     found = []

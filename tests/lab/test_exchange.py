@@ -21,7 +21,7 @@ def test_gaps_are_what_lies_between_the_ranges():
     """At the beginning and at the end too."""
     cast = {"began": 1000.0, "turns": [n / 10 for n in range(10)]}
     found = delivery(FLOW, cast, [[1, 3], [6, 8]])
-    assert found == Delivery(flow=FLOW, sent=10, gaps=((1000.0, 1), (1000.4, 2), (1000.9, 1)))
+    assert found == Delivery(flow=FLOW, began=1000.0, sent=10, gaps=((0.0, 1), (0.4, 2), (0.9, 1)))
     assert found.lost == 4
 
 

@@ -72,6 +72,19 @@ def test_a_link_that_returns_first_of_all_is_used_at_once(watch):
     assert states(watch) == {"r1": LinkState.UP, "r2": LinkState.DOWN}
 
 
+def test_a_relay_that_was_mute_is_used_when_the_other_left_the_mesh(watch):
+    """Probes went through it to the relay that was about to leave; now there is none to be probed for."""
+    for second in range(10):
+        list(watch.probes(100.0 + second))
+        hear(watch, 100.0 + second, "r1", "r2")
+    assert states(watch) == {"r1": LinkState.MUTE, "r2": LinkState.MUTE}
+    world = mesh(relay("r1"), leaf("n"))
+    watch.update(plan.make(world, all_facts("r1", "n"), Register()).views["n"])
+    list(watch.probes(111.0))
+    hear(watch, 120.0, "r1")
+    assert states(watch) == {"r1": LinkState.UP}
+
+
 # --- links at rest -------------------------------------------------------------------------------------
 
 

@@ -354,7 +354,8 @@ class MeshWatch:
                 continue
             others = [*relays[i + 1 :], *relays[:i]]
             witnesses = [t for t in others if not t.is_cut_off][:TARGETS]
-            link.acquitted = bool(others) and not witnesses
+            # Where the mesh has no other relay any more, nobody can ever answer, and nobody need.
+            link.acquitted = not witnesses and (bool(others) or sum(x.is_relay for x in self.links.values()) == 1)
             # A target that came up just now may not answer yet.
             targets = [t for t in witnesses if t.good_since is not None and now - t.good_since > SETTLED]
             if not targets:
