@@ -29,11 +29,24 @@ class Asked:
     """Nodes that may be depended on again."""
     rebalance: frozenset[str] = frozenset()
     """Not empty: what rests may be used as before."""
+    rotate: frozenset[str] = frozenset()
+    """Minion ids and globs: such members are to get another key."""
 
     @property
     def insists(self) -> bool:
         """Whether there is something to do even if nothing changed."""
-        return any((self.started, self.drifted, self.again, self.step, self.drain, self.undrain, self.rebalance))
+        return any(
+            (
+                self.started,
+                self.drifted,
+                self.again,
+                self.step,
+                self.drain,
+                self.undrain,
+                self.rebalance,
+                self.rotate,
+            )
+        )
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
@@ -76,8 +89,11 @@ class Report:
     waiting: list[str] = field(default_factory=list)
     """What the next step of a rollout waits for: links (``a--b``) that are kept until others carry, and nodes
     that are heard where they were until others have moved."""
+    rotating: dict[str, str] = field(default_factory=dict)
+    """Nodes that are about to get another key → what they wait for."""
+    warnings: list[str] = field(default_factory=list)
     goes_on: bool = False
-    """Whether that step can be taken in seconds."""
+    """Whether the next step, of a rollout or of a rotation, can be taken in seconds."""
 
     @property
     def eventful(self) -> bool:
@@ -102,7 +118,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is empty is left out."""
-        pairs = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        pairs = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "more"}
         return {name: value for name, value in pairs.items() if value or name in ("generation", "published")}
 
 
