@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.minion import keys
 from saltext_wgmesh.minion.host import Host
 
 FIRST_EPHEMERAL_PORT = 40000
@@ -24,6 +25,7 @@ class FakePeer:
     keepalive: int = 0
     allowed_ips: set[str] = field(default_factory=set)
     handshake_at: int = 0
+    received: int = 0
 
 
 @dataclass
@@ -42,8 +44,6 @@ class FakeDevice:
 class Kernel:
     """What a test looks at and prepares."""
 
-    public_key: str = ""
-    """What ``wg set … private-key <file>`` makes of the file."""
     devices: dict[str, FakeDevice] = field(default_factory=dict)
     routes: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     """(table, prefix) → the words of the route."""
@@ -150,7 +150,7 @@ def _dump(kernel: Kernel) -> str:
                     peer.endpoint or "(none)",
                     ",".join(peer.allowed_ips) or "(none)",
                     str(peer.handshake_at),
-                    "0",
+                    str(peer.received),
                     "0",
                     str(peer.keepalive or "off"),
                 )
@@ -165,8 +165,9 @@ def _wg_set(kernel: Kernel, name: str, words: list[str]) -> None:
     while words:
         word = words.pop(0)
         if word == "private-key":
-            words.pop(0)
-            device.public_key = kernel.public_key
+            path = Path(words.pop(0))
+            _need(path.exists(), f"no such file {path}")
+            device.public_key = keys.public_of(path)
         elif word == "listen-port":
             _set_port(kernel, name, int(words.pop(0)))
         elif word == "peer":

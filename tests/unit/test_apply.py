@@ -29,7 +29,7 @@ ADVERTISED = "ip -6 -json route show default"
 def node(folder: Path) -> FakeHost:
     """A node with a key and nothing else."""
     host = FakeHost.below(folder, Kernel(sysctls=with_ipv6()))
-    host.kernel.public_key = keys.ensure(host)
+    keys.ensure(host)
     return host
 
 
@@ -155,7 +155,7 @@ def test_a_leaf_of_two_relays(host: FakeHost) -> None:
     assert sorted(host.kernel.devices) == ["wg0", "wg0-u1", "wg0-u2"]
     for device in host.kernel.devices.values():
         assert sorted(device.addresses) == ["10.100.0.5/32", "fd00:64::5/128"]
-        assert (device.up, device.mtu, device.public_key) == (True, 1420, host.kernel.public_key)
+        assert (device.up, device.mtu, device.public_key) == (True, 1420, keys.public_key(host))
     uplink = host.kernel.devices["wg0-u2"].peers[key(2)]
     assert uplink == FakePeer(endpoint="192.0.2.20:51820", keepalive=25, allowed_ips={"10.100.0.0/16", "fd00:64::/64"})
     assert host.kernel.routes == {

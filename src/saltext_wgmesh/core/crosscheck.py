@@ -16,24 +16,28 @@ def crosscheck(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> tuple[Rejection,
     """Every contradiction in the facts of the mesh's members, sorted; facts of other nodes don't matter to it."""
     rules = rules_for(mesh, facts)
     members = {node: facts[node] for node in rules}
-    keys = {node: own.public_key for node, own in members.items()}
+    keys = {node: own.keys for node, own in members.items()}
     return tuple(sorted([*shared_keys(keys, {}), *against_policy(mesh, rules, members)]))
 
 
-def shared_keys(published: Mapping[str, str], ran_with: Mapping[str, str]) -> Iterator[Rejection]:
-    """A rejection of each node that publishes a key which another publishes, or ran with; both are node → key."""
+def shared_keys(
+    published: Mapping[str, tuple[str, ...]], ran_with: Mapping[str, tuple[str, ...]]
+) -> Iterator[Rejection]:
+    """A rejection of each node that publishes a key, present or next, which another publishes, or ran with; both are
+    node → keys."""
     owners: dict[str, list[str]] = {}
     for node in sorted({*published, *ran_with}):
-        for key in {keys[node] for keys in (published, ran_with) if node in keys}:
+        for key in {key for keys in (published, ran_with) for key in keys.get(node, ())}:
             owners.setdefault(key, []).append(node)
-    for node, key in published.items():
-        count = len(owners[key]) - 1
+    for node, keys in published.items():
+        count, key = max((len(owners[key]) - 1, key) for key in keys)
         if count:
             listed = ", ".join([name_in_path(other) for other in owners[key][:4] if other != node][:3])
             more = f" and {count - 3} more" if count > 3 else ""
+            which = "public" if key == keys[0] else "next public"
             yield Rejection(
                 node=node,
-                reason=f"its public key is also that of {listed}{more}",
+                reason=f"its {which} key is also that of {listed}{more}",
                 do=f"find out which of them is the copy, delete {names.KEY_FILE} there and apply the state again",
             )
 

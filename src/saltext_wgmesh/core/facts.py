@@ -67,6 +67,7 @@ def as_dict(facts: Facts) -> dict[str, Any]:
         "underlay": list(facts.underlay),
         "networks": list(facts.networks),
         "ipv6": facts.ipv6,
+        **({"next_key": facts.next_key} if facts.next_key else {}),
     }
 
 
@@ -88,13 +89,15 @@ def from_dict(node: str, raw: object) -> Facts:
             "install the same version of saltext-wgmesh on the master and on this minion",
         )
     try:
+        public_key = _field(raw, "public_key", _public_key)
         return Facts(
             node=node,
-            public_key=_field(raw, "public_key", _public_key),
+            public_key=public_key,
             salt_key=_field(raw, "salt_key", _fingerprint),
             underlay=_field(raw, "underlay", _underlay),
             networks=_field(raw, "networks", _networks),
             ipv6=_field(raw, "ipv6", flag),
+            next_key=_field(raw, "next_key", _next_key(public_key)),
         )
     except Wrong as wrong:
         raise Wrong(wrong.what, _look_at(node)) from None
@@ -122,6 +125,18 @@ def _public_key(value: object) -> str:
     if not any(raw):
         raise Wrong("it is all zero", "make a new key")
     return word
+
+
+def _next_key(public_key: str) -> Converter[str | None]:
+    """A converter to the key that follows *public_key*, if there is one."""
+
+    def convert(value: object) -> str | None:
+        word = None if value is None else _public_key(value)
+        if word == public_key:
+            raise Wrong("it is the node's present key", "make another key")
+        return word
+
+    return convert
 
 
 def _fingerprint(value: object) -> str:
@@ -246,8 +261,8 @@ def _usable(mesh: MeshPolicy, older: Mapping[str, Facts]) -> dict[str, Facts]:
     return {node: facts for node, facts in older.items() if node not in twins}
 
 
-def _keys(facts: Mapping[str, Facts]) -> dict[str, str]:
-    return {node: own.public_key for node, own in facts.items()}
+def _keys(facts: Mapping[str, Facts]) -> dict[str, tuple[str, ...]]:
+    return {node: own.keys for node, own in facts.items()}
 
 
 def _with_outcome(doubt: Rejection, kept: bool) -> Rejection:

@@ -217,6 +217,25 @@ def integer(low: int, high: int) -> Converter[int]:
     return convert
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def duration(shortest: int) -> Converter[int]:
+    """A converter from text such as ``30d`` to seconds, of which there must be *shortest* at least."""
+
+    def convert(value: object) -> int:
+        word = text(value)
+        number, unit = word[:-1], word[-1:]
+        if unit not in _SECONDS or not (number.isascii() and number.isdigit()) or len(number) > 6:
+            raise Wrong(f"{shown(word)} is not a time", f"write a number and one of {' '.join(_SECONDS)}, such as 30d")
+        seconds = int(number) * _SECONDS[unit]
+        if seconds < shortest:
+            raise Wrong(f"{shown(word)} is too short", f"write {shortest}s or more")
+        return seconds
+
+    return convert
+
+
 def choice(kinds: type[E]) -> Converter[E]:
     """A converter to the members of an enum, by their values."""
     words = {str(member.value): member for member in kinds}

@@ -46,8 +46,8 @@ def _link(index: Index, link: Link, tunnels: _Tunnels, found: Findings) -> None:
         found.add("links of a wrong kind", f"node {link.a}", text)
     _endpoints(index, link, here, there, found)
     for near, end, far in ((a, here, b), (b, there, a)):
-        if end[1].public_key != far.member.public_key:
-            found.add("wrong keys", f"node {near.view.node}", f"its key for {far.view.node} is not that node's")
+        if end[1].keys != far.member.keys:
+            found.add("wrong keys", f"node {near.view.node}", f"its keys for {far.view.node} are not that node's")
         if end[1].address not in far.member.addresses or family(end[1].address) not in near.families:
             text = f"it would probe {end[1].address}, which is no address of {far.view.node} that it can reach"
             found.add("wrong addresses to probe", f"node {near.view.node}", text)

@@ -245,6 +245,7 @@ def _members(parts: _Parts) -> dict[str, Member]:
             site=rule.site,
             nat=rule.nat,
             public_key=facts.public_key,
+            next_key=facts.next_key,
             listen_port=place.listen_port,
             endpoint=place.endpoint,
             underlay=facts.underlay,

@@ -16,6 +16,7 @@ from saltext_wgmesh.core.fields import (
     Section,
     Wrong,
     choice,
+    duration,
     entries,
     flag,
     integer,
@@ -34,13 +35,27 @@ __all__ = ["parse", "rule_for", "rules_for"]
 
 V = TypeVar("V", bound=Address | Network)
 
-MESH_KEYS = ("network", "listen_port", "topology", "sites", "nodes", "links", "mtu", "keepalive", "bfd", "prune_guard")
+MESH_KEYS = (
+    "network",
+    "listen_port",
+    "topology",
+    "sites",
+    "nodes",
+    "links",
+    "mtu",
+    "keepalive",
+    "bfd",
+    "prune_guard",
+    "rotate_after",
+)
 ABSENT = "absent"
 """In the place of a mesh: there shall be none of that name. So the only mesh can be taken out of the policy too."""
 BFD_KEYS = ("interval", "multiplier")
 SITE_KEYS = ("relays", "direct", "network")
 NODE_KEYS = ("role", "site", "endpoint", "address", "nat", "routes")
 LARGEST_MTU = 9000
+SHORTEST_ROTATION = 60
+"""Seconds: below that a fleet would be at nothing else."""
 _SMALLEST_MTU = {4: 576, 6: 1280}
 """What every host must take in one piece: RFC 791, RFC 8200 section 5."""
 
@@ -85,6 +100,7 @@ def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:
         sites=MappingProxyType(_sites(mesh)),
         nodes=_nodes(mesh, port),
         links=tuple(sorted(set(mesh.read_list("links", _link)))),
+        rotate_after=mesh.read("rotate_after", duration(SHORTEST_ROTATION), 0),
     )
 
 

@@ -207,6 +207,7 @@ def _words(view: View | None) -> dict[str, str]:
         "networks": ", ".join(view.networks),
         "forwarding": "on" if view.forward else "off",
         "mtu": str(view.mtu),
+        **({"turn to key": view.turn_to[:SHOWN_KEY]} if view.turn_to else {}),
     }
 
 
@@ -234,6 +235,7 @@ def _peer_words(peer: Peer) -> dict[str, str]:
         "endpoint": peer.endpoint or "none",
         "keepalive": str(peer.keepalive or "off"),
         "allowed": " ".join(peer.allowed_ips),
+        **({"next key": peer.next_key[:SHOWN_KEY]} if peer.next_key else {}),
     }
 
 

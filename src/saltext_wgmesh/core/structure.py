@@ -45,7 +45,7 @@ def _views_match_members(plan: Plan, found: Findings) -> None:
 
 def _unique(plan: Plan, found: Findings) -> None:
     """Keys and addresses belong to one member each."""
-    _report_shared("public key", [(m.public_key, name) for name, m in plan.members.items()], found)
+    _report_shared("public key", [(k, name) for name, m in plan.members.items() for k in m.keys], found)
     _report_shared("address", [(a, name) for name, m in plan.members.items() for a in m.addresses], found)
 
 
@@ -121,6 +121,7 @@ def _view(plan: Plan, node: Node, found: Findings) -> None:
         ("role", view.role, member.role),
         ("addresses", view.addresses, member.addresses),
         ("forward", view.forward, must),
+        ("key to turn to", view.turn_to, view.turn_to and member.next_key),
     )
     if view.networks != plan.networks:
         networks = sorted([n for n in plan.networks if family(n) in node.families])

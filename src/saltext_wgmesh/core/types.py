@@ -126,6 +126,8 @@ class MeshPolicy:
     """In the operator's order: the first that matches counts."""
     links: tuple[tuple[str, str], ...] = ()
     """Extra direct links, each pair sorted. A pair of a leaf and a relay is one more uplink."""
+    rotate_after: int = 0
+    """Seconds in which each node gets another key once; 0: only when somebody asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,13 @@ class Facts:
     """Prefixes that its own interfaces (not the mesh's) are in."""
     ipv6: bool = True
     """Whether IPv6 is enabled on it."""
+    next_key: str | None = None
+    """The public key that it is about to run instead; None: no other is at hand."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that are this node's."""
+        return (self.public_key, self.next_key) if self.next_key else (self.public_key,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -217,6 +226,13 @@ class Member:
     """A leaf's relays, first choice first. Empty on relays, and in a mesh without relays."""
     idle: tuple[str, ...] = ()
     """Relays that a leaf has left, to which it has a link still; no route leads there."""
+    next_key: str | None = None
+    """The public key that it is about to run; its neighbours take both."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that its neighbours take."""
+        return (self.public_key, self.next_key) if self.next_key else (self.public_key,)
 
     @property
     def is_relay(self) -> bool:
@@ -257,6 +273,13 @@ class Peer:
     keepalive: int
     """Seconds; 0 is off."""
     allowed_ips: tuple[str, ...]
+    next_key: str | None = None
+    """A second public key of the node, which it may begin to run at any moment."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that the node may run, the one that it ran last first."""
+        return (self.public_key, self.next_key) if self.next_key else (self.public_key,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +331,9 @@ class View:
     """In order of their first prefix."""
     drained: tuple[str, ...] = ()
     """The relays among the neighbours that nobody is to depend on, sorted: not even probes are sent through them."""
+    turn_to: str | None = None
+    """The public key of its own that the node is to run from now on, since all its neighbours take it; None: the key
+    that it has."""
 
     def as_dict(self) -> dict[str, Any]:
         """This view as plain JSON values, sorted as in the dataclasses; ``from_dict`` is its inverse."""
@@ -334,6 +360,7 @@ class View:
                             "endpoint": p.endpoint,
                             "keepalive": p.keepalive,
                             "allowed_ips": list(p.allowed_ips),
+                            **({"next_key": p.next_key} if p.next_key else {}),
                         }
                         for p in i.peers
                     ],
@@ -350,6 +377,7 @@ class View:
                 for r in self.routes
             ],
             "drained": list(self.drained),
+            **({"turn_to": self.turn_to} if self.turn_to else {}),
         }
 
     @classmethod
@@ -374,6 +402,7 @@ class View:
                 interfaces=tuple(_interface(i) for i in raw["interfaces"]),
                 routes=tuple(_route(r) for r in raw["routes"]),
                 drained=_texts(raw.get("drained", ())),
+                turn_to=_optional(raw.get("turn_to")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ViewError(f"the view in this node's pillar is damaged ({error!r}): converge again") from error
@@ -412,6 +441,10 @@ def _text(value: Any) -> str:
     return value
 
 
+def _optional(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
 def _texts(values: Any) -> tuple[str, ...]:
     return tuple(_text(v) for v in values)
 
@@ -429,6 +462,7 @@ def _interface(raw: Mapping[str, Any]) -> Interface:
                 endpoint=None if p["endpoint"] is None else _text(p["endpoint"]),
                 keepalive=int(p["keepalive"]),
                 allowed_ips=_texts(p["allowed_ips"]),
+                next_key=_optional(p.get("next_key")),
             )
             for p in raw["peers"]
         ),

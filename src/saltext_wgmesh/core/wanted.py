@@ -49,7 +49,7 @@ def state(view: View, routes: Iterable[KernelRoute], own: Own) -> NodeState:
 
 
 def _device(view: View, interface: Interface, addresses: tuple[str, ...], own: Own) -> Device:
-    peers = sorted((_peer(p) for p in interface.peers), key=lambda p: p.public_key)
+    peers = sorted((one for p in interface.peers for one in peer_configs(p)), key=lambda p: p.public_key)
     return Device(
         name=interface.name,
         public_key=own.public_key,
@@ -62,12 +62,18 @@ def _device(view: View, interface: Interface, addresses: tuple[str, ...], own: O
     )
 
 
-def _peer(peer: Peer) -> PeerConfig:
-    return PeerConfig(
-        public_key=peer.public_key,
-        endpoint=peer.endpoint,
-        keepalive=peer.keepalive,
-        allowed_ips=tuple(sorted(peer.allowed_ips)),
+def peer_configs(peer: Peer, holder: str | None = None) -> tuple[PeerConfig, ...]:
+    """*peer* under each of its keys. Its allowed-ips are the *holder*'s, one of these, by default that which it ran
+    last: an allowed-ip stands on one. The other is there for the node to begin with."""
+    holder = holder or peer.public_key
+    return tuple(
+        PeerConfig(
+            public_key=key,
+            endpoint=peer.endpoint,
+            keepalive=peer.keepalive if key == holder else 0,
+            allowed_ips=tuple(sorted(peer.allowed_ips)) if key == holder else (),
+        )
+        for key in peer.keys
     )
 
 
@@ -132,6 +138,34 @@ def keep_roamed(
     return _release(wanted, live, may_keep)
 
 
+def keep_followed(wanted: NodeState, live: NodeState, view: View) -> NodeState:
+    """*wanted*, with the allowed-ips of a peer that has two keys on the one that has them: the watcher gives them to
+    the one that the node runs."""
+    have = {(d.name, p.public_key): p.allowed_ips for d in live.devices for p in d.peers}
+    followed: dict[PeerKey, PeerConfig] = {}
+    for interface in view.interfaces:
+        for peer in interface.peers:
+            held = tuple(sorted(peer.allowed_ips))
+            if peer.next_key and have.get((interface.name, peer.next_key)) == held:
+                for config in peer_configs(peer, peer.next_key):
+                    followed[interface.name, config.public_key] = config
+    if not followed:
+        return wanted
+    devices = tuple(
+        replace(d, peers=tuple(followed.get((d.name, p.public_key), p) for p in d.peers)) for d in wanted.devices
+    )
+    return replace(wanted, devices=devices)
+
+
+def keep_key(wanted: NodeState, live: NodeState, key: str | None) -> NodeState:
+    """*wanted*, with the public *key* on the devices that run it."""
+    running = {d.name for d in live.devices if key and d.public_key == key}
+    if not running:
+        return wanted
+    devices = tuple(replace(d, public_key=key or "") if d.name in running else d for d in wanted.devices)
+    return replace(wanted, devices=devices)
+
+
 def keep_any(wanted: NodeState, live: NodeState) -> NodeState:
     """*wanted*, content with whatever endpoint a live peer has: after an apply it may roam at any moment."""
     return _release(wanted, live, lambda _key, _endpoint, _has: True)
@@ -153,9 +187,13 @@ def _release(wanted: NodeState, live: NodeState, may_keep: Callable[[PeerKey, st
 
 def endpoints(view: View) -> dict[PeerKey, str | None]:
     """The endpoints that *view* names, by peer."""
-    return {(i.name, p.public_key): p.endpoint for i in view.interfaces for p in i.peers}
+    return {(i.name, key): p.endpoint for i in view.interfaces for p in i.peers for key in p.keys}
 
 
 def labels(view: View) -> dict[str, str]:
     """Public key → node, for everything that a person reads."""
-    return {p.public_key: p.node for i in view.interfaces for p in i.peers}
+    peers = [p for i in view.interfaces for p in i.peers]
+    return {
+        **{p.next_key: f"{p.node} (next key)" for p in peers if p.next_key},
+        **{p.public_key: p.node for p in peers},
+    }

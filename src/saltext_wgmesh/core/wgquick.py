@@ -69,4 +69,5 @@ def _peer(peer: PeerConfig) -> Iterator[str]:
     yield f"PublicKey = {peer.public_key}"
     if peer.endpoint:
         yield f"Endpoint = {peer.endpoint}"
-    yield f"AllowedIPs = {', '.join(peer.allowed_ips)}"
+    if peer.allowed_ips:
+        yield f"AllowedIPs = {', '.join(peer.allowed_ips)}"

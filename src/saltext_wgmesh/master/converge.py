@@ -21,10 +21,12 @@ from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import names, verify
 from saltext_wgmesh.core import policy as policy_module
+from saltext_wgmesh.core import rotation as rotation_module
 from saltext_wgmesh.core.errors import LedgerError, PlanError, PolicyError, Problem, ProofError
 from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.rotation import Rotation
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Policy, Rejection
-from saltext_wgmesh.master import checkup, fleet, guard, inventory, pinned, steps
+from saltext_wgmesh.master import checkup, fleet, guard, inventory, pinned, rotate, steps
 from saltext_wgmesh.master.ledger import Head, Ledger
 from saltext_wgmesh.master.push import push
 from saltext_wgmesh.master.record import Origin
@@ -56,6 +58,8 @@ class Draft:
     """Node → its record as the ledger keeps it: a view with its digest, or a reason."""
     source: guard.Source
     """What it was made from, and what is held."""
+    rotation: Rotation = rotation_module.NOTHING
+    """As it is from now on."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -96,7 +100,8 @@ def draft(
         try:
             sources[name] = guard.source(look, name, policy.meshes.get(name), found.policy.get(name))
             known = (health or {}).get(name) or ledger.health(name)
-            drafts.append(_draft_mesh(ledger, sources[name], found, known, answers, asked))
+            one = _draft_mesh(ledger, sources[name], found, known, answers, asked)
+            drafts.append(one if sources[name].retired else _with_turns(ledger, one, asked))
         except PlanError as error:
             problems += error.problems
     if problems:
@@ -133,6 +138,7 @@ def _draft_mesh(
         register=head.register,
         health=health,
         drained=(head.drained | asked.drain).difference(asked.undrain).intersection(found.accepted),
+        turns=frozenset(head.rotation.turns),
         raw_policy=source.raw_policy,
     )
     # Without nodes there is nobody to lose a packet.
@@ -166,6 +172,21 @@ def _in_force(ledger: Ledger, found: inventory.Inventory) -> inventory.Inventory
 
 def _farewell(reason: str) -> dict[str, Any]:
     return {"reason": reason, "removed": True, "digest": f"removed: {reason}"}
+
+
+def _with_turns(ledger: Ledger, one: Draft, asked: Asked) -> Draft:
+    """The draft with those told to turn to their next key who may now."""
+    rotation = rotate.step(ledger, one.policy, _scene(one, one.head), asked.rotate)
+    origin = replace(one.origin, turns=frozenset(rotation.turns))
+    if origin == one.origin:
+        return replace(one, rotation=rotation)
+    plan = rotation_module.turned(one.plan, origin.turns)
+    entries = _entries(plan, one.reasons, {r.node for r in one.rejected}, one.head)
+    return replace(one, plan=plan, origin=origin, rotation=rotation, entries=entries)
+
+
+def _scene(one: Draft, head: Head) -> rotate.Scene:
+    return rotate.Scene(plan=one.plan, facts=one.facts, head=head, health=one.health, now=time.time())
 
 
 def _reasons(mesh: MeshPolicy, believed: facts_module.Believed, plan: Plan) -> dict[str, str]:
@@ -224,18 +245,26 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
         if one.changed:
             prove(one)
     pinned.loosen(ledger, read.policy)
+    # One key serves a node in all its meshes: whichever asked for another, it is asked for.
+    wanted = {n for one in drafts for known in (one.head.rotation, one.rotation) for n in known.wanted}
     reports = [_publish(ledger, one) for one in drafts]
     _forget_deleted(opts, ledger, found, {node for one in drafts for node in one.plan.members})
     _enrol(opts, found, drafts, reports, asked.started)
+    asked = replace(asked, drifted=asked.drifted | _have_keys_made(opts, ledger, drafts))
     push(opts, ledger, reports, asked, answers.keys())
+    for one, report in zip(drafts, reports, strict=True):
+        scene = _scene(one, ledger.head(report.mesh))
+        report.rotating = rotate.waiting(ledger, scene)
+        report.warnings = rotate.warnings(one.head, one.facts, wanted)
+        report.goes_on = rotate.goes_on(ledger, one.policy, scene)
     for report in reports:
         known = health.get(report.mesh, Health())
-        report.goes_on = not report.stopped and _goes_on(ledger, report.mesh)
+        report.goes_on |= not report.stopped and _goes_on(ledger, report.mesh)
         report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)
         if report.eventful:
             log.log(logging.WARNING if report.newly_held else logging.INFO, "wgmesh %s", report.as_dict())
             _announce(opts, report)
-    done = all(report.clean and not (report.eventful or report.waiting) for report in reports)
+    done = all(report.clean and not (report.eventful or report.waiting or report.rotating) for report in reports)
     ledger.settle(_basis(ledger, found, health) if done else "")
     return reports
 
@@ -252,10 +281,11 @@ def _basis(ledger: Ledger, found: inventory.Inventory, health: Mapping[str, Heal
         for mesh, known in health.items()
     }
     generations = {mesh: ledger.head(mesh).generation for mesh in ledger.meshes()}
+    rotations = {mesh: rotate.remembered(ledger.head(mesh)) for mesh in ledger.meshes()}
     version = importlib.metadata.version("saltext-wgmesh")
     accepted, mine = sorted(found.accepted.items()), sorted(found.mine.items())
     # As Python writes them: what comes from YAML and from minions may have keys that JSON could not sort.
-    parts = repr([version, found.policy, accepted, mine, believed, generations])
+    parts = repr([version, found.policy, accepted, mine, believed, generations, rotations])
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -274,6 +304,26 @@ def _enrol(
     if members:
         log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(members))
         fleet.enrol(opts, members)
+
+
+def _have_keys_made(opts: dict[str, Any], ledger: Ledger, drafts: Iterable[Draft]) -> frozenset[str]:
+    """Those who are to get another key were told to make one; nobody waits for it, since it is they who then tell the
+    master. Returns those who turned a while ago, and are to be asked once more what they run."""
+    tell: set[str] = set()
+    ask: set[str] = set()
+    for one in drafts:
+        head = ledger.head(one.policy.name)
+        scene = _scene(one, head)
+        nodes = rotation_module.to_tell(head.rotation, one.health.down, scene.now)
+        if nodes:
+            ledger.keep(one.policy.name, replace(head, rotation=rotation_module.told(head.rotation, nodes, scene.now)))
+            tell |= set(nodes)
+        if head.rotation.turns:
+            ask |= rotation_module.unsaid(head.rotation, scene.look(ledger))
+    if tell:
+        log.info("wgmesh: %s are to make another key", ", ".join(sorted(tell)))
+        fleet.renew(opts, sorted(tell))
+    return frozenset(ask)
 
 
 def _has_facts(found: inventory.Inventory, node: str) -> bool:
@@ -320,6 +370,7 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         published_at=time.time() if one.changed else head.published_at,
         drained=one.drained,
         kept=one.origin.kept,
+        rotation=one.rotation,
     )
     if one.changed:
         origin = {

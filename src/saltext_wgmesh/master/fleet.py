@@ -84,6 +84,13 @@ def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:
             client.run_job(batch, "wgmesh.enrol", tgt_type="list")
 
 
+def renew(opts: dict[str, Any], nodes: Sequence[str]) -> None:
+    """*nodes* were told to make another key beside the one that they have; nobody waits for it."""
+    with salt.client.get_local_client(mopts=opts) as client:
+        for batch in _batches(sorted(nodes)):
+            client.run_job(batch, "wgmesh.renew_key", tgt_type="list")
+
+
 def _ask(
     opts: dict[str, Any], nodes: Sequence[str], function: str, patience: Patience, unlikely: Collection[str] = ()
 ) -> Answers:

@@ -6,7 +6,7 @@ Banks and keys (``wgmesh`` first, so that nobody else's are met):
 bank                      key           value
 ========================  ============  ==================================================================
 ``wgmesh/mesh``           ``<mesh>``    the number of the current generation, and nothing else: every pillar reads it
-``wgmesh/head``           ``<mesh>``    Head: digests, register, last good facts
+``wgmesh/head``           ``<mesh>``    Head: digests, register, last good facts, rotation of keys
 ``wgmesh/generation``     ``<mesh>.N``  what generation N was planned from: policy, facts, register
 ``wgmesh/node``           ``<minion>``  the node's views, per mesh the last few with their generations
 ``wgmesh/acknowledged``   ``<minion>``  per mesh, the digest that the node said it has applied
@@ -31,9 +31,11 @@ import salt.cache
 from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import rollout
+from saltext_wgmesh.core import rotation as rotation_module
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.rollout import Kept
+from saltext_wgmesh.core.rotation import Rotation
 from saltext_wgmesh.core.types import Facts, Register
 
 SCHEMA = 1
@@ -68,6 +70,7 @@ class Head:
     """Nodes that nobody is to depend on, by the operator's word."""
     kept: Kept = rollout.NOTHING
     """Links that the plan has only because the one before it had them: it is a step on the way to another."""
+    rotation: Rotation = rotation_module.NOTHING
 
 
 class Ledger:
@@ -104,6 +107,7 @@ class Ledger:
             published_at=raw["published_at"],
             drained=frozenset(raw.get("drained", ())),
             kept=rollout.from_dict(raw.get("kept", {})),
+            rotation=rotation_module.from_dict(raw.get("rotation", {})),
         )
 
     def publish(
@@ -136,6 +140,7 @@ class Ledger:
                 "published_at": head.published_at,
                 "drained": sorted(head.drained),
                 "kept": rollout.as_dict(head.kept),
+                "rotation": rotation_module.as_dict(head.rotation),
             },
         )
         self._store(_CURRENT, mesh, {"generation": head.generation})
@@ -285,4 +290,5 @@ def _facts_from_dict(node: str, raw: Mapping[str, Any]) -> Facts:
         underlay=tuple(raw["underlay"]),
         networks=tuple(raw["networks"]),
         ipv6=raw["ipv6"],
+        next_key=raw.get("next_key"),
     )

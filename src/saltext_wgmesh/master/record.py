@@ -10,7 +10,7 @@ from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy as policy_module
-from saltext_wgmesh.core import rollout
+from saltext_wgmesh.core import rollout, rotation
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.rollout import Kept
@@ -39,11 +39,14 @@ class Origin:
     health: Health
     drained: frozenset[str] = frozenset()
     kept: Kept = rollout.NOTHING
+    turns: frozenset[str] = frozenset()
+    """Nodes that may run their next key."""
     raw_policy: Any = field(repr=False)
 
     def plan(self) -> Plan:
         """The plan of that generation."""
-        return planner.make(self.policy, self.facts, self.register, self.health, drained=self.drained, kept=self.kept)
+        plan = planner.make(self.policy, self.facts, self.register, self.health, drained=self.drained, kept=self.kept)
+        return rotation.turned(plan, self.turns)
 
     def of_now(self, nodes: Collection[str], register: Register, health: Health, drained: frozenset[str]) -> Origin:
         """The same policy and facts, of *nodes* alone, beside what is known now."""
@@ -59,6 +62,7 @@ class Origin:
             "health": health_module.as_dict(self.health),
             "drained": sorted(self.drained),
             "kept": rollout.as_dict(self.kept),
+            "turns": sorted(self.turns),
         }
 
 
@@ -75,6 +79,7 @@ def _origin(mesh: str, raw: Mapping[str, Any]) -> Origin:
         health=health_module.from_dict(raw.get("health", {})),
         drained=frozenset(raw.get("drained", ())),
         kept=rollout.from_dict(raw.get("kept", {})),
+        turns=frozenset(raw.get("turns", ())),
         raw_policy=raw["policy"],
     )
 

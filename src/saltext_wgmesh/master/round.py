@@ -31,12 +31,14 @@ class Asked:
     """Digests of what is held and may go, by the operator's word."""
     rebalance: frozenset[str] = frozenset()
     """Not empty: what rests may be used as before."""
+    rotate: frozenset[str] = frozenset()
+    """Minion ids and globs: such members are to get another key."""
 
     @property
     def insists(self) -> bool:
         """Whether there is something to do even if nothing changed."""
         words = (self.started, self.drifted, self.again, self.step, self.drain, self.undrain, self.confirm)
-        return any((*words, self.rebalance))
+        return any((*words, self.rebalance, self.rotate))
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
@@ -83,8 +85,11 @@ class Report:
     waiting: list[str] = field(default_factory=list)
     """What the next step of a rollout waits for: links (``a--b``) that are kept until others carry, and nodes
     that are heard where they were until others have moved."""
+    rotating: dict[str, str] = field(default_factory=dict)
+    """Nodes that are about to get another key → what they wait for."""
+    warnings: list[str] = field(default_factory=list)
     goes_on: bool = False
-    """Whether that step can be taken in seconds."""
+    """Whether the next step, of a rollout or of a rotation, can be taken in seconds."""
 
     @property
     def eventful(self) -> bool:
@@ -110,7 +115,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is empty is left out."""
-        pairs = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "newly_held"}
+        pairs = {n: getattr(self, n) for n in self.__dataclass_fields__ if n not in ("newly_held", "more")}
         return {name: value for name, value in pairs.items() if value or name in ("generation", "published")}
 
 

@@ -12,7 +12,7 @@ from saltext_wgmesh.core.diff import Change, RouteChange, Setting, SettingChange
 from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
 from saltext_wgmesh.core.linkstate import LinkState
 from saltext_wgmesh.core.types import Kind, View
-from saltext_wgmesh.minion import boot, keys, linkfile, observe, selfcheck, trials
+from saltext_wgmesh.minion import boot, keys, linkfile, observe, selfcheck, trials, turning
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.running import run
 from saltext_wgmesh.minion.selfcheck import Master
@@ -77,7 +77,7 @@ def apply(
     """
     store = Store(host=host, mesh=view.mesh)
     if dry_run:
-        work = _look_settled(host, store, view, keys.public_key(host) or NO_KEY)
+        work = _look_settled(host, store, view, keys.chosen(host, view.turn_to) or NO_KEY)
         return _report(store, view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
     with store.locked():
         if not insists:
@@ -86,7 +86,7 @@ def apply(
 
 
 def _apply(host: Host, store: Store, view: View, master: Master | None) -> Report:
-    public_key = keys.public_key(host)
+    public_key = keys.chosen(host, view.turn_to)
     if public_key is None:
         raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
     work = _look_settled(host, store, view, public_key)
@@ -109,6 +109,7 @@ def _apply(host: Host, store: Store, view: View, master: Master | None) -> Repor
     if lacking:
         raise _take_back(host, store, view, trial, "; ".join(lacking))
     store.keep_taken_back(None)
+    turning.finish(host)
     return report
 
 
@@ -135,7 +136,7 @@ def reroute(host: Host, view: View) -> None:
     """The routes go by the links that the link file says are up; nothing else is touched. HostError as above."""
     store = Store(host=host, mesh=view.mesh)
     with store.locked():
-        changes = _look(host, store, view, keys.public_key(host) or NO_KEY).changes
+        changes = _look(host, store, view, keys.chosen(host, view.turn_to) or NO_KEY).changes
         run(host, tuple(c for c in changes if _is_move(c)), view.mesh)
 
 
@@ -169,7 +170,7 @@ def _return_to(host: Host, store: Store, held: View, view: View, trial: trials.T
     store.own(_owns(held) | _owns(view) | store.owned())
 
     def look() -> _Work:
-        return _look(host, store, held, keys.public_key(host) or NO_KEY, applied=view)
+        return _look(host, store, held, keys.chosen(host, held.turn_to) or NO_KEY, applied=view)
 
     work = look()
     changes = tuple(
@@ -212,6 +213,9 @@ def _look(host: Host, store: Store, view: View, public_key: str, applied: View |
         for s in seen.stats(d.name for d in live.devices)
         if s.handshake_at is not None and now - s.handshake_at < names.REJECT_AFTER_TIME
     }
+    target = wanted.keep_followed(target, live, view)
+    if view.turn_to != public_key:
+        target = wanted.keep_key(target, live, keys.lost(host))
     known = wanted.endpoints(applied) if applied else {}
     goal = wanted.keep_roamed(target, live, fresh, known, _heard(host, view))
     at_boot = wanted.state(view, routes.choose(view), own)

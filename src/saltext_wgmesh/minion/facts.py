@@ -22,13 +22,16 @@ def gather(host: Host, node: str, salt_key: str) -> dict[str, Any]:
     if public_key is None:
         raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
     links = _links(host)
+    lost = keys.lost(host)
     found = Facts(
         node=node,
-        public_key=public_key,
+        public_key=lost or public_key,
         salt_key=salt_key,
         underlay=_underlay(host, links),
         networks=_networks(links.values())[:MOST_NETWORKS],
         ipv6=host.has_ipv6,
+        # Who lost a key runs it as long as the kernel does; its file holds the next.
+        next_key=public_key if lost else keys.next_key(host),
     )
     return {**as_dict(found), "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 

@@ -36,7 +36,7 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -45,7 +45,7 @@ def remove(path: Path) -> None:
     for each in found:
         each.unlink(missing_ok=True)
     if found:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove_partials(folder: Path, pattern: str) -> None:
@@ -115,7 +115,8 @@ def _acquire(handle: int, path: Path) -> None:
             time.sleep(0.05)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """What was renamed in *folder* stays so after a loss of power."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

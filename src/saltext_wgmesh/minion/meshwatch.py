@@ -15,12 +15,13 @@ from itertools import groupby
 from types import MappingProxyType
 
 from saltext_wgmesh.core import bfd, iptext, names, routes, wanted, wgtext
-from saltext_wgmesh.core.device import PeerConfig, RouteEntry, family_of
+from saltext_wgmesh.core.device import RouteEntry, family_of
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.holddown import HoldDown
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import Interface, Kind, Peer, View
 from saltext_wgmesh.minion import linkfile, resting
+from saltext_wgmesh.minion.following import Follower
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.watched import Watched
 
@@ -63,6 +64,7 @@ class MeshWatch:
         self._entries: dict[tuple[int, str], RouteEntry] = {}
         """As they were set last, by place."""
         self._anew: list[subprocess.Popen[bytes]] = []
+        self._follower = Follower(host)
         told = linkfile.read(host, view.mesh)
         # What the beacon wrote while no watcher ran, it has from counters that know nothing of idle links.
         self._adopt(view, told if told and told.watched else None)
@@ -105,7 +107,7 @@ class MeshWatch:
         self, peer: Peer, interface: Interface, interval: int, old: Watched | None, told: LinkReport | None
     ) -> Watched:
         now = time.monotonic()
-        same = old and old.peer.address == peer.address and old.peer.public_key == peer.public_key
+        same = old and old.peer.address == peer.address and set(old.peer.keys) & set(peer.keys)
         if old and same and old.interface.name == interface.name:
             old.peer, old.interface = peer, interface
             old.session.set_interval(interval, now)
@@ -286,6 +288,7 @@ class MeshWatch:
         """Graces and holds end, dead peers get a fresh handshake, the file says what is believed."""
         indices = dict(self.indices)
         self._refresh_indices()
+        self._follow_keys()
         changed = [self.judge(link, now) for link in self.links.values()]
         # Sessions that came up since the last belief changed have not been told.
         self._tell_leaves()
@@ -308,6 +311,14 @@ class MeshWatch:
             linkfile.write(self.host, self.report())
             self.dirty = False
 
+    def _follow_keys(self) -> None:
+        """Who turned to its other key is taken by that one. Who is heard has not turned."""
+        quiet = (link for link in self.links.values() if link.session.state is not bfd.State.UP)
+        try:
+            self._follower.look((link.interface.name, link.peer) for link in quiet)
+        except HostError as error:
+            log.warning("%s: %s", self.view.mesh, error)
+
     def _anew_due(self, link: Watched) -> float:
         extra = link.anew - len(ANEW_AT)
         return ANEW_AT[link.anew] if extra < 0 else ANEW_AT[-1] + ANEW_EVERY * (extra + 1)
@@ -321,15 +332,15 @@ class MeshWatch:
         peer = link.peer
         if peer.endpoint is None or link.interface.name not in self.indices:
             return
-        config = PeerConfig(
-            public_key=peer.public_key,
-            endpoint=peer.endpoint,
-            keepalive=peer.keepalive,
-            allowed_ips=tuple(sorted(peer.allowed_ips)),
-        )
-        words = (*wgtext.remove_peer(peer.public_key), *wgtext.add_peer(config))
-        if wgtext.is_name(peer.endpoint):
-            words = (*words, "endpoint", peer.endpoint)
+        key = self._follower.try_other(link.interface.name, peer) if peer.next_key else peer.public_key
+        words: tuple[str, ...] = ()
+        for config in wanted.peer_configs(peer, key):
+            if config.public_key != key:
+                words = (*words, "peer", config.public_key, "persistent-keepalive", "0")
+                continue
+            words = (*words, *wgtext.remove_peer(key), *wgtext.add_peer(config))
+            if wgtext.is_name(peer.endpoint):
+                words = (*words, "endpoint", peer.endpoint)
         try:
             self._anew.append(
                 subprocess.Popen(

@@ -49,6 +49,14 @@ def snapshot(host: Host, *, rules: bool = True) -> Snapshot:
     )
 
 
+def running_keys(host: Host, interfaces: Collection[str]) -> frozenset[str]:
+    """The public keys that those of *interfaces* run that are there."""
+    if not interfaces:
+        return frozenset()
+    devices = parse_dump(host.run("wg", "show", "all", "dump"))
+    return frozenset(d.public_key for name, d in devices.items() if name in interfaces and d.public_key)
+
+
 def advertised(host: Host) -> tuple[str, ...]:
     """The devices by which the kernel itself took an IPv6 default route from a router's advertisements."""
     if not host.has_ipv6:

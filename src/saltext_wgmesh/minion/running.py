@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from saltext_wgmesh.core.diff import Change
+from saltext_wgmesh.core.diff import Change, Setting, SettingChange
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.script import IpBatch, MakeDevice, Step, WgSet, WriteSysctl, steps
+from saltext_wgmesh.minion import keys
 from saltext_wgmesh.minion.host import Host
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,9 @@ def run(host: Host, changes: tuple[Change, ...], mesh: str) -> None:
 def run_all(host: Host, changes: tuple[Change, ...], mesh: str) -> list[str]:
     """The same; what did not resolve is returned."""
     unresolved: list[str] = []
-    for step in steps(changes, str(host.key_file)):
+    # One apply sets one key.
+    key = next((c.new for c in changes if isinstance(c, SettingChange) and c.setting is Setting.KEY), "")
+    for step in steps(changes, str(keys.file_of(host, key))):
         log.debug("wgmesh %s: %s", mesh, step)
         try:
             _do(host, step)

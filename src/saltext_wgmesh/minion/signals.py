@@ -14,6 +14,7 @@ from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import View
 from saltext_wgmesh.minion import apply, facts, linkfile, store
+from saltext_wgmesh.minion.following import Follower
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.store import Store
 
@@ -50,6 +51,8 @@ class _Mesh:
     written_at: float = 0.0
     error: str | None = None
     """Why the last look failed; it is logged once."""
+    follower: Follower | None = None
+    """While no watcher runs."""
 
 
 class Signals:
@@ -85,6 +88,8 @@ def _news(host: Host, mesh: str, memory: _Mesh, now: float) -> Iterator[Signal]:
         return
     report = linkfile.read(host, mesh)
     if report is None or not report.watched:
+        memory.follower = memory.follower or Follower(host)
+        memory.follower.look((i.name, peer) for i in view.interfaces for peer in i.peers)
         report = _from_counters(host, view, memory, now)
         if report.down.keys() != memory.routed:
             memory.routed = frozenset(report.down)
@@ -145,12 +150,14 @@ def _from_counters(host: Host, view: View, memory: _Mesh, now: float) -> LinkRep
     for interface in view.interfaces:
         for peer in interface.peers:
             key = interface.name, peer.public_key
-            seen = stats.get(key)
-            if seen is None:
+            # Of a neighbour with two keys, both: it runs one.
+            listed = [stats[interface.name, k] for k in peer.keys if (interface.name, k) in stats]
+            seen = sum(s.received for s in listed), sum(s.sent for s in listed)
+            if not listed:
                 memory.peers.pop(key, None)
                 continue
-            before = memory.peers.get(key) or stale.Peer(received=seen.received, sent=seen.sent)
-            memory.peers[key] = before.seen(seen.received, seen.sent, now)
+            before = memory.peers.get(key) or stale.Peer(received=seen[0], sent=seen[1])
+            memory.peers[key] = before.seen(*seen, now)
             links[peer.node] = _link(peer.node, interface.name, memory, memory.peers[key].stale(now))
     report = LinkReport(mesh=view.mesh, watched=False, links=MappingProxyType(dict(sorted(links.items()))))
     _keep(host, report, memory, now)

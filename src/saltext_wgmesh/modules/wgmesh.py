@@ -190,10 +190,31 @@ def apply_view(mesh=None):
         salt db1 wgmesh.apply
     """
     pillar = _fresh_pillar()
+    if store.meshes(Host()):
+        # A node that has a part in a mesh had a key: one that was lost is replaced.
+        keys.ensure(Host())
     outcomes = offers.take(Host(), pillar.get(names.VIEW_KEY), mesh, master=Master.of(__opts__), insists=True)
     ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
     # A node without a key has nothing to publish; each mesh's error says so already.
     return {**ret, "facts": _published(pillar.get(names.PUBLISHED_KEY))} if public_key() else ret
+
+
+@_translated
+def renew_key():
+    """
+    Make another key beside the one that this node runs, unless one is there, and publish it with this node's facts.
+
+    Nothing runs it yet: the master gives the node its turn once all its neighbours take the new key too. The
+    private part shows nowhere. Returns the facts. ``salt-run wgmesh.rotate`` calls it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 wgmesh.renew_key
+    """
+    keys.prepare(Host())
+    return _published(_fresh_pillar().get(names.PUBLISHED_KEY))
 
 
 @_translated

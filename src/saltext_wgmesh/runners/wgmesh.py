@@ -16,8 +16,10 @@ from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
 from saltext_wgmesh.master import drain as draining
 from saltext_wgmesh.master import install, inventory, pinned, show
+from saltext_wgmesh.master import rotate as rotating
 from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
+from saltext_wgmesh.master.ledger import Ledger
 from saltext_wgmesh.master.round import Asked, together
 
 log = logging.getLogger(__name__)
@@ -226,6 +228,29 @@ def rollback(generation, mesh=None):
     """
     pinned.pin(__opts__, generation, mesh)
     return _converge()
+
+
+@_told
+def rotate(target):
+    """
+    Have nodes get another WireGuard key, without a lost packet: each makes one beside the one that it has, its
+    neighbours take both, it turns to the new one, interface by interface, and the old one goes. Never two neighbours
+    at once, and one relay at a time. What is not done when this returns goes on by itself; ``wgmesh.status`` says who
+    waits for what.
+
+    target
+        A minion id or a glob over minion ids; ``'*'`` is all of them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.rotate web7
+        salt-run wgmesh.rotate '*'
+    """
+    # Salt's command line takes an id of digits for a number.
+    rotating.check(Ledger.of(__opts__), str(target))
+    return _converge(("rotate", str(target)))
 
 
 @_told
