@@ -49,7 +49,7 @@ def _used(mesh: Mesh, name: str, *order: str) -> None:
         changed(mesh, name, wanted, lambda: _active(mesh) == [order[0] if order else GATEWAY])
     losses = [*far.losses, *near.losses]
     for loss in losses:
-        print(f"  {loss.source} to {loss.address}: {loss.lost} of {loss.sent} lost")
+        print(f"  {loss.source} to {loss.address}: {loss.lost} of {loss.sent} lost: {loss.gaps}")
     assert not [loss for loss in losses if loss.lost]
 
 

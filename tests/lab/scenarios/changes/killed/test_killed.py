@@ -56,7 +56,7 @@ def test_the_master_dies_between_two_waves(mesh: Mesh):
             salt.kill([salt.master.name])
             running.result()
         salt.start_master()
-        salt.await_minions()
+        salt.await_minions(deadline=4 * PLANNED)
         wait_until(lambda: unlinked(mesh, "web1", "web2"), 4 * PLANNED, "the change to go on", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
     assert mesh.faults() == []
