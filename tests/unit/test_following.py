@@ -106,7 +106,7 @@ def test_where_an_entry_is_missing_nothing_is_done(host) -> None:
 
 
 def test_when_the_old_key_goes_the_new_one_is_not_touched(host) -> None:
-    """If it has the prefixes already, the entry stays as it is, session and all; else it gets them before the old goes."""
+    """If it has the prefixes already, the entry stays as it is, session and all; else it gets them first."""
     follower = Follower(host)
     hear(host, 77, at=100)
     follower.look([("wg0", PEER)])
