@@ -238,6 +238,26 @@ def test_a_key_that_is_just_rotated_away_is_not_free_yet() -> None:
     )
 
 
+def test_a_next_key_is_as_much_a_nodes_own_as_its_present_one() -> None:
+    """Whoever publishes it as any key of its own is named; so is who announces another's present key."""
+    rotating = some("n1", 7, next_key=key(8))
+    for copy in (some("n2", 8), some("n2", 9, next_key=key(8))):
+        assert [r.node for r in facts.crosscheck(mesh(), by_node(rotating, copy))] == ["n1", "n2"]
+    first, second = facts.crosscheck(mesh(), by_node(some("n1", 7), some("n2", 9, next_key=key(7))))
+    assert first.reason == "its public key is also that of n2"
+    assert second.reason == "its next public key is also that of n1"
+
+
+def test_who_turns_to_its_next_key_is_believed_and_nobody_else_gets_either() -> None:
+    """The old key is not free in the run in which the new one is published alone, nor the next before that."""
+    rotating = by_node(some("n1", 7, next_key=key(8)))
+    assert believed(report(some("n1", 8), some("n2", 7)), rotating) == (
+        by_node(some("n1", 8)),
+        ["n2: its public key is also that of n1 … it is left out meanwhile"],
+    )
+    assert believed(report(some("n2", 8)), rotating)[0] == rotating
+
+
 def test_a_silent_nodes_key_is_not_free() -> None:
     """Nobody takes the key of a member whose facts are missing."""
     assert believed(report(some("n2", 7)), by_node(some("n1", 7))) == (

@@ -104,8 +104,25 @@ def test_as_dict_and_from_dict_are_inverse() -> None:
         "ipv6": False,
     }
     assert facts.from_dict("n1", facts.as_dict(own)) == own
+    rotating = some("n1", 4, next_key=key(5))
+    assert facts.as_dict(rotating)["next_key"] == key(5)
+    assert facts.from_dict("n1", facts.as_dict(rotating)) == rotating
     with pytest.raises(ValueError, match="its facts are nothing, not a mapping"):
         facts.from_dict("n1", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("AAAA", "'AAAA' is not the base64 of 32 bytes"),
+        (key(0), "it is all zero"),
+        (7, "was read as a number (7), not as text"),
+        (key(1), "it is the node's present key"),
+    ],
+)
+def test_a_next_key_is_a_key_and_another_one(value: Any, what: str) -> None:
+    (rejected,) = facts.parse({"n1": wire(next_key=value)}, {"n1": SALT_KEY}).rejected
+    assert rejected.reason == f"in its facts, next_key can't be read: {what}"
 
 
 SAME_VERSION = "install the same version of saltext-wgmesh on the master and on this minion"

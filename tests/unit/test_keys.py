@@ -75,3 +75,62 @@ def test_no_key_yet(host: Host) -> None:
     assert keys.public_key(host) is None
     assert keys.mode(host) is None
     keys.remove(host)
+
+
+# --- another key ---------------------------------------------------------------------------------------
+
+
+def test_a_next_key_lies_beside_the_present_one(host: Host) -> None:
+    """As closed as that; a second call keeps it. Nothing is to be turned to before it is named."""
+    present = keys.ensure(host)
+    following = keys.prepare(host)
+    assert keys.prepare(host) == keys.next_key(host) == following != present == keys.public_key(host)
+    assert stat.S_IMODE(keys.next_file(host).stat().st_mode) == 0o600
+    assert keys.chosen(host, None) == keys.chosen(host, ALICE_PUBLIC) == present
+    assert keys.chosen(host, following) == following
+    assert (keys.file_of(host, following), keys.file_of(host, present)) == (keys.next_file(host), host.key_file)
+
+
+def test_without_a_key_there_is_no_next_one(host: Host) -> None:
+    with pytest.raises(HostError, match="is not there"):
+        keys.prepare(host)
+
+
+def test_the_next_key_takes_the_place_and_the_old_one_is_destroyed(host: Host) -> None:
+    """Even who holds the old file open finds no key in it."""
+    keys.ensure(host)
+    following = keys.prepare(host)
+    with host.key_file.open("rb") as old:
+        keys.finish(host)
+        assert set(old.read()) == {0}
+    assert keys.public_key(host) == following
+    assert keys.next_key(host) is None
+    assert keys.mode(host) == 0o600
+    assert [p.name for p in host.key_file.parent.iterdir()] == ["k"]
+
+
+def test_whatever_fails_while_it_takes_the_place_there_is_a_key(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    present = keys.ensure(host)
+    following = keys.prepare(host)
+    for name in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                keys.finish(host)
+        assert keys.public_key(host) in (present, following)
+    assert keys.public_key(host) == following
+
+
+def test_a_next_key_replaces_one_that_is_lost(host: Host) -> None:
+    keys.ensure(host)
+    following = keys.prepare(host)
+    host.key_file.unlink()
+    assert keys.ensure(host) == following
+    assert keys.next_key(host) is None
+
+
+def test_no_key_is_left(host: Host) -> None:
+    keys.ensure(host)
+    keys.prepare(host)
+    keys.remove(host)
+    assert list(host.key_file.parent.iterdir()) == []

@@ -62,6 +62,10 @@ class Fleet(World):
         (report,) = converge.converge({}, converge.Asked(rotate=frozenset(names)))
         return report
 
+    def converge_all(self) -> None:
+        """A run of all meshes."""
+        converge.converge({}, converge.Asked())
+
     def settle(self) -> list[converge.Report]:
         """Runs, half a minute apart, until nobody is about to get another key."""
         reports = []
@@ -281,6 +285,40 @@ def test_a_turn_that_is_not_taken_is_given_back(mesh: Fleet) -> None:
     mesh.now += 400
     mesh.settle()
     assert_rotated(mesh, before, "r1", "r2")
+
+
+def test_by_the_policy_every_node_gets_another_key_in_its_time(mesh: Fleet) -> None:
+    """Nobody asks for it; in a day with a period of a day, each once."""
+    before = mesh.keys()
+    mesh.policy["wg0"]["rotate_after"] = "1d"
+    mesh.converge()
+    hours: dict[str, int] = {}
+    for hour in range(1, 25):
+        mesh.now += 3600
+        mesh.converge()
+        mesh.settle()
+        after = mesh.keys()
+        hours |= {n: hour for n in after if after[n] != before[n] and n not in hours}
+    assert_rotated(mesh, before, *before)
+    assert len(set(hours.values())) > 1
+
+
+def test_a_node_in_two_meshes_turns_in_both_before_the_old_key_goes(mesh: Fleet) -> None:
+    """One key serves all its interfaces."""
+    mesh.policy["wg1"] = {
+        "network": "10.1.0.0/16",
+        "listen_port": 52000,
+        "nodes": {"c": {"role": "relay", "endpoint": "203.0.113.9"}, "a": {}},
+    }
+    mesh.converge_all()
+    before = mesh.keys()
+    converge.converge({}, converge.Asked(rotate=frozenset({"a"})))
+    for _ in range(8):
+        mesh.now += 30
+        mesh.converge_all()
+    assert_rotated(mesh, before, "a")
+    assert {d.public_key for d in mesh.devices("a")} == {mesh.keys()["a"]}
+    assert len(mesh.devices("a")) == 5
 
 
 # --- lost keys -----------------------------------------------------------------------------------------

@@ -205,6 +205,27 @@ def test_a_relay_that_is_not_heard_is_sought_at_its_new_port(host, watched) -> N
     assert watcher.asked == []
 
 
+def test_another_key_comes_interface_by_interface(host, watched) -> None:
+    """Each while its links rest; the old key goes when no interface runs it any more."""
+    watcher = watched(leaf(direct=(peer(7),)))
+    old, new = keys.public_key(host), keys.prepare(host)
+    apply.apply(host, leaf(direct=(peer(7),)))
+    assert {d.public_key for d in host.kernel.devices.values()} == {old}
+    apply.apply(host, replace(leaf(direct=(peer(7),)), turn_to=new))
+    assert watcher.asked == [("n7",), ("n1",), ("n2",)]
+    assert {d.public_key for d in host.kernel.devices.values()} == {new}
+    assert (keys.public_key(host), keys.next_key(host)) == (new, None)
+    assert apply.apply(host, replace(leaf(direct=(peer(7),)), turn_to=new)).lines == []
+
+
+def test_to_a_key_that_is_not_the_next_one_nobody_turns(host, watched) -> None:
+    watcher = watched(leaf())
+    keys.prepare(host)
+    apply.apply(host, replace(leaf(), turn_to=key(9)))
+    assert watcher.asked == []
+    assert {d.public_key for d in host.kernel.devices.values()} == {keys.public_key(host)}
+
+
 # --- what breaks the node is taken back ----------------------------------------------------------------
 
 
@@ -220,6 +241,18 @@ def test_a_view_that_costs_a_link_is_taken_back(host, watched) -> None:
     assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
     assert NEW not in (host.conf_dir / "wg0-u1.conf").read_text()
     assert (memory.view(), memory.previous()) == (leaf(), None)
+    assert apply.apply(host, leaf()).lines == []
+
+
+def test_a_key_that_costs_a_link_is_taken_back(host, watched) -> None:
+    """The interface that turned runs the old key again, which is still there; the next one waits for another turn."""
+    watcher = watched(leaf())
+    old, new = keys.public_key(host), keys.prepare(host)
+    watcher.broken = lambda host: {"n2"} if host.kernel.devices["wg0-u2"].public_key == new else set()
+    with pytest.raises(TakenBack, match="n2 is not heard any more after the changes of wg0-u2"):
+        apply.apply(host, replace(leaf(), turn_to=new))
+    assert {d.public_key for d in host.kernel.devices.values()} == {old}
+    assert (keys.public_key(host), keys.next_key(host)) == (old, new)
     assert apply.apply(host, leaf()).lines == []
 
 

@@ -53,6 +53,7 @@ def status(meshes: Mapping[str, Any]) -> str:
             )
         lines += [f"drained: {node}" for node in told.get("drained", ())]
         lines += [f"kept until others carry: {link}" for link in told.get("rollout", {}).get("waits_for", ())]
+        lines += [f"gets another key: {node}: {reason}" for node, reason in told.get("rotation", {}).items()]
         lines += [f"left out: {node}: {reason}" for node, reason in told["left_out"].items()]
         if held := told.get("held"):
             lines.append(f"HELD: {held['why']}; {held['do']}")

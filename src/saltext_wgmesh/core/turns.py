@@ -27,6 +27,11 @@ class Turn:
     and both ends stay who they are. Of the others, the other end may have to follow first."""
     changes: tuple[Change, ...]
 
+    @property
+    def changes_key(self) -> bool:
+        """Whether this node is somebody else afterwards; all neighbours know both."""
+        return any(isinstance(c, SettingChange) and c.setting is Setting.KEY for c in self.changes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
@@ -195,10 +200,10 @@ def lasting(before: View | None, after: View) -> frozenset[str]:
     """The neighbours whose links stay between the same two ends in both views, and are opened by this one."""
     if before is None or before.addresses != after.addresses:
         return frozenset()
-    had = {(i.name, p.node): (p.address, p.public_key) for i in before.interfaces for p in i.peers}
+    had = {(i.name, p.node, p.address, key) for i in before.interfaces for p in i.peers for key in p.keys}
     return frozenset(
         p.node
         for i in after.interfaces
         for p in i.peers
-        if p.endpoint and had.get((i.name, p.node)) == (p.address, p.public_key)
+        if p.endpoint and any((i.name, p.node, p.address, key) in had for key in p.keys)
     )

@@ -24,7 +24,8 @@ def _alters(old: Interface, new: Interface) -> bool:
         return True
     before = {p.node: p for p in old.peers}
     return any(
-        (p.public_key, p.address) != (q.public_key, q.address) or (p.endpoint and p.endpoint != q.endpoint)
+        # Of a key that the node may run already nothing is altered.
+        not (set(p.keys) & set(q.keys) and p.address == q.address) or (p.endpoint and p.endpoint != q.endpoint)
         for p in new.peers
         if (q := before.get(p.node))
     )

@@ -186,7 +186,7 @@ def _with_turns(ledger: Ledger, one: Draft, asked: Asked) -> Draft:
 
 
 def _scene(one: Draft, head: Head) -> rotate.Scene:
-    return rotate.Scene(plan=one.plan, facts=one.facts, head=head, health=one.health, now=time.time())
+    return rotate.Scene(plan=one.plan, head=head, health=one.health, now=time.time())
 
 
 def _reasons(mesh: MeshPolicy, believed: facts_module.Believed, plan: Plan) -> dict[str, str]:

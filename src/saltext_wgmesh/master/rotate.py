@@ -20,7 +20,6 @@ class Scene:
     """One mesh as a run finds it: what its rotation is decided from."""
 
     plan: Plan
-    facts: Mapping[str, Facts]
     head: Head
     health: Health
     now: float

@@ -11,8 +11,8 @@ from saltext_wgmesh.core import render
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health, Trouble
 from saltext_wgmesh.core.linkstate import Link, LinkState
-from saltext_wgmesh.master import checkup, guard, inventory, pinned, record, steps
-from saltext_wgmesh.master.ledger import Ledger
+from saltext_wgmesh.master import checkup, guard, inventory, pinned, record, rotate, steps
+from saltext_wgmesh.master.ledger import Head, Ledger
 from saltext_wgmesh.master.push import took_back
 
 REFRESH = 2.0
@@ -84,6 +84,7 @@ def _mesh(
         **pinned.told(ledger, plan.mesh),
         "nodes": nodes,
         **_troubles(ledger.health(plan.mesh)),
+        **_rotation(ledger, published, head),
         **({"drained": sorted(head.drained)} if head.drained else {}),
         **({"rollout": {"waits_for": steps.waits_for(head.kept)}} if head.kept else {}),
         "not_acknowledged": sorted(n for n, row in nodes.items() if not row["acknowledged"]),
@@ -120,6 +121,14 @@ def _link(link: Link) -> str:
         return str(link.state.value)
     hold = f", must be good for {link.hold:g} s" if link.hold and link.state is not LinkState.UP else ""
     return f"{link.state.value} since {stamp(link.since)}{hold}"
+
+
+def _rotation(ledger: Ledger, published: record.Published, head: Head) -> dict[str, Any]:
+    """Who is about to get another key, and what for each waits; nothing if nobody is."""
+    health = ledger.health(published.plan.mesh)
+    scene = rotate.Scene(plan=published.plan, head=head, health=health, now=time.time())
+    told = rotate.waiting(ledger, scene)
+    return {"rotation": told} if told else {}
 
 
 def _troubles(health: Health) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from saltext_wgmesh.core import names, routes, turns, wanted, wording
 from saltext_wgmesh.core.device import NodeState
-from saltext_wgmesh.core.diff import Change, RouteChange, Setting, SettingChange, diff
+from saltext_wgmesh.core.diff import Change, RouteChange, diff
 from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
 from saltext_wgmesh.core.linkstate import LinkState
 from saltext_wgmesh.core.types import Kind, View
@@ -149,10 +149,8 @@ def rollback(host: Host, mesh: str, master: Master | None = None) -> Report:
 
 
 def _take_back(host: Host, store: Store, view: View, trial: trials.Trial, why: str) -> WgmeshError:
-    """The node holds what it held before *view*, and remembers that it took that back; the error that says so.
-
-    A key that was changed stays so: the old one may be gone, and is the master's to bring back.
-    """
+    """The node holds what it held before *view*, and remembers that it took that back; the error that says so. Of two
+    keys, it runs again the one that *view* had it leave: that is not destroyed before all is well."""
     log.warning("wgmesh %s: the view %s is taken back: %s", view.mesh, view.digest()[:8], why)
     held = trial.view
     try:
@@ -173,11 +171,12 @@ def _return_to(host: Host, store: Store, held: View, view: View, trial: trials.T
         return _look(host, store, held, keys.chosen(host, held.turn_to) or NO_KEY, applied=view)
 
     work = look()
-    changes = tuple(
-        c for c in work.changes if not (isinstance(c, SettingChange) and c.setting is Setting.KEY and c.old)
-    )
     up = selfcheck.look(host, view.mesh).up
-    plan = turns.split(changes, view, held, up) if linkfile.watched(host, view.mesh) else turns.Turns(first=changes)
+    plan = (
+        turns.split(work.changes, view, held, up)
+        if linkfile.watched(host, view.mesh)
+        else turns.Turns(first=work.changes)
+    )
     trials.make(host, view.mesh, trial.back(plan), lambda: look().changes)
     boot.write(host, view.mesh, work.boot)
     store.restore(held, trial.previous)

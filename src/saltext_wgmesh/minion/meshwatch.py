@@ -41,6 +41,9 @@ RESUMES = 15.0
 ANEW_AT = (1.0, 5.0, 15.0)
 ANEW_EVERY = 30.0
 """Seconds after a link went down at which its peer is added anew, for a fresh handshake."""
+QUIET = 15.0
+FOLLOW_EVERY = 2.0
+"""Seconds between looks at which of two keys a neighbour runs that is quiet for longer than QUIET seconds."""
 PROBE_EVERY = 0.2
 PROBES = 4
 """Probes in a row that must be lost until a relay is taken for mute: longer than it takes to find a dead trunk."""
@@ -65,6 +68,7 @@ class MeshWatch:
         """As they were set last, by place."""
         self._anew: list[subprocess.Popen[bytes]] = []
         self._follower = Follower(host)
+        self._followed_at = 0.0
         told = linkfile.read(host, view.mesh)
         # What the beacon wrote while no watcher ran, it has from counters that know nothing of idle links.
         self._adopt(view, told if told and told.watched else None)
@@ -288,7 +292,7 @@ class MeshWatch:
         """Graces and holds end, dead peers get a fresh handshake, the file says what is believed."""
         indices = dict(self.indices)
         self._refresh_indices()
-        self._follow_keys()
+        self._follow_keys(now)
         changed = [self.judge(link, now) for link in self.links.values()]
         # Sessions that came up since the last belief changed have not been told.
         self._tell_leaves()
@@ -311,9 +315,14 @@ class MeshWatch:
             linkfile.write(self.host, self.report())
             self.dirty = False
 
-    def _follow_keys(self) -> None:
-        """Who turned to its other key is taken by that one. Who is heard has not turned."""
-        quiet = (link for link in self.links.values() if link.session.state is not bfd.State.UP)
+    def _follow_keys(self, now: float) -> None:
+        """Who turned to its other key is taken by that one. Who is heard has not turned; who is quiet for long is
+        looked at now and then."""
+        quiet = [k for k in self.links.values() if k.peer.next_key and k.session.state is not bfd.State.UP]
+        since = max((max(link.down_since, link.rested_at) for link in quiet), default=now)
+        if not quiet or (now - since > QUIET and now - self._followed_at < FOLLOW_EVERY):
+            return
+        self._followed_at = now
         try:
             self._follower.look((link.interface.name, link.peer) for link in quiet)
         except HostError as error:

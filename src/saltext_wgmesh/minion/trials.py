@@ -18,7 +18,7 @@ from saltext_wgmesh.minion.store import Store
 FOLLOW = 2.0
 """Seconds in which the other ends of a turn's links are given time to follow, before the next turn."""
 BACK = 3.0
-"""Seconds that a link has to be heard again on the way back, before the next one has its turn."""
+"""Seconds that a link has to be heard again, on the way back or with another key, before the next one has its turn."""
 
 
 class Broken(Exception):
@@ -75,6 +75,9 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
         with resting.at_rest(host, mesh, turn.neighbours):
             unresolved += run_all(host, turn.changes, mesh)
         silent = resting.unheard(host, mesh, turn.awaited & trial.awaited, trial.patience)
+        if turn.changes_key:
+            # Those too who open the link themselves: the next turn may be that of their only other way.
+            resting.unheard(host, mesh, turn.neighbours & trial.before.up, BACK)
         if silent and trial.insists:
             changed = f"after the changes of {', '.join(turn.interfaces)}"
             raise Broken("; ".join(f"{n} is not heard any more {changed}" for n in silent))
