@@ -13,7 +13,7 @@ import pytest
 import salt.beacons
 
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
-from saltext_wgmesh.minion import apply, facts, keys, linkfile, signals, store
+from saltext_wgmesh.minion import apply, facts, keys, linkfile, running, signals, store
 from saltext_wgmesh.minion.host import Host
 from tests.lab.wait import wait_until
 from tests.nodeviews import NETWORKS, leaf, peer
@@ -128,7 +128,7 @@ def neighbour(outside, tmp_path):
     public = subprocess.run(["wg", "pubkey"], stdin=key.open(), capture_output=True, text=True, check=True).stdout
 
     def start():
-        apply._make_device(Host(), "far")
+        running.make_device(Host(), "far")
         ours = ("peer", keys.public_key(Host()), "endpoint", "192.0.2.1:51820", "allowed-ips", "10.100.0.5/32")
         outside("wg", "set", "far", "private-key", str(key), "listen-port", "51830", *ours)
         outside("ip", "link", "set", "far", "up")

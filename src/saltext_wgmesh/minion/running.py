@@ -38,7 +38,7 @@ def run_all(host: Host, changes: tuple[Change, ...], mesh: str) -> list[str]:
 
 def _do(host: Host, step: Step) -> None:
     if isinstance(step, MakeDevice):
-        _make_device(host, step.name)
+        make_device(host, step.name)
     elif isinstance(step, WriteSysctl):
         host.set_sysctl(step.key, step.value)
     elif isinstance(step, IpBatch):
@@ -47,7 +47,7 @@ def _do(host: Host, step: Step) -> None:
         host.run(*step.argv)
 
 
-def _make_device(host: Host, name: str) -> None:
+def make_device(host: Host, name: str) -> None:
     """A device of the kernel's WireGuard, or where it has none of wireguard-go's."""
     try:
         host.run("ip", "link", "add", "dev", name, "type", "wireguard")
