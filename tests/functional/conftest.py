@@ -140,8 +140,8 @@ def outside(machine):
     return run
 
 
-def private_key_forms():
+def private_key_forms(path=None):
     """The private key in the forms in which it could slip out: base64, hex, and as Python prints bytes."""
-    text = Host().key_file.read_text().strip()
+    text = (path or Host().key_file).read_text().strip()
     raw = base64.b64decode(text)
     return text, raw.hex(), repr(raw)[2:-1]

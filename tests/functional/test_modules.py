@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,19 @@ from tests import nodeviews
 from tests.functional.conftest import PEM, private_key_forms
 from tests.nodeviews import leaf, peer, relay
 
-FUNCTIONS = ("facts", "public_key", "show", "diff", "apply", "rollback", "links", "forwarded", "enrol", "watch_unit")
+FUNCTIONS = (
+    "facts",
+    "public_key",
+    "show",
+    "diff",
+    "apply",
+    "rollback",
+    "links",
+    "forwarded",
+    "enrol",
+    "watch_unit",
+    "renew_key",
+)
 
 
 @pytest.fixture
@@ -50,6 +63,7 @@ def test_each_function_is_documented(modules, name):
         ("forwarded", []),
         ("enrol", []),
         ("watch_unit", []),
+        ("renew_key", []),
     ],
 )
 def test_salt_sees_the_parameters(modules, name, parameters):
@@ -191,6 +205,41 @@ class TestApply:
         assert "state.apply wgmesh" in told["wg0"]["error"]
 
 
+class TestRenewKey:
+    def test_makes_a_key_that_nothing_runs_yet(self, modules, offer, public_key, outside):
+        """It is told with the facts; a second call makes no other."""
+        offer(wg0=leaf())
+        modules.wgmesh.apply()
+        told = modules.wgmesh.renew_key()
+        assert told["public_key"] == public_key != told["next_key"]
+        assert modules.wgmesh.renew_key()["next_key"] == told["next_key"] == modules.wgmesh.facts()["next_key"]
+        assert {line.split()[1] for line in outside("wg", "show", "all", "public-key").splitlines()} == {public_key}
+
+    def test_is_run_once_the_view_says_so(self, modules, offer, public_key, outside):
+        """All interfaces run it then, and its file is the key file: nothing else is there that could run."""
+        offer(wg0=leaf())
+        modules.wgmesh.apply()
+        new = modules.wgmesh.renew_key()["next_key"]
+        offer(wg0=replace(leaf(), turn_to=new))
+        done = modules.wgmesh.apply()
+        assert (done["facts"]["public_key"], done["facts"].get("next_key")) == (new, None)
+        assert {line.split()[1] for line in outside("wg", "show", "all", "public-key").splitlines()} == {new}
+        assert outside("sh", "-c", "wg pubkey < /etc/wireguard/wgmesh.key").strip() == new
+        assert not keys.next_file(Host()).exists()
+
+    def test_a_key_file_that_was_lost_is_replaced_by_the_next_apply(self, modules, offer, public_key, outside):
+        """The interfaces run on with the old key, which is told as the present one, until the view names the new."""
+        offer(wg0=leaf())
+        modules.wgmesh.apply()
+        Host().key_file.unlink()
+        told = modules.wgmesh.apply()["facts"]
+        assert told["public_key"] == public_key
+        assert {line.split()[1] for line in outside("wg", "show", "all", "public-key").splitlines()} == {public_key}
+        offer(wg0=replace(leaf(), turn_to=told["next_key"]))
+        after = modules.wgmesh.apply()["facts"]
+        assert (after["public_key"], "next_key" in after) == (told["next_key"], False)
+
+
 def test_diff_foretells_just_what_apply_does(modules, offer, public_key, outside):
     """The lines of diff are those of the apply after it, and diff alone changes nothing."""
     offer(wg0=relay(leaves=(peer(7),)))
@@ -253,9 +302,14 @@ def test_no_private_key_in_anything_that_is_returned_run_or_logged(modules, offe
     returned = [modules.wgmesh.diff(), modules.wgmesh.apply(), modules.wgmesh.show(), modules.wgmesh.facts()]
     offer(wg0=relay(leaves=(peer(7), peer(8))))
     returned += [modules.wgmesh.apply(), modules.wgmesh.rollback("wg0"), modules.wgmesh.public_key()]
+    returned += [modules.wgmesh.renew_key()]
+    forms = [*private_key_forms(), *private_key_forms(keys.next_file(Host()))]
+    offer(wg0=replace(relay(), turn_to=keys.next_key(Host())))
+    returned += [modules.wgmesh.apply()]
     files = [p.read_text() for p in Path("/etc/wireguard").glob("*.conf")]
     files += [p.read_text() for p in Path("/var/lib/wgmesh").rglob("*") if p.is_file()]
     said = json.dumps(returned) + repr(ran) + caplog.text + "".join(files) + repr(Store(host=Host(), mesh="wg0").view())
     assert str(Host().key_file) in repr(ran)
-    for form in private_key_forms():
+    assert str(keys.next_file(Host())) in repr(ran)
+    for form in forms:
         assert form not in said
