@@ -269,6 +269,21 @@ class TestAbsent:
         assert states.wgmesh.absent("wg0", key=True).result is True
         assert not KEY_FILE.exists()
 
+    def test_leaves_no_file_of_ours_with_the_last_mesh(self, states, modules, offer, with_key):
+        """Neither memory, nor lock, nor outcome; the formula then starts anew."""
+        offer(wg0=leaf(relays=()), wg1=leaf(mesh="wg1", relays=(), port=51900))
+        assert states.wgmesh.joined("mesh").result is True
+        assert modules.wgmesh.meshes() == ["wg0", "wg1"]
+        states.wgmesh.absent("wg0")
+        left = {p.name for p in Path("/var/lib/wgmesh").iterdir()}
+        assert left == {"wg1", "wg1.lock", "outcomes.json", ".key.lock"}
+        assert "wg0" not in json.loads(Path("/var/lib/wgmesh/outcomes.json").read_text())
+        states.wgmesh.absent("wg1", key=True)
+        assert not Path("/var/lib/wgmesh").exists()
+        assert list(Path("/etc/wireguard").iterdir()) == []
+        assert states.wgmesh.key_present("key").result is True
+        assert states.wgmesh.joined("mesh").result is True
+
     @pytest.mark.parametrize("test", [True, False])
     def test_is_content_where_there_is_nothing(self, states, test):
         """A mesh that never was here is absent."""

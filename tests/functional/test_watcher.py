@@ -191,3 +191,30 @@ def test_what_the_beacon_wrote_meanwhile_the_watcher_replaces(node, watchers):
     wait_until(lambda: linkfile.read(Host(), "wg0"), 20, "the watcher to say how the links are")
     linkfile.write(Host(), LinkReport(mesh="wg0", watched=False))
     wait_until(lambda: linkfile.read(Host(), "wg0").watched, 20, "the watcher to say it again")
+
+
+class TestUnwatched:
+    def test_ends_the_watcher_and_who_would_start_it_again(self, states, node, watchers):
+        """Test mode tells the processes and ends none; the second run finds nothing to do; nothing is left in /run."""
+        watching.start(Host())
+        running = sorted(watchers())
+        told = states.wgmesh.unwatched("watcher", test=True)
+        assert told.result is None
+        assert sorted(told.changes["watcher"]["old"]) == running
+        assert sorted(watchers()) == running
+        done = states.wgmesh.unwatched("watcher")
+        assert (done.result, done.changes) == (True, told.changes)
+        assert watchers() == {}
+        assert not Host().run_dir.exists()
+        again = states.wgmesh.unwatched("watcher")
+        assert (again.result, again.changes) == (True, {})
+
+    def test_the_engine_starts_none_on_a_node_without_a_mesh(self, engine, states, watchers):
+        """It goes on until the minion is restarted, and a watcher would be back in a second."""
+        wait_until(told, 30, "a watcher to run")
+        apply.remove(Host(), "wg0")
+        assert states.wgmesh.unwatched("watcher").result is True
+        with contextlib.suppress(TimeoutError, AssertionError):
+            wait_until(lambda: watchers(), 3, "nothing")
+        assert watchers() == {}
+        assert not Host().run_dir.exists()

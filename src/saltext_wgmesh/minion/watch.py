@@ -46,7 +46,6 @@ DRAIN = 1024
 LOCK = "watch.lock"
 SUPERVISOR_LOCK = "supervise.lock"
 LOG = "watch.log"
-OLD_LOG = "watch.log.1"
 LOG_SIZE = 1_000_000
 """Bytes from which on a log is put aside at the next start."""
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -310,7 +309,7 @@ def supervise(host: Host) -> None:
     path = host.run_dir / LOG
     while True:
         if path.exists() and path.stat().st_size > LOG_SIZE:
-            path.replace(host.run_dir / OLD_LOG)
+            path.replace(path.with_suffix(".log.1"))
         with open(path, "ab") as log_file:
             subprocess.run(COMMAND, check=False, stdout=log_file, stderr=log_file)
         time.sleep(RESTART_AFTER)

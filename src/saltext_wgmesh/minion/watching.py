@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -86,10 +87,7 @@ def stop(host: Host) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             time.sleep(0.1)
-    for name in (watch.PID, watch.LOG, watch.OLD_LOG, watch.SUPERVISOR_LOCK, watch.LOCK):
-        files.remove(host.run_dir / name)
-    with contextlib.suppress(OSError):
-        host.run_dir.rmdir()
+    shutil.rmtree(host.run_dir, ignore_errors=True)
 
 
 def holders(host: Host) -> list[int]:
