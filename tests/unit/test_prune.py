@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given, reject
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from saltext_wgmesh.core import plan as planner
@@ -33,6 +33,7 @@ def mesh(*nodes: str, links: str = "") -> Outline:
     return Outline(leaves=frozenset(nodes), pairs=frozenset((a, b) for a, b in links.split()))
 
 
+@settings(max_examples=60, deadline=None)
 @given(outlines(), outlines(), st.integers(0, 100))
 def test_what_is_added_or_stays_is_no_loss(before, after, percent):
     """Nothing of *after* is in the loss; nothing lost is nothing too much; a mesh has lost nothing of itself."""
@@ -43,6 +44,7 @@ def test_what_is_added_or_stays_is_no_loss(before, after, percent):
     assert not prune.is_too_much(prune.NOTHING, before, percent)
 
 
+@settings(max_examples=60, deadline=None)
 @given(outlines(), outlines(), st.integers(0, 100))
 def test_one_node_may_always_go_and_a_hundred_percent_allow_all(before, after, percent):
     lost = prune.loss(before, after)
@@ -51,6 +53,7 @@ def test_one_node_may_always_go_and_a_hundred_percent_allow_all(before, after, p
         assert not prune.is_too_much(Loss(nodes=frozenset({node})), before, percent)
 
 
+@settings(max_examples=60, deadline=None)
 @given(outlines(), outlines(), st.integers(0, 99))
 def test_who_allows_less_holds_more(before, after, percent):
     """What is too much for a larger share is too much for a smaller one."""
@@ -59,6 +62,7 @@ def test_who_allows_less_holds_more(before, after, percent):
         assert prune.is_too_much(lost, before, percent)
 
 
+@settings(max_examples=60, deadline=None)
 @given(outlines(), outlines())
 def test_a_digest_stands_for_exactly_one_loss_of_one_mesh(before, after):
     one, other = prune.loss(before, after), prune.loss(after, before)
@@ -99,6 +103,7 @@ def test_links_of_a_node_that_leaves_or_becomes_a_relay_are_no_loss_of_their_own
     assert not prune.loss(before, Outline(leaves=frozenset("bc"), relays=frozenset("a"), pairs=frozenset([("b", "c")])))
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fleets(relays=3), st.data())
 def test_an_outline_is_that_of_every_plan_whatever_is_down(fleet, data):
     """Members and direct links of a plan are those of the outline, and neither health nor a drain changes that."""

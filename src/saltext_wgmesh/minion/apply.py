@@ -12,7 +12,7 @@ from saltext_wgmesh.core.diff import Change, RouteChange, diff
 from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
 from saltext_wgmesh.core.linkstate import LinkState
 from saltext_wgmesh.core.types import Kind, View
-from saltext_wgmesh.minion import boot, keys, linkfile, observe, selfcheck, trials, turning
+from saltext_wgmesh.minion import boot, files, keys, linkfile, observe, selfcheck, trials, turning
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.running import run
 from saltext_wgmesh.minion.selfcheck import Master
@@ -120,7 +120,9 @@ def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
         changes = diff(_live(host, store, None, ()), NodeState())
         return _report(store, None, changes, boot.remove(host, mesh, dry_run=True))
     with store.locked():
-        return _remove(host, store)
+        report = _remove(host, store)
+        files.remove(store.lock)
+        return report
 
 
 def _remove(host: Host, store: Store) -> Report:

@@ -118,13 +118,11 @@ class Store:
             files.write(self.folder / "owned.json", _text(raw))
 
     def forget(self) -> None:
-        """Nothing is remembered of the mesh; the caller has the lock. What is ours goes last, so that a crash can be
-        finished."""
+        """Nothing is remembered of the mesh. What is ours goes last, so that a crash can be finished."""
         for name in ("view.json", "previous.json", _TAKEN_BACK, "owned.json"):
             files.remove(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
-        files.remove(self.lock)
 
     def _view(self, name: str) -> View | None:
         path = self.folder / name
