@@ -17,11 +17,15 @@ wgmesh-{{ mesh }}-absent:
     - key: {{ asked.get('key', False) | to_bool }}
 {%- endfor %}
 {%- if not left %}
+{%- if 'wgmesh' in salt['beacons.list'](return_yaml=False) %}
 
+# Not beacon.absent, which in test mode says of no beacon that it would go.
 wgmesh-beacon-absent:
-  beacon.absent:
-    - name: wgmesh
-    - save: True
+  module.run:
+    - beacons.delete:
+      - name: wgmesh
+    - beacons.save: []
+{%- endif %}
 {%- if salt['file.directory_exists']('/run/systemd/system') %}
 
 wgmesh-watch-dead:
@@ -45,6 +49,13 @@ wgmesh-engine-absent:
     - name: {{ opts['config_dir'] }}/minion.d/wgmesh.conf
 {%- endif %}
 
-wgmesh-unwatched:
-  wgmesh.unwatched: []
+wgmesh-departed:
+  wgmesh.departed:
+    - key: {{ asked.get('key', False) | to_bool }}
+{%- if leaving %}
+    - require:
+{%- for mesh in leaving %}
+      - wgmesh: wgmesh-{{ mesh }}-absent
+{%- endfor %}
+{%- endif %}
 {%- endif %}

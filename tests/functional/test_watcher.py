@@ -193,28 +193,53 @@ def test_what_the_beacon_wrote_meanwhile_the_watcher_replaces(node, watchers):
     wait_until(lambda: linkfile.read(Host(), "wg0").watched, 20, "the watcher to say it again")
 
 
-class TestUnwatched:
-    def test_ends_the_watcher_and_who_would_start_it_again(self, states, node, watchers):
+@pytest.fixture
+def departing(node):
+    """The node has left its only mesh."""
+    apply.remove(Host(), "wg0")
+
+
+class TestDeparted:
+    def test_ends_the_watcher_and_who_would_start_it_again(self, states, departing, watchers):
         """Test mode tells the processes and ends none; the second run finds nothing to do; nothing is left in /run."""
         watching.start(Host())
         running = sorted(watchers())
-        told = states.wgmesh.unwatched("watcher", test=True)
+        told = states.wgmesh.departed("node", test=True)
         assert told.result is None
         assert sorted(told.changes["watcher"]["old"]) == running
         assert sorted(watchers()) == running
-        done = states.wgmesh.unwatched("watcher")
+        done = states.wgmesh.departed("node")
         assert (done.result, done.changes) == (True, told.changes)
         assert watchers() == {}
         assert not Host().run_dir.exists()
-        again = states.wgmesh.unwatched("watcher")
+        assert not Host().state_dir.exists()
+        again = states.wgmesh.departed("node")
         assert (again.result, again.changes) == (True, {})
+        assert Host().key_file.exists()
+
+    def test_takes_the_key_if_that_is_asked_for(self, states, departing):
+        """Test mode says so and leaves it."""
+        told = {"key": {"old": "/etc/wireguard/wgmesh.key", "new": None}}
+        assert states.wgmesh.departed("node", key=True, test=True).changes == told
+        assert Host().key_file.exists()
+        assert states.wgmesh.departed("node", key=True).changes == told
+        assert not Host().key_file.exists()
+
+    def test_leaves_a_node_alone_that_is_in_a_mesh(self, states, node, watchers):
+        """Its watcher has work to do; in test mode the mesh may be one that is about to go."""
+        watching.start(Host())
+        running = watchers()
+        assert states.wgmesh.departed("node", test=True).result is None
+        refused = states.wgmesh.departed("node", key=True)
+        assert (refused.result, refused.changes) == (False, {})
+        assert "wg0" in refused.comment
+        assert watchers() == running
 
     def test_the_engine_starts_none_on_a_node_without_a_mesh(self, engine, states, watchers):
         """It goes on until the minion is restarted, and a watcher would be back in a second."""
         wait_until(told, 30, "a watcher to run")
         apply.remove(Host(), "wg0")
-        assert states.wgmesh.unwatched("watcher").result is True
-        with contextlib.suppress(TimeoutError, AssertionError):
-            wait_until(lambda: watchers(), 3, "nothing")
-        assert watchers() == {}
+        assert states.wgmesh.departed("node").result is True
+        with pytest.raises(AssertionError):
+            wait_until(watchers, 3, "a watcher that must not come")
         assert not Host().run_dir.exists()

@@ -152,10 +152,18 @@ def owned_interfaces(host: Host) -> frozenset[str]:
     return frozenset().union(*(Store(host=host, mesh=mesh).owned().interfaces for mesh in meshes(host)))
 
 
+def remembered(host: Host) -> list[str]:
+    """What is remembered of no mesh, sorted."""
+    return sorted(str(path) for name in (OUTCOMES, UNDERLAY) if (path := host.state_dir / name).exists())
+
+
 def forget_all(host: Host) -> None:
     """A node without meshes remembers nothing at all."""
     for name in (OUTCOMES, UNDERLAY):
         files.remove(host.state_dir / name)
+    for lock in host.state_dir.glob("*.lock"):
+        with files.locked(lock):
+            files.remove(lock)
     with contextlib.suppress(OSError):
         host.state_dir.rmdir()
 

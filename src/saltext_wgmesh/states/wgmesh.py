@@ -142,25 +142,37 @@ def watched(name):
     )
 
 
-def unwatched(name):
+def departed(name, key=False):
     """
-    Ensure that no watcher runs on this node, and that nothing which it wrote is left.
+    Ensure that nothing of ours is left on a node without meshes: no watcher runs, and nothing is remembered.
 
-    For a node that has left its last mesh. Where systemd runs the watcher, its unit is stopped first.
+    Where systemd runs the watcher, its unit must be stopped before.
 
     name
         Names the state; it has no other meaning.
+
+    key
+        Whether the node's key is to go too.
     """
-    host = Host()
+    host, test = Host(), __opts__["test"]
     try:
-        running = watching.holders(host)
-        changes = {"watcher": {"old": running, "new": None}} if running else {}
-        if not __opts__["test"]:
+        there = store.meshes(host)
+        if there and not test:
+            return _failed(name, f"This node still has {', '.join(there)}: apply the state wgmesh.absent for it first")
+        changes = _departing(host, key)
+        if not test:
             watching.stop(host)
+            if "key" in changes:
+                keys.remove(host)
+            store.forget_all(host)
     except ERRORS as error:
         return _failed(name, error)
     return _outcome(
-        name, changes, same="No watcher runs", would="The watcher would be ended", done="The watcher was ended"
+        name,
+        changes,
+        same="Nothing is here",
+        would="What is left would be removed",
+        done="What was left was removed",
     )
 
 
@@ -218,6 +230,18 @@ def absent(name, key=False):
         would=f"{name} would be removed",
         done=f"{name} was removed",
     )
+
+
+def _departing(host, key):
+    """What of ours is on a node that has no mesh."""
+    changes = {}
+    if running := watching.holders(host):
+        changes["watcher"] = {"old": running, "new": None}
+    if remembered := store.remembered(host):
+        changes["memory"] = {"old": remembered, "new": None}
+    if key and keys.mode(host) is not None:
+        changes["key"] = {"old": str(host.key_file), "new": None}
+    return changes
 
 
 def _unpublished():
