@@ -65,7 +65,7 @@ class _Group:
 
 def split(changes: Iterable[Change], before: View | None, after: View, up: Set[str]) -> Turns:
     """The turns of *changes*, which ``diff`` made, from the view *before* to *after*; *up* are the neighbours whose
-    links carry. What is broken has its turn first, then what gives up a port before what is to get it.
+    links carry. What is broken has its turn first, the access interface last; what gives up a port before what gets it.
 
     A ring of interfaces that would have to wait for each other's ports is one turn.
     """
@@ -82,7 +82,7 @@ def split(changes: Iterable[Change], before: View | None, after: View, up: Set[s
     rest = [g for g in groups.values() if g not in calm]
     return Turns(
         first=tuple(c for group in calm for c in group.changes),
-        turns=tuple(_turn(together, before, after) for together in _ordered(rest, up)),
+        turns=tuple(_turn(together, before, after) for together in _ordered(rest, up, after.mesh)),
         last=tuple(last),
     )
 
@@ -154,9 +154,13 @@ def _disturbed(
     return frozenset({node}) if node and (moved or (change.device, node) in replaced) else frozenset()
 
 
-def _ordered(groups: list[_Group], up: Set[str]) -> Iterable[list[_Group]]:
-    """One after the other; those that wait for each other's ports together."""
-    left = sorted(groups, key=lambda g: (bool(g.neighbours & up), g.interface))
+def _ordered(groups: list[_Group], up: Set[str], access: str) -> Iterable[list[_Group]]:
+    """One after the other; those that wait for each other's ports together.
+
+    The access interface comes last: leaves behind NAT may not hear a relay at its new port before they are told of it,
+    and until then its trunks must carry what is for them.
+    """
+    left = sorted(groups, key=lambda g: (bool(g.neighbours & up), g.interface == access, g.interface))
     while left:
         names = {g.interface for g in left}
         ready = next((g for g in left if not g.after & names), None)
