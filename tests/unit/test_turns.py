@@ -212,7 +212,7 @@ def test_another_key_comes_interface_by_interface(host, watched) -> None:
     apply.apply(host, leaf(direct=(peer(7),)))
     assert {d.public_key for d in host.kernel.devices.values()} == {old}
     apply.apply(host, replace(leaf(direct=(peer(7),)), turn_to=new))
-    assert watcher.asked == [("n7",), ("n1",), ("n2",)]
+    assert watcher.asked == [("n1",), ("n2",), ("n7",)]
     assert {d.public_key for d in host.kernel.devices.values()} == {new}
     assert (keys.public_key(host), keys.next_key(host)) == (new, None)
     assert apply.apply(host, replace(leaf(direct=(peer(7),)), turn_to=new)).lines == []
