@@ -15,9 +15,15 @@ def key(number: int) -> str:
 
 
 def peer(
-    number: int, *allowed_ips: str, endpoint: str | None = None, keepalive: int = 0, public_key: str | None = None
+    number: int,
+    *allowed_ips: str,
+    endpoint: str | None = None,
+    keepalive: int = 0,
+    public_key: str | None = None,
+    preshared: str | None = None,
 ) -> Peer:
-    """Node *number* (``n7``) as a peer; by default allowed its host address, 10.100.0.7."""
+    """Node *number* (``n7``) as a peer; by default allowed its host address, 10.100.0.7. Its preshared key is named by
+    an identifier."""
     return Peer(
         node=f"n{number}",
         address=f"10.100.0.{number}",
@@ -25,6 +31,7 @@ def peer(
         endpoint=endpoint,
         keepalive=keepalive,
         allowed_ips=allowed_ips or (f"10.100.0.{number}/32",),
+        preshared=(preshared,) if preshared else (),
     )
 
 

@@ -26,6 +26,8 @@ class FakePeer:
     allowed_ips: set[str] = field(default_factory=set)
     handshake_at: int = 0
     received: int = 0
+    preshared: str | None = None
+    """The key itself, as the kernel has it."""
 
 
 @dataclass
@@ -146,7 +148,7 @@ def _dump(kernel: Kernel) -> str:
                 (
                     name,
                     key,
-                    "(none)",
+                    peer.preshared or "(none)",
                     peer.endpoint or "(none)",
                     ",".join(peer.allowed_ips) or "(none)",
                     str(peer.handshake_at),
@@ -179,6 +181,9 @@ def _wg_set(kernel: Kernel, name: str, words: list[str]) -> None:
             del device.peers[key]
         elif word == "endpoint":
             device.peers[key].endpoint = _resolve(kernel, words.pop(0))
+        elif word == "preshared-key":
+            # Standard input and the words themselves are no place for a key: only the file's path is.
+            device.peers[key].preshared = Path(words.pop(0)).read_text().strip() or None
         elif word == "persistent-keepalive":
             device.peers[key].keepalive = int(words.pop(0))
         elif word == "allowed-ips":

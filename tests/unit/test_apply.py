@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import tempfile
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saltext_wgmesh.core import preshared
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.types import Route, View
 from saltext_wgmesh.minion import apply, keys
@@ -41,7 +43,24 @@ def host(tmp_path: Path) -> FakeHost:
 # --- walks ---------------------------------------------------------------------------------------------
 
 NUMBERS = st.integers(6, 9)
+PRESHARED = {str(preshared.identifier(key(n))): key(n) for n in (101, 102)}
+"""Two preshared keys, by their identifiers."""
+FIRST, SECOND = sorted(PRESHARED)
 ENDPOINTS = st.sampled_from([None, "192.0.2.7:51820", "192.0.2.8:51820", "[2001:db8::7]:51820"])
+
+
+def known(host: FakeHost, view: View) -> View:
+    """*view* as of a master that knows this node's key."""
+    return replace(view, keys=(str(keys.public_key(host)),))
+
+
+def files_of(host: FakeHost) -> dict[str, str]:
+    """The preshared keys that the node keeps, by the names of their files."""
+    folder = Store(host=host, mesh="wg0").preshared
+    assert not folder.exists() or stat.S_IMODE(folder.stat().st_mode) == 0o700
+    found = sorted(folder.iterdir()) if folder.exists() else []
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found} <= {0o600}
+    return {path.name: path.read_text().strip() for path in found}
 
 
 @st.composite
@@ -56,6 +75,7 @@ def neighbours(draw: st.DrawFn) -> tuple:
             *([p for p, owner in owners.items() if owner == number] or [f"10.100.8.{number}/32"]),
             endpoint=draw(ENDPOINTS),
             keepalive=draw(st.sampled_from([0, 25])),
+            preshared=draw(st.sampled_from([None, FIRST, SECOND])),
         )
         for number in chosen
     )
@@ -74,7 +94,7 @@ def views(draw: st.DrawFn) -> View:
 def peers_of(kernel: Kernel) -> dict[tuple[str, str], tuple]:
     """Each peer's configuration, by device and key."""
     return {
-        (name, public_key): (p.endpoint, p.keepalive, frozenset(p.allowed_ips))
+        (name, public_key): (p.endpoint, p.keepalive, frozenset(p.allowed_ips), p.preshared)
         for name, device in kernel.devices.items()
         for public_key, p in (device.peers or {}).items()
     }
@@ -86,11 +106,11 @@ def test_any_walk_through_views(walk: list[View]) -> None:
     """After each view nothing is left to do, no peer that stays as it was is touched, and leaving leaves nothing."""
     with tempfile.TemporaryDirectory() as folder:
         host = node(Path(folder))
-        for view in walk:
+        for view in (known(host, v) for v in walk):
             foretold = apply.apply(host, view, dry_run=True)
             before = peers_of(host.kernel)
             host.kernel.touched.clear()
-            done = apply.apply(host, view)
+            done = apply.apply(host, view, given=PRESHARED)
             after = peers_of(host.kernel)
             same = {k for k, config in before.items() if after.get(k) == config}
             assert not same & set(host.kernel.touched)
@@ -98,6 +118,11 @@ def test_any_walk_through_views(walk: list[View]) -> None:
             assert apply.apply(host, view).lines == []
             assert set(host.kernel.devices) == {i.name for i in view.interfaces}
             assert {p.stem for p in host.conf_dir.glob("*.conf")} == {i.name for i in view.interfaces}
+            remembered = [v for v in (Store(host=host, mesh="wg0").previous(), view) if v]
+            needed = {name for v in remembered for name in preshared.identifiers(v)}
+            assert files_of(host) == {name: PRESHARED[name] for name in needed}
+            peers = {(i.name, p.public_key): "".join(p.preshared) for i in view.interfaces for p in i.peers}
+            assert {k: config[3] for k, config in after.items()} == {k: PRESHARED.get(p) for k, p in peers.items()}
         apply.remove(host, "wg0")
         assert (host.kernel.devices, host.kernel.routes, host.kernel.rules) == ({}, {}, set())
         assert list(host.conf_dir.glob("*.conf")) == []
@@ -108,13 +133,13 @@ def test_any_walk_through_views(walk: list[View]) -> None:
 @given(st.tuples(views(), views(), views()), st.integers(0, 60), st.integers(0, 20))
 def test_what_broke_off_is_finished_by_the_next_run(walk: tuple[View, View, View], good: int, later: int) -> None:
     """Wherever a command fails, the next run leads to its view, and no device or route is orphaned."""
-    first, second, third = walk
     with tempfile.TemporaryDirectory() as folder:
         host = node(Path(folder))
-        apply.apply(host, first)
+        first, second, third = (known(host, v) for v in walk)
+        apply.apply(host, first, given=PRESHARED)
         with BreakAfter(host, good), contextlib.suppress(HostError):
-            apply.apply(host, second)
-        apply.apply(host, third)
+            apply.apply(host, second, given=PRESHARED)
+        apply.apply(host, third, given=PRESHARED)
         assert set(host.kernel.devices) == {i.name for i in third.interfaces}
         with BreakAfter(host, later), contextlib.suppress(HostError):
             apply.remove(host, "wg0")
@@ -388,6 +413,72 @@ def test_meshes_do_not_see_each_other(host: FakeHost) -> None:
     assert apply.apply(host, other).lines == []
     apply.remove(host, "wg1")
     assert (host.kernel.routes, host.kernel.rules) == held
+
+
+# --- preshared keys ------------------------------------------------------------------------------------
+
+
+def test_a_preshared_key_is_set_changed_and_taken_away_in_words_that_tell_nothing(host: FakeHost) -> None:
+    """Only the peer that it is of is touched, and only that of it; the node keeps the key of the view before."""
+    views = [known(host, leaf(direct=(peer(7, preshared=name), peer(8)))) for name in (None, FIRST, SECOND, None)]
+    apply.apply(host, views[0])
+    told = []
+    for view in views[1:]:
+        host.kernel.touched.clear()
+        told += [line for line in apply.apply(host, view, given=PRESHARED).lines if "boot" not in line]
+        assert host.kernel.touched == [("wg0", key(7))]
+    assert told == [
+        "~ wg0 peer n7: preshared key none -> preshared key set",
+        "~ wg0 peer n7: preshared key set -> preshared key another",
+        "~ wg0 peer n7: preshared key set -> preshared key none",
+    ]
+    assert host.kernel.devices["wg0"].peers[key(7)].preshared is None
+    assert files_of(host) == {SECOND: PRESHARED[SECOND]}
+    assert not any(secret in repr(host.kernel.ran) for secret in PRESHARED.values())
+
+
+def test_a_node_goes_back_and_mends_drift_with_the_keys_that_it_has(host: FakeHost) -> None:
+    """Neither needs the master. A key that somebody took away is drift."""
+    first, second = (known(host, leaf(direct=(peer(7, preshared=name),))) for name in (FIRST, SECOND))
+    apply.apply(host, first, given=PRESHARED)
+    apply.apply(host, second, given=PRESHARED)
+    apply.rollback(host, "wg0")
+    assert host.kernel.devices["wg0"].peers[key(7)].preshared == PRESHARED[FIRST]
+    host.kernel.devices["wg0"].peers[key(7)].preshared = None
+    assert apply.apply(host, first).lines == ["~ wg0 peer n7: preshared key none -> preshared key set"]
+
+
+def test_a_key_that_is_nowhere_is_an_error_before_anything_is_changed(host: FakeHost) -> None:
+    """It says with whom, and what to do; a file that was damaged counts as lost, and is written anew."""
+    view = known(host, leaf(direct=(peer(7, preshared=FIRST),)))
+    with pytest.raises(HostError, match=r"the preshared keys with n7 are neither in this node's pillar nor on it"):
+        apply.apply(host, view)
+    assert (host.kernel.devices, files_of(host)) == ({}, {})
+    apply.apply(host, view, given=PRESHARED)
+    (Store(host=host, mesh="wg0").preshared / FIRST).write_text(PRESHARED[FIRST][:20])
+    with pytest.raises(HostError, match="n7"):
+        apply.apply(host, view)
+    apply.apply(host, view, given=PRESHARED)
+    assert files_of(host) == {FIRST: PRESHARED[FIRST]}
+
+
+def test_another_key_of_the_node_and_the_preshared_keys_with_it_are_one_command(host: FakeHost) -> None:
+    """Between two, a handshake could come: with the one and without the other. The files for boot go with the key that
+    the node will have then."""
+    apply.apply(host, known(host, leaf(direct=(peer(7, preshared=FIRST),), relays=())), given=PRESHARED)
+    own = (str(keys.public_key(host)), keys.prepare(host))
+    both = replace(peer(7), preshared=(FIRST, SECOND))
+    view = replace(leaf(direct=(both,), relays=()), keys=own)
+    apply.apply(host, view, given=PRESHARED)
+    assert host.kernel.devices["wg0"].peers[key(7)].preshared == PRESHARED[FIRST]
+    host.kernel.ran.clear()
+    apply.apply(host, replace(view, turn_to=own[1]), given=PRESHARED)
+    (words,) = [argv for argv in host.kernel.ran if argv[:2] == ("wg", "set")]
+    assert ("private-key" in words, "preshared-key" in words) == (True, True)
+    assert host.kernel.devices["wg0"].peers[key(7)].preshared == PRESHARED[SECOND]
+    assert keys.public_key(host) == own[1]
+    assert f"preshared/{SECOND} " in (host.conf_dir / "wg0.conf").read_text()
+    assert apply.apply(host, replace(view, turn_to=own[1])).lines == []
 
 
 # --- memory --------------------------------------------------------------------------------------------

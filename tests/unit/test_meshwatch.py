@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from saltext_wgmesh.core import bfd, plan
+from saltext_wgmesh.core import bfd, plan, preshared
 from saltext_wgmesh.core.linkstate import LinkState
 from saltext_wgmesh.core.types import Register
-from saltext_wgmesh.minion import resting
+from saltext_wgmesh.minion import apply, keys, meshwatch, resting
+from saltext_wgmesh.minion import preshared as preshared_files
 from saltext_wgmesh.minion.meshwatch import RESUMES, RETURNED, MeshWatch
+from saltext_wgmesh.minion.store import Store
+from tests import nodeviews
 
-from .fakehost import FakeHost, Kernel
+from .fakehost import FakeHost, Kernel, with_ipv6
 from .worlds import all_facts, leaf, mesh, relay
 
 
@@ -197,3 +203,81 @@ def test_a_relay_says_how_its_trunks_are_as_a_leaf_comes_up(tmp_path, trunk, sai
     session = watch.links["n"].session
     session.state = bfd.State.INIT
     assert session.tick(1.0, 0.5).diagnostic == said
+
+
+# --- adding a peer anew ----------------------------------------------------------------------------------
+
+
+class Anew:
+    """A node whose watcher adds its peers anew, and what it runs for it. n7 has an endpoint, n8 has none."""
+
+    def __init__(self, monkeypatch, tmp_path):
+        self.host = FakeHost.below(tmp_path, Kernel(sysctls=with_ipv6()))
+        self.own = keys.ensure(self.host)
+        self.ran = []
+        monkeypatch.setattr(meshwatch.subprocess, "Popen", lambda argv, **_: self.ran.append(argv))
+        monkeypatch.setattr(meshwatch.socket, "if_nametoindex", lambda _name: 7)
+        monkeypatch.setattr(meshwatch.random, "choice", lambda known: known[-1])
+
+    def view(self, name):
+        peers = (nodeviews.peer(7, endpoint="192.0.2.7:51820", preshared=name), nodeviews.peer(8, preshared=name))
+        return replace(nodeviews.leaf(direct=peers, relays=()), keys=(self.own,) if name else ())
+
+    def take_up(self, *names):
+        for name in names:
+            apply.apply(self.host, self.view(name), given=PRESHARED)
+
+    def tried(self, name, neighbour):
+        """The preshared keys that are tried with *neighbour*, by the names of their files, at the first three attempts
+        of the watcher of the view with key *name*; None: without one, or nothing is run at all."""
+        watch = MeshWatch(self.host, self.view(name))
+        found = []
+        for _ in range(3):
+            self.ran.clear()
+            watch._add_anew(watch.links[neighbour])
+            words = [word for argv in self.ran for word in argv]
+            path = words[words.index("preshared-key") + 1] if "preshared-key" in words else None
+            found.append(None if path in (None, "/dev/null") else Path(path).name)
+        return found
+
+
+PRESHARED = {str(preshared.identifier(nodeviews.key(n))): nodeviews.key(n) for n in (101, 102)}
+OLD, NEW = sorted(PRESHARED)
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    return Anew(monkeypatch, tmp_path)
+
+
+def test_a_peer_that_is_added_anew_keeps_its_preshared_key(anew):
+    """It is removed and added in one command, which names the file; who only answers is left alone."""
+    anew.take_up(NEW)
+    assert anew.tried(NEW, "n7") == [NEW] * 3
+    folder = Store(host=anew.host, mesh="wg0").preshared
+    removed = ("wg", "set", "wg0", "peer", nodeviews.key(7), "remove", "peer", nodeviews.key(7))
+    assert anew.ran[0][:10] == (*removed, "preshared-key", f"{folder}/{NEW}")
+    assert (anew.tried(NEW, "n8"), anew.ran) == ([None] * 3, [])
+
+
+def test_a_watcher_outlives_files_that_are_damaged(anew, caplog):
+    """Its own key, or what the node remembers: the link stays dead until somebody mends them, and all others live."""
+    anew.take_up(OLD, NEW)
+    (Store(host=anew.host, mesh="wg0").folder / "previous.json").write_text("{")
+    assert anew.tried(NEW, "n7") == [None] * 3
+    anew.host.key_file.write_text("no key")
+    assert anew.tried(NEW, "n7") == [None] * 3
+    assert "n7 can't be added anew" in caplog.text
+
+
+@pytest.mark.parametrize("neighbour", ["n7", "n8"])
+@pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (None, NEW), (OLD, None)])
+def test_a_dead_link_is_tried_with_the_preshared_key_before_too(anew, old, new, neighbour):
+    """For a while after another was taken up: the other end may have been told of none, with the master gone."""
+    anew.take_up(old, new)
+    assert anew.tried(new, neighbour) == [new, old, old]
+    if neighbour == "n8":
+        assert "remove" not in anew.ran[0]
+    path = Store(host=anew.host, mesh="wg0").folder / "view.json"
+    os.utime(path, (time.time() - preshared_files.CHANGING - 1,) * 2)
+    assert anew.tried(new, neighbour) == [new if neighbour == "n7" else None] * 3

@@ -9,6 +9,7 @@ import pytest
 
 from saltext_wgmesh.core import plan, render
 from saltext_wgmesh.core.types import Endpoint, Register, Site, Topology
+from tests import nodeviews
 from tests.unit import worlds
 from tests.unit.worlds import all_facts, leaf, mesh, relay
 
@@ -206,6 +207,18 @@ def test_view_diff_names_only_what_changes_in_a_peer():
         "~ peer r2 on wg0-u2: allowed: 10.100.0.0/16 192.168.7.0/24 → 10.100.0.0/16 192.168.7.0/24 192.168.8.0/24",
         "+ route 192.168.8.0/24: via r1, r2",
     ]
+
+
+def test_view_diff_says_of_a_preshared_key_no_more_than_whether_it_changes():
+    """Not even what stands for it in the view."""
+
+    def view(name):
+        return nodeviews.leaf(direct=(nodeviews.peer(7, preshared=name),), relays=())
+
+    assert render.view_diff(view(None), view("0" * 16)) == ["~ peer n7 on wg0: preshared key: none → set"]
+    assert render.view_diff(view("0" * 16), view("1" * 16)) == ["~ peer n7 on wg0: preshared key: set → another"]
+    assert render.view_diff(view("0" * 16), view(None)) == ["~ peer n7 on wg0: preshared key: set → none"]
+    assert any(line.endswith("preshared key set") for line in render.view_diff(None, view("0" * 16)))
 
 
 def test_view_diff_of_a_relay_says_detours_and_the_way_from_a_trunk():

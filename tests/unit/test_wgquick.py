@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from saltext_wgmesh.core import routes, wanted, wgquick
+from saltext_wgmesh.core.device import NodeState
+from saltext_wgmesh.core.script import Secrets
 from saltext_wgmesh.core.wanted import Own
 from tests.nodeviews import key, peer, relay
 
+SECRETS = Secrets(key_file="/etc/wireguard/wgmesh.key", preshared="/var/lib/wgmesh/wg0/preshared")
 OWN = Own(public_key=key(1), families=frozenset({4, 6}))
 
 
+def state(view, own: Own = OWN) -> NodeState:
+    return wanted.state(replace(view, keys=(own.public_key,)), routes.choose(view), own)
+
+
 def files(view, own: Own = OWN) -> dict[str, str]:
-    return wgquick.texts("wg0", wanted.state(view, routes.choose(view), own), "/etc/wireguard/wgmesh.key")
+    return wgquick.texts("wg0", state(view, own), SECRETS)
 
 
 def test_the_files_of_a_relay() -> None:
@@ -83,6 +90,19 @@ def test_a_node_that_forwards_keeps_its_advertised_default_route() -> None:
 
 def test_a_key_file_with_a_space_is_quoted() -> None:
     """wg-quick hands the line to a shell."""
-    view = relay(trunks=())
-    told = wgquick.texts("wg0", wanted.state(view, routes.choose(view), OWN), "/etc/my keys/k")
+    view = relay(trunks=(), leaves=(peer(7, preshared="0123456789abcdef"),))
+    told = wgquick.texts("wg0", state(view), Secrets(key_file="/etc/my keys/k", preshared="/my keys"))
     assert "private-key '/etc/my keys/k'\n" in told["wg0"]
+    assert "preshared-key '/my keys/0123456789abcdef' || true\n" in told["wg0"]
+
+
+def test_a_preshared_key_comes_before_the_private_one() -> None:
+    """Without a private key there is no handshake: none is tried without the preshared key, by either end. A key whose
+    file is lost costs its own link, not those of all other peers."""
+    view = relay(leaves=(peer(7, keepalive=25, preshared="0123456789abcdef"), peer(8)))
+    told = [line for line in files(view)["wg0"].splitlines() if "wg set" in line]
+    assert told == [
+        f"PostUp = wg set %i peer {key(7)} preshared-key /var/lib/wgmesh/wg0/preshared/0123456789abcdef || true",
+        "PostUp = wg set %i private-key /etc/wireguard/wgmesh.key",
+        f"PostUp = wg set %i peer {key(7)} persistent-keepalive 25",
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from saltext_wgmesh.core import wgtext
@@ -11,6 +13,8 @@ from tests.nodeviews import key
 
 PRIVATE = "cHJpdmF0ZS1wcml2YXRlLXByaXZhdGUtcHJpdmF0ZS0="
 PRESHARED = "cHJlc2hhcmVkLXByZXNoYXJlZC1wcmVzaGFyZWQtLS0="
+IDENTIFIER = hashlib.sha256(PRESHARED.encode()).hexdigest()[:16]
+FOLDER = "/var/lib/wgmesh/wg0/preshared"
 DUMP = (
     f"wg0\t{PRIVATE}\t{key(1)}\t51820\toff\n"
     f"wg0\t{key(9)}\t(none)\t(none)\t(none)\t0\t0\t0\toff\n"
@@ -38,6 +42,7 @@ def test_a_dump_becomes_devices() -> None:
             endpoint="[2001:db8::7]:51820",
             keepalive=25,
             allowed_ips=("10.100.0.7/32", "fd00:64::7/128"),
+            preshared=IDENTIFIER,
         ),
         PeerConfig(public_key=key(9), endpoint=None, keepalive=0, allowed_ips=()),
     )
@@ -88,11 +93,11 @@ def test_no_devices() -> None:
 
 def test_a_new_peer_is_given_whole() -> None:
     """What has its default is not said, but allowed-ips always are."""
-    assert wgtext.add_peer(config(endpoint="192.0.2.7:51820", keepalive=25)) == (
+    assert wgtext.add_peer(config(endpoint="192.0.2.7:51820", keepalive=25), FOLDER) == (
         *("peer", key(7), "endpoint", "192.0.2.7:51820", "persistent-keepalive", "25"),
         *("allowed-ips", "10.100.0.7/32"),
     )
-    assert wgtext.add_peer(config(allowed_ips=())) == ("peer", key(7), "allowed-ips", "")
+    assert wgtext.add_peer(config(allowed_ips=()), FOLDER) == ("peer", key(7), "allowed-ips", "")
 
 
 @pytest.mark.parametrize(
@@ -102,24 +107,41 @@ def test_a_new_peer_is_given_whole() -> None:
         (config(keepalive=25), ("persistent-keepalive", "25")),
         (config(endpoint="192.0.2.7:1"), ("endpoint", "192.0.2.7:1")),
         (config(allowed_ips=("a/32", "b/32")), ("allowed-ips", "a/32,b/32")),
+        (config(preshared=IDENTIFIER), ("preshared-key", f"{FOLDER}/{IDENTIFIER}")),
     ],
 )
 def test_an_altered_peer_is_told_only_what_differs(new: PeerConfig, words: tuple[str, ...]) -> None:
     """A list of allowed-ips that stays is not sent again: that would empty it for a moment."""
-    told = wgtext.alter_peer(config(), new, allowed_ips=True)
+    told = wgtext.alter_peer(config(), new, FOLDER, allowed_ips=True)
     assert told == (("peer", key(7), *words) if words else ())
+
+
+def test_a_preshared_key_is_the_path_of_a_file() -> None:
+    """Never the key itself, which would stand in the list of processes; an empty file takes it away."""
+    assert wgtext.add_peer(config(preshared=IDENTIFIER), FOLDER)[2:4] == ("preshared-key", f"{FOLDER}/{IDENTIFIER}")
+    told = wgtext.alter_peer(config(preshared=IDENTIFIER), config(), FOLDER, allowed_ips=True)
+    assert told == ("peer", key(7), "preshared-key", "/dev/null")
+
+
+def test_no_preshared_key_may_be_spelled_in_zeros() -> None:
+    """``wg`` prints "(none)" for 32 zero bytes, and takes these as none."""
+    zeros = DUMP.replace(PRESHARED, "A" * 43 + "=")
+    assert wgtext.parse_dump(zeros)["wg0"].peers[0].preshared is None
 
 
 def test_keepalive_is_switched_off_by_zero() -> None:
     """From 25 to off is a change like any other."""
-    assert wgtext.alter_peer(config(keepalive=25), config(), allowed_ips=True)[2:] == ("persistent-keepalive", "0")
+    assert wgtext.alter_peer(config(keepalive=25), config(), FOLDER, allowed_ips=True)[2:] == (
+        "persistent-keepalive",
+        "0",
+    )
 
 
 def test_an_endpoint_that_stays_is_not_sent_again() -> None:
     """A peer that roams meanwhile would be thrown back."""
     old = config(endpoint="192.0.2.7:1")
     new = config(endpoint="192.0.2.7:1", keepalive=25)
-    assert wgtext.alter_peer(old, new, allowed_ips=True) == ("peer", key(7), "persistent-keepalive", "25")
+    assert wgtext.alter_peer(old, new, FOLDER, allowed_ips=True) == ("peer", key(7), "persistent-keepalive", "25")
 
 
 @pytest.mark.parametrize(

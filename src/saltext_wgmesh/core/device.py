@@ -23,6 +23,8 @@ class PeerConfig:
     """Seconds; 0 is off."""
     allowed_ips: tuple[str, ...]
     """Canonical prefixes, sorted as text."""
+    preshared: str | None = None
+    """The identifier of its preshared key (``core.preshared``); None: it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,9 +45,14 @@ def _link(index: Index, link: Link, tunnels: _Tunnels, found: Findings) -> None:
         text = f"its link to {link.b} stands on {here[0].name} and {there[0].name} as {link.kind.value}"
         found.add("links of a wrong kind", f"node {link.a}", text)
     _endpoints(index, link, here, there, found)
+    if set(here[1].preshared) != set(there[1].preshared):
+        found.add("different preshared keys", f"node {link.a}", f"{link.b} would have another key for their link")
     for near, end, far in ((a, here, b), (b, there, a)):
         if end[1].keys != far.member.keys:
             found.add("wrong keys", f"node {near.view.node}", f"its keys for {far.view.node} are not that node's")
+        if end[1].preshared and near.member.public_key not in near.view.keys:
+            text = f"its preshared key with {far.view.node} is not for the public key that it has"
+            found.add("wrong preshared keys", f"node {near.view.node}", text)
         if end[1].address not in far.member.addresses or family(end[1].address) not in near.families:
             text = f"it would probe {end[1].address}, which is no address of {far.view.node} that it can reach"
             found.add("wrong addresses to probe", f"node {near.view.node}", text)

@@ -47,6 +47,7 @@ MESH_KEYS = (
     "bfd",
     "prune_guard",
     "rotate_after",
+    "preshared_keys",
 )
 ABSENT = "absent"
 """In the place of a mesh: there shall be none of that name. So the only mesh can be taken out of the policy too."""
@@ -101,6 +102,7 @@ def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:
         nodes=_nodes(mesh, port),
         links=tuple(sorted(set(mesh.read_list("links", _link)))),
         rotate_after=mesh.read("rotate_after", duration(SHORTEST_ROTATION), 0),
+        preshared_keys=mesh.read("preshared_keys", flag, False),
     )
 
 

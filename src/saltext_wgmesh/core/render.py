@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from saltext_wgmesh.core import addresses, reach, verify
+from saltext_wgmesh.core import addresses, reach, verify, wording
 from saltext_wgmesh.core.types import Interface, Kind, Link, Member, MeshPolicy, Peer, Plan, Route, Topology, View
 
 SHOWN_KEY = 8
@@ -51,6 +51,7 @@ def status(meshes: Mapping[str, Any]) -> str:
                 f"counts as {trouble['counts_as']}: {name}, down since {trouble['since']} say {said}{good}; "
                 f"{trouble['times']} times, held for {trouble['hold']:g} s"
             )
+        lines += [f"not yet at the last preshared keys: {node}" for node in told.get("other_preshared_key", ())]
         lines += [f"drained: {node}" for node in told.get("drained", ())]
         lines += [f"kept until others carry: {link}" for link in told.get("rollout", {}).get("waits_for", ())]
         lines += [f"gets another key: {node}: {reason}" for node, reason in told.get("rotation", {}).items()]
@@ -237,6 +238,7 @@ def _peer_words(peer: Peer) -> dict[str, str]:
         "keepalive": str(peer.keepalive or "off"),
         "allowed": " ".join(peer.allowed_ips),
         **({"next key": peer.next_key[:SHOWN_KEY]} if peer.next_key else {}),
+        **({wording.PRESHARED: "set"} if peer.preshared else {}),
     }
 
 
@@ -245,10 +247,12 @@ def _peer_changes(old: Mapping[str, Peer], new: Mapping[str, Peer]) -> Iterator[
     for name in sorted({*old, *new}):
         before, after = (_peer_words(side[name]) if name in side else {} for side in (old, new))
         if before and after:
+            words = wording.secrecy(old[name].preshared, new[name].preshared)
+            before[wording.PRESHARED], after[wording.PRESHARED] = words
             yield from _changes(f"peer {name}: ", before, after)
         else:
-            words = ", ".join(f"{part} {value}" for part, value in (before or after).items())
-            yield _line_of(f"peer {name}", words if before else None, words if after else None)
+            told = ", ".join(f"{part} {value}" for part, value in (before or after).items())
+            yield _line_of(f"peer {name}", told if before else None, told if after else None)
 
 
 def _changes(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:

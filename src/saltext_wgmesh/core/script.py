@@ -53,17 +53,27 @@ class WgSet:
     """True if it has a DNS name looked up, which may fail without harm to anything else."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Where the keys lie that ``wg`` reads by itself."""
+
+    key_file: str
+    """The node's private key."""
+    preshared: str
+    """The folder of the preshared keys, each in a file with its identifier as name."""
+
+
 Step = MakeDevice | WriteSysctl | IpBatch | WgSet
 _Line = tuple[int, tuple[str, ...]]
 
 
-def steps(changes: Iterable[Change], key_file: str) -> Iterator[Step]:
+def steps(changes: Iterable[Change], secrets: Secrets) -> Iterator[Step]:
     """The steps that make *changes*, in their order; neighbours that one command can do are one step."""
     for kind, group in groupby(changes, key=_tool):
         if kind == "ip":
             yield from _ip_batches(line for change in group for line in _ip_lines(change))
         elif kind.startswith("wg "):
-            yield from _wg_sets(kind.removeprefix("wg "), list(group), key_file)
+            yield from _wg_sets(kind.removeprefix("wg "), list(group), secrets)
         else:
             yield from (_single(change) for change in group)
 
@@ -110,13 +120,13 @@ def _ip_lines(change: Change) -> Iterator[_Line]:
             yield rule.family, iptext.rule_line(verb, rule)
 
 
-def _wg_sets(device: str, changes: list[Change], key_file: str) -> Iterator[WgSet]:
-    """Settings first, then peers in chunks, then the endpoints that are names, each by itself."""
-    head = tuple(word for c in changes if isinstance(c, SettingChange) for word in _setting(c, key_file))
-    if head:
-        yield WgSet(argv=("wg", "set", device, *head))
+def _wg_sets(device: str, changes: list[Change], secrets: Secrets) -> Iterator[WgSet]:
+    """Settings and peers in chunks, the settings first: another key of the node's own and the preshared keys that go
+    with it are one command. Then the endpoints that are names, each by itself."""
+    head = tuple(word for c in changes if isinstance(c, SettingChange) for word in _setting(c, secrets.key_file))
     peers = [c for c in changes if isinstance(c, PeerChange)]
-    yield from (WgSet(argv=argv) for argv in wgtext.commands(device, map(_peer_words, peers)))
+    words = (head, *(_peer_words(c, secrets.preshared) for c in peers))
+    yield from (WgSet(argv=argv) for argv in wgtext.commands(device, words))
     for change in peers:
         if change.new and _name_to_look_up(change.old, change.new):
             argv = ("wg", "set", device, *wgtext.set_endpoint(change.new))
@@ -127,12 +137,12 @@ def _setting(change: SettingChange, key_file: str) -> tuple[str, str]:
     return ("private-key", key_file) if change.setting is Setting.KEY else ("listen-port", change.new)
 
 
-def _peer_words(change: PeerChange) -> tuple[str, ...]:
+def _peer_words(change: PeerChange, folder: str) -> tuple[str, ...]:
     if change.new is None:
         return wgtext.remove_peer(change.public_key)
     if change.old is None:
-        return wgtext.add_peer(change.new)
-    return wgtext.alter_peer(change.old, change.new, allowed_ips=not change.taken)
+        return wgtext.add_peer(change.new, folder)
+    return wgtext.alter_peer(change.old, change.new, folder, allowed_ips=not change.taken)
 
 
 def _name_to_look_up(old: PeerConfig | None, new: PeerConfig) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -20,6 +21,8 @@ from typing import Any
 from saltext_wgmesh.core import names
 from saltext_wgmesh.core.errors import ViewError
 
+IDENTIFIER = r"[0-9a-f]{16}"
+"""What stands for a preshared key (``core.preshared``), as a regular expression."""
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -128,6 +131,8 @@ class MeshPolicy:
     """Extra direct links, each pair sorted. A pair of a leaf and a relay is one more uplink."""
     rotate_after: int = 0
     """Seconds in which each node gets another key once; 0: only when somebody asks for it."""
+    preshared_keys: bool = False
+    """Whether each pair of neighbours has a preshared key of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +280,8 @@ class Peer:
     allowed_ips: tuple[str, ...]
     next_key: str | None = None
     """A second public key of the node, which it may begin to run at any moment."""
+    preshared: tuple[str, ...] = ()
+    """Identifiers of preshared keys: for each of the view's ``keys`` that with each of the peer's; empty: none."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -334,6 +341,8 @@ class View:
     turn_to: str | None = None
     """The public key of its own that the node is to run from now on, since all its neighbours take it; None: the key
     that it has."""
+    keys: tuple[str, ...] = ()
+    """The node's own public keys, where its peers have preshared keys: these are of two public keys."""
 
     def as_dict(self) -> dict[str, Any]:
         """This view as plain JSON values, sorted as in the dataclasses; ``from_dict`` is its inverse."""
@@ -361,6 +370,7 @@ class View:
                             "keepalive": p.keepalive,
                             "allowed_ips": list(p.allowed_ips),
                             **({"next_key": p.next_key} if p.next_key else {}),
+                            **({"preshared": list(p.preshared)} if p.preshared else {}),
                         }
                         for p in i.peers
                     ],
@@ -378,6 +388,7 @@ class View:
             ],
             "drained": list(self.drained),
             **({"turn_to": self.turn_to} if self.turn_to else {}),
+            **({"keys": list(self.keys)} if self.keys else {}),
         }
 
     @classmethod
@@ -403,6 +414,7 @@ class View:
                 routes=tuple(_route(r) for r in raw["routes"]),
                 drained=_texts(raw.get("drained", ())),
                 turn_to=_optional(raw.get("turn_to")),
+                keys=_texts(raw.get("keys", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ViewError(f"the view in this node's pillar is damaged ({error!r}): converge again") from error
@@ -445,6 +457,13 @@ def _optional(value: Any) -> str | None:
     return None if value is None else _text(value)
 
 
+def _identifier(value: Any) -> str:
+    """It becomes the name of a file."""
+    if not re.fullmatch(IDENTIFIER, _text(value)):
+        raise ValueError(f"{value!r} is no identifier of a preshared key")
+    return str(value)
+
+
 def _texts(values: Any) -> tuple[str, ...]:
     return tuple(_text(v) for v in values)
 
@@ -463,6 +482,7 @@ def _interface(raw: Mapping[str, Any]) -> Interface:
                 keepalive=int(p["keepalive"]),
                 allowed_ips=_texts(p["allowed_ips"]),
                 next_key=_optional(p.get("next_key")),
+                preshared=tuple(_identifier(name) for name in p.get("preshared", ())),
             )
             for p in raw["peers"]
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from saltext_wgmesh.core import names
+from saltext_wgmesh.core import names, preshared
 from saltext_wgmesh.core.device import (
     MAIN_TABLE,
     Device,
@@ -49,7 +49,8 @@ def state(view: View, routes: Iterable[KernelRoute], own: Own) -> NodeState:
 
 
 def _device(view: View, interface: Interface, addresses: tuple[str, ...], own: Own) -> Device:
-    peers = sorted((one for p in interface.peers for one in peer_configs(p)), key=lambda p: p.public_key)
+    configs = (shared(view, own.public_key, p, one) for p in interface.peers for one in peer_configs(p))
+    peers = sorted(configs, key=lambda p: p.public_key)
     return Device(
         name=interface.name,
         public_key=own.public_key,
@@ -75,6 +76,11 @@ def peer_configs(peer: Peer, holder: str | None = None) -> tuple[PeerConfig, ...
         )
         for key in peer.keys
     )
+
+
+def shared(view: View, own: str, peer: Peer, config: PeerConfig) -> PeerConfig:
+    """*config*, one of *peer* of *view*, with its preshared key while this node runs its public key *own*."""
+    return replace(config, preshared=preshared.between(view, own, peer, config.public_key))
 
 
 def route_entry(mesh: str, route: KernelRoute, addresses: tuple[str, ...]) -> RouteEntry:
@@ -151,9 +157,11 @@ def keep_followed(wanted: NodeState, live: NodeState, view: View) -> NodeState:
                     followed[interface.name, config.public_key] = config
     if not followed:
         return wanted
-    devices = tuple(
-        replace(d, peers=tuple(followed.get((d.name, p.public_key), p) for p in d.peers)) for d in wanted.devices
-    )
+
+    def as_followed(device: Device, peer: PeerConfig) -> PeerConfig:
+        return replace(followed.get((device.name, peer.public_key), peer), preshared=peer.preshared)
+
+    devices = tuple(replace(d, peers=tuple(as_followed(d, p) for p in d.peers)) for d in wanted.devices)
     return replace(wanted, devices=devices)
 
 

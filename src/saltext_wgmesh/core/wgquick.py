@@ -1,6 +1,6 @@
 """What a node's kernel should hold → files for wg-quick, which restore it at boot without Salt.
 
-Each interface has its file, and they may come up in any order. The private key is in none of them.
+Each interface has its file, and they may come up in any order. No key but public ones is in any of them.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from saltext_wgmesh.core import iptext
+from saltext_wgmesh.core import iptext, wgtext
 from saltext_wgmesh.core.device import Device, NodeState, PeerConfig
+from saltext_wgmesh.core.script import Secrets
 
 HEADER = "# Written by saltext-wgmesh for mesh {mesh}: the next apply writes it again."
 
@@ -19,17 +20,17 @@ def header(mesh: str) -> str:
     return HEADER.format(mesh=mesh)
 
 
-def texts(mesh: str, wanted: NodeState, key_file: str) -> dict[str, str]:
+def texts(mesh: str, wanted: NodeState, secrets: Secrets) -> dict[str, str]:
     """Interface → text of its file. What belongs to no interface is in the first one's."""
     return {
         device.name: "\n".join(
-            (header(mesh), *_interface(wanted, device, key_file, first=index == 0), *_peers(device), "")
+            (header(mesh), *_interface(wanted, device, secrets, first=index == 0), *_peers(device), "")
         )
         for index, device in enumerate(wanted.devices)
     }
 
 
-def _interface(wanted: NodeState, device: Device, key_file: str, *, first: bool) -> Iterator[str]:
+def _interface(wanted: NodeState, device: Device, secrets: Secrets, *, first: bool) -> Iterator[str]:
     yield "[Interface]"
     yield f"Address = {', '.join(device.addresses)}"
     if device.listen_port:
@@ -37,7 +38,11 @@ def _interface(wanted: NodeState, device: Device, key_file: str, *, first: bool)
     yield f"MTU = {device.mtu}"
     # Routes choose the way, not allowed-ips: several interfaces allow the whole mesh.
     yield "Table = off"
-    yield f"PostUp = wg set %i private-key {shlex.quote(key_file)}"
+    for peer in device.peers:
+        if peer.preshared:
+            # Before the private key, without which there is no handshake. One that is lost takes no other peer along.
+            yield f"PostUp = wg set %i {shlex.join(wgtext.set_preshared(peer, secrets.preshared))} || true"
+    yield f"PostUp = wg set %i private-key {shlex.quote(secrets.key_file)}"
     for peer in device.peers:
         if peer.keepalive:
             # Only now: a keepalive that is switched on starts the handshake, which takes the key.

@@ -1,7 +1,7 @@
 """WireGuard's own texts: ``wg show all dump`` in, arguments of ``wg set`` out.
 
 A dump prints private and preshared keys. They are dropped here, while it is taken apart, and never become
-part of a value.
+part of a value: of a preshared key its identifier is kept. Into arguments it goes as the path of a file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from saltext_wgmesh.core import preshared
 from saltext_wgmesh.core.device import PeerConfig, PeerStats
 from saltext_wgmesh.core.errors import HostError
 
@@ -61,13 +62,14 @@ def _dumped(name: str, public_key: str, port: int, peers: list[tuple[PeerConfig,
 
 
 def _peer(fields: list[str]) -> tuple[PeerConfig, PeerStats]:
-    device, public_key, _preshared, endpoint, allowed, handshake, received, sent, keepalive = fields
+    device, public_key, secret, endpoint, allowed, handshake, received, sent, keepalive = fields
     config = PeerConfig(
         public_key=public_key,
         endpoint=_optional(endpoint),
         keepalive=0 if keepalive == "off" else int(keepalive),
         # The kernel prints prefixes in canonical form already.
         allowed_ips=tuple(sorted(allowed.split(","))) if _optional(allowed) else (),
+        preshared=preshared.identifier(secret) if _optional(secret) else None,
     )
     stats = PeerStats(
         device=device,
@@ -84,11 +86,15 @@ def _optional(field: str) -> str | None:
     return None if field in ("(none)", "") else field
 
 
-def add_peer(peer: PeerConfig) -> tuple[str, ...]:
-    """Arguments of ``wg set <device>`` that make *peer*. A name as endpoint is left out: see ``set_endpoint``."""
+def add_peer(peer: PeerConfig, folder: str) -> tuple[str, ...]:
+    """Arguments of ``wg set <device>`` that make *peer*. A name as endpoint is left out: see ``set_endpoint``.
+
+    *folder* has the preshared keys, each in a file with its identifier as name.
+    """
     return (
         "peer",
         peer.public_key,
+        *(_preshared_key(peer, folder) if peer.preshared else ()),
         *(("endpoint", peer.endpoint) if peer.endpoint and not is_name(peer.endpoint) else ()),
         *(("persistent-keepalive", str(peer.keepalive)) if peer.keepalive else ()),
         "allowed-ips",
@@ -96,12 +102,14 @@ def add_peer(peer: PeerConfig) -> tuple[str, ...]:
     )
 
 
-def alter_peer(old: PeerConfig, new: PeerConfig, *, allowed_ips: bool) -> tuple[str, ...]:
+def alter_peer(old: PeerConfig, new: PeerConfig, folder: str, *, allowed_ips: bool) -> tuple[str, ...]:
     """Arguments that set only what differs; empty if nothing does. *allowed_ips* False: these are not to be set.
 
     A full list of allowed-ips is remove-all and add in one, so an unchanged list is never sent.
     """
     words: list[str] = []
+    if new.preshared != old.preshared:
+        words += _preshared_key(new, folder)
     if new.endpoint and new.endpoint != old.endpoint and not is_name(new.endpoint):
         words += ["endpoint", new.endpoint]
     if new.keepalive != old.keepalive:
@@ -109,6 +117,16 @@ def alter_peer(old: PeerConfig, new: PeerConfig, *, allowed_ips: bool) -> tuple[
     if allowed_ips and new.allowed_ips != old.allowed_ips:
         words += ["allowed-ips", ",".join(new.allowed_ips)]
     return ("peer", new.public_key, *words) if words else ()
+
+
+def set_preshared(peer: PeerConfig, folder: str) -> tuple[str, ...]:
+    """Arguments that give a peer its preshared key, or take it away."""
+    return ("peer", peer.public_key, *_preshared_key(peer, folder))
+
+
+def _preshared_key(peer: PeerConfig, folder: str) -> tuple[str, str]:
+    # An empty file is no key (wg(8)).
+    return ("preshared-key", f"{folder}/{peer.preshared}" if peer.preshared else "/dev/null")
 
 
 def set_endpoint(peer: PeerConfig) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from saltext_wgmesh.core.diff import (
     SysctlChange,
 )
 
+PRESHARED = "preshared key"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -58,6 +60,7 @@ def _peer_entry(change: PeerChange, labels: Mapping[str, str]) -> Entry:
     old = _peer(change.old) if change.old else {}
     new = _peer(change.new) if change.new else {}
     if change.old and change.new:
+        old[PRESHARED], new[PRESHARED] = secrecy(change.old.preshared, change.new.preshared)
         # A wanted endpoint of None is content with the one that is there.
         differ = [k for k in old if old[k] != new[k] and not (k == "endpoint" and change.new.endpoint is None)]
         old, new = {k: old[k] for k in differ}, {k: new[k] for k in differ}
@@ -69,12 +72,18 @@ def _peer_entry(change: PeerChange, labels: Mapping[str, str]) -> Entry:
     )
 
 
+def secrecy(old: object, new: object) -> tuple[str, str]:
+    """What to say of two preshared keys of one peer, by their identifiers: not more than whether they differ."""
+    return "set" if old else "none", ("another" if old and old != new else "set") if new else "none"
+
+
 def _peer(peer: PeerConfig) -> dict[str, str]:
     return {
         "endpoint": peer.endpoint or "none",
         "keepalive": str(peer.keepalive),
         "allowed-ips": ",".join(peer.allowed_ips) or "none",
         "key": peer.public_key,
+        **({PRESHARED: "set"} if peer.preshared else {}),
     }
 
 

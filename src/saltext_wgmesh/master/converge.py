@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,8 +25,10 @@ from saltext_wgmesh.core import rotation as rotation_module
 from saltext_wgmesh.core.errors import LedgerError, PlanError, PolicyError, Problem, ProofError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.rotation import Rotation
-from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Policy, Rejection
-from saltext_wgmesh.master import checkup, fleet, guard, inventory, pinned, rotate, steps
+from saltext_wgmesh.core.secrecy import Secrecy
+from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Policy, Rejection, View
+from saltext_wgmesh.master import checkup, fleet, guard, inventory, pinned, presharing, rotate, steps
+from saltext_wgmesh.master.keyring import Secret
 from saltext_wgmesh.master.ledger import Head, Ledger
 from saltext_wgmesh.master.push import push
 from saltext_wgmesh.master.record import Origin
@@ -60,6 +62,9 @@ class Draft:
     """What it was made from, and what is held."""
     rotation: Rotation = rotation_module.NOTHING
     """As it is from now on."""
+    secrecy: Secrecy = field(default_factory=Secrecy)
+    fresh: Secret | None = field(default=None, repr=False)
+    """The secret that must be kept before this is published."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -101,7 +106,8 @@ def draft(
             sources[name] = guard.source(look, name, policy.meshes.get(name), found.policy.get(name))
             known = (health or {}).get(name) or ledger.health(name)
             one = _draft_mesh(ledger, sources[name], found, known, answers, asked)
-            drafts.append(one if sources[name].retired else _with_turns(ledger, one, asked))
+            one = one if sources[name].retired else _with_turns(ledger, one, asked)
+            drafts.append(_with_preshared_keys(opts, ledger, one, renew=name in asked.renew))
         except PlanError as error:
             problems += error.problems
     if problems:
@@ -189,6 +195,19 @@ def _scene(one: Draft, head: Head) -> rotate.Scene:
     return rotate.Scene(plan=one.plan, head=head, health=one.health, now=time.time())
 
 
+def _with_preshared_keys(opts: dict[str, Any], ledger: Ledger, one: Draft, *, renew: bool) -> Draft:
+    """*one* with what stands for each pair's preshared key."""
+    found = presharing.mark(opts, ledger, one.policy, one.plan, one.health, renew=renew)
+    entries = one.entries
+    if found.plan is not one.plan:
+        entries = {n: _entry(found.plan.views[n]) if n in found.plan.views else e for n, e in entries.items()}
+    return replace(one, plan=found.plan, entries=entries, secrecy=found.secrecy, fresh=found.fresh)
+
+
+def _entry(view: View) -> dict[str, Any]:
+    return {**view.as_dict(), "digest": view.digest()}
+
+
 def _reasons(mesh: MeshPolicy, believed: facts_module.Believed, plan: Plan) -> dict[str, str]:
     strangers = {
         node: f"no entry of wgmesh:{mesh.name}:nodes matches this id"
@@ -202,9 +221,7 @@ def _reasons(mesh: MeshPolicy, believed: facts_module.Believed, plan: Plan) -> d
 def _entries(plan: Plan, reasons: Mapping[str, str], refused: Container[str], head: Head) -> dict[str, dict[str, Any]]:
     """The record of each node. One that was a member and is no more in the policy is told to leave; one
     that only can't be placed now keeps what it runs."""
-    entries: dict[str, dict[str, Any]] = {}
-    for node, view in plan.views.items():
-        entries[node] = {**view.as_dict(), "digest": view.digest()}
+    entries = {node: _entry(view) for node, view in plan.views.items()}
     for node, reason in reasons.items():
         was_stranger = head.digests.get(node, "reason:").startswith("reason:")
         if node in plan.left_out:
@@ -247,7 +264,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     pinned.loosen(ledger, read.policy)
     # One key serves a node in all its meshes: whichever asked for another, it is asked for.
     wanted = {n for one in drafts for known in (one.head.rotation, one.rotation) for n in known.wanted}
-    reports = [_publish(ledger, one) for one in drafts]
+    reports = [_publish(opts, ledger, one) for one in drafts]
     _forget_deleted(opts, ledger, found, {node for one in drafts for node in one.plan.members})
     _enrol(opts, found, drafts, reports, asked.started)
     asked = replace(asked, drifted=asked.drifted | _have_keys_made(opts, ledger, drafts))
@@ -258,13 +275,14 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
         report.warnings = rotate.warnings(one.head, one.facts, wanted)
         report.goes_on = rotate.goes_on(ledger, one.policy, scene)
     for report in reports:
+        presharing.conclude(ledger, report)
         known = health.get(report.mesh, Health())
         report.goes_on |= not report.stopped and _goes_on(ledger, report.mesh)
         report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)
         if report.eventful:
             log.log(logging.WARNING if report.newly_held else logging.INFO, "wgmesh %s", report.as_dict())
             _announce(opts, report)
-    done = all(report.clean and not (report.eventful or report.waiting or report.rotating) for report in reports)
+    done = all(r.clean and not (r.eventful or r.waiting or r.rotating or r.other_preshared_key) for r in reports)
     ledger.settle(_basis(ledger, found, health) if done else "")
     return reports
 
@@ -359,7 +377,7 @@ def release(opts: dict[str, Any], node: str) -> dict[str, list[str]]:
     return freed
 
 
-def _publish(ledger: Ledger, one: Draft) -> Report:
+def _publish(opts: dict[str, Any], ledger: Ledger, one: Draft) -> Report:
     mesh, head = one.policy.name, one.head
     generation = head.generation + 1 if one.changed else head.generation
     new = Head(
@@ -371,7 +389,9 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         drained=one.drained,
         kept=one.origin.kept,
         rotation=one.rotation,
+        secrecy=one.secrecy,
     )
+    presharing.keep(opts, mesh, one.fresh)
     if one.changed:
         origin = {
             **one.origin.as_dict(),
@@ -384,6 +404,7 @@ def _publish(ledger: Ledger, one: Draft) -> Report:
         ledger.keep(mesh, new)
     newly_held = bool(one.source.held) and one.source.held != guard.held_of(ledger, mesh)
     guard.keep(ledger, mesh, one.source)
+    presharing.tidy(opts, mesh, head.secrecy, new.secrecy)
     return Report(
         mesh=mesh,
         generation=generation,

@@ -32,10 +32,12 @@ from saltext_wgmesh.core import facts as facts_module
 from saltext_wgmesh.core import health as health_module
 from saltext_wgmesh.core import rollout
 from saltext_wgmesh.core import rotation as rotation_module
+from saltext_wgmesh.core import secrecy as secrecy_module
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.rollout import Kept
 from saltext_wgmesh.core.rotation import Rotation
+from saltext_wgmesh.core.secrecy import Secrecy
 from saltext_wgmesh.core.types import Facts, Register
 
 SCHEMA = 1
@@ -71,6 +73,8 @@ class Head:
     kept: Kept = rollout.NOTHING
     """Links that the plan has only because the one before it had them: it is a step on the way to another."""
     rotation: Rotation = rotation_module.NOTHING
+    secrecy: Secrecy = field(default_factory=Secrecy)
+    """Which of the mesh's secrets the preshared keys are made from; the secrets themselves are in no ledger."""
 
 
 class Ledger:
@@ -108,6 +112,7 @@ class Ledger:
             drained=frozenset(raw.get("drained", ())),
             kept=rollout.from_dict(raw.get("kept", {})),
             rotation=rotation_module.from_dict(raw.get("rotation", {})),
+            secrecy=secrecy_module.from_dict(raw.get("secrecy", {})),
         )
 
     def publish(
@@ -141,6 +146,7 @@ class Ledger:
                 "drained": sorted(head.drained),
                 "kept": rollout.as_dict(head.kept),
                 "rotation": rotation_module.as_dict(head.rotation),
+                "secrecy": secrecy_module.as_dict(head.secrecy),
             },
         )
         self._store(_CURRENT, mesh, {"generation": head.generation})

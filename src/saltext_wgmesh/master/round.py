@@ -33,16 +33,18 @@ class Asked:
     """Not empty: what rests may be used as before."""
     rotate: frozenset[str] = frozenset()
     """Minion ids and globs: such members are to get another key."""
+    renew: frozenset[str] = frozenset()
+    """Meshes, not nodes: their preshared keys are to be made from another secret."""
 
     @property
     def insists(self) -> bool:
         """Whether there is something to do even if nothing changed."""
         words = (self.started, self.drifted, self.again, self.step, self.drain, self.undrain, self.confirm)
-        return any((*words, self.rebalance, self.rotate))
+        return any((*words, self.rebalance, self.rotate, self.renew))
 
     @classmethod
     def of(cls, words: Iterable[tuple[str, ...]]) -> Asked:
-        """From the gate's words: pairs of one of the fields' names and a minion id or digest, or empty."""
+        """From the gate's words: pairs of one of the fields' names and a minion id, mesh or digest, or empty."""
         found: dict[str, set[str]] = {}
         for kind, node in filter(None, words):
             found.setdefault(kind, set()).add(node)
@@ -77,6 +79,10 @@ class Report:
     """What is not planned for, because it would drop too much: ``digest``, ``nodes``, ``links``, ``why``, ``do``."""
     newly_held: bool = False
     """Whether the run before did not hold exactly that."""
+    other_preshared_key: list[str] = field(default_factory=list)
+    """Nodes that have not taken up the last preshared keys: with them their neighbours stay at those before, too."""
+    told_in_vain: list[str] = field(default_factory=list)
+    """Those of them that did not answer or failed just now: a run that follows at once has all go back with them."""
     unheard: list[str] = field(default_factory=list)
     """Nodes that were asked how their links are and for the first time did not answer: they are asked once more."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from saltext_wgmesh.core import render, verify
 from saltext_wgmesh.core.errors import LedgerError
-from saltext_wgmesh.master import guard, pinned, record
+from saltext_wgmesh.core.types import View
+from saltext_wgmesh.master import guard, pinned, presharing, record
 from saltext_wgmesh.master.converge import Draft, draft
 from saltext_wgmesh.master.ledger import Ledger
 
@@ -14,7 +16,7 @@ from saltext_wgmesh.master.ledger import Ledger
 def plan(opts: dict[str, Any]) -> dict[str, Any]:
     """Mesh → what a converge would change: node → readable lines; who is left out, and why; and what it would hold."""
     ledger = Ledger.of(opts)
-    return {one.policy.name: _pending(ledger, one) for one in draft(opts, ledger)}
+    return {one.policy.name: _pending(opts, ledger, one) for one in draft(opts, ledger)}
 
 
 def refuse_confirm(opts: dict[str, Any], confirm: str) -> None:
@@ -22,8 +24,10 @@ def refuse_confirm(opts: dict[str, Any], confirm: str) -> None:
     guard.refuse_unknown(confirm, {one.policy.name: one.source.held for one in draft(opts, Ledger.of(opts))})
 
 
-def _pending(ledger: Ledger, one: Draft) -> dict[str, Any]:
-    old = record.published(ledger, one.policy.name).plan.views if one.head.generation else {}
+def _pending(opts: dict[str, Any], ledger: Ledger, one: Draft) -> dict[str, Any]:
+    old: Mapping[str, View] = {}
+    if one.head.generation:
+        old = presharing.marked(opts, record.published(ledger, one.policy.name).plan, one.head.secrecy).views
     nodes = {}
     for node in sorted(one.changed):
         lines = render.view_diff(old.get(node), one.plan.views.get(node))

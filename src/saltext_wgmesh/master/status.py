@@ -87,6 +87,7 @@ def _mesh(
         **_rotation(ledger, published, head),
         **({"drained": sorted(head.drained)} if head.drained else {}),
         **({"rollout": {"waits_for": steps.waits_for(head.kept)}} if head.kept else {}),
+        **({"other_preshared_key": sorted(head.secrecy.lags)} if head.secrecy.lags else {}),
         "not_acknowledged": sorted(n for n, row in nodes.items() if not row["acknowledged"]),
         "left_out": published.reasons,
         **_retired(ledger, plan.mesh, published.generation),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from saltext_wgmesh.core import names, routes, turns, wanted, wording
 from saltext_wgmesh.core.device import NodeState
@@ -12,7 +14,7 @@ from saltext_wgmesh.core.diff import Change, RouteChange, diff
 from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
 from saltext_wgmesh.core.linkstate import LinkState
 from saltext_wgmesh.core.types import Kind, View
-from saltext_wgmesh.minion import boot, files, keys, linkfile, observe, selfcheck, trials, turning
+from saltext_wgmesh.minion import boot, files, keys, linkfile, observe, preshared, selfcheck, trials, turning
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.running import run
 from saltext_wgmesh.minion.selfcheck import Master
@@ -65,12 +67,20 @@ class _Work:
 
 
 def apply(
-    host: Host, view: View, *, dry_run: bool = False, master: Master | None = None, insists: bool = True
+    host: Host,
+    view: View,
+    *,
+    dry_run: bool = False,
+    given: Mapping[str, str] = MappingProxyType({}),
+    master: Master | None = None,
+    insists: bool = True,
 ) -> Report:
     """This node holds *view*: devices, peers, addresses, routes, rules, kernel settings, and the files for boot.
 
-    Only what differs is touched. HostError if a command fails, if a device of that name is somebody else's,
-    or if after the changes something still differs; what was done until then stays, and the next apply goes on.
+    *given* are preshared keys by their identifiers; those that the node has already need not be among them. Only what
+    differs is touched. HostError if a command fails, if a device of that name is somebody else's, if a preshared key
+    is nowhere, or if after the changes something still differs; what was done until then stays, and the next apply
+    goes on.
 
     TakenBack if the node then lacks what it had: a link, every relay, or *master*. It holds the view before again, and
     within AGAIN seconds the same view is tried anew only if the caller *insists*.
@@ -82,6 +92,7 @@ def apply(
     with store.locked():
         if not insists:
             _refuse_again(store, view)
+        preshared.keep(store, view, given)
         return _apply(host, store, view, master)
 
 
@@ -109,7 +120,10 @@ def _apply(host: Host, store: Store, view: View, master: Master | None) -> Repor
     if lacking:
         raise _take_back(host, store, view, trial, "; ".join(lacking))
     store.keep_taken_back(None)
-    turning.finish(host)
+    preshared.drop(store)
+    if turning.finish(host):
+        # At boot the node now runs the new key, and the preshared keys that go with it.
+        boot.write(host, view.mesh, _look(host, store, view, public_key).boot)
     return report
 
 
@@ -129,6 +143,7 @@ def _remove(host: Host, store: Store) -> Report:
     changes = diff(_live(host, store, None, ()), NodeState())
     run(host, changes, store.mesh)
     report = _report(store, None, changes, boot.remove(host, store.mesh))
+    preshared.forget(store)
     store.forget()
     linkfile.remove(host, store.mesh)
     return report
@@ -219,7 +234,9 @@ def _look(host: Host, store: Store, view: View, public_key: str, applied: View |
         target = wanted.keep_key(target, live, keys.lost(host))
     known = wanted.endpoints(applied) if applied else {}
     goal = wanted.keep_roamed(target, live, fresh, known, _heard(host, view))
-    at_boot = wanted.state(view, routes.choose(view), own)
+    # A node that has the turn boots with the key that it had, until all its interfaces run the next one.
+    booted = replace(own, public_key=keys.public_key(host) or public_key)
+    at_boot = wanted.state(view, routes.choose(view), booted)
     return _Work(live=live, target=target, goal=goal, boot=at_boot)
 
 

@@ -11,11 +11,12 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.wording import Entry
 from saltext_wgmesh.minion import files
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.store import Store
 
 
 def write(host: Host, mesh: str, wanted: NodeState, *, dry_run: bool = False) -> tuple[Entry, ...]:
     """The files of *mesh* are those of *wanted* and no others, enabled where systemd runs. Returns what changed."""
-    texts = wgquick.texts(mesh, wanted, str(host.key_file))
+    texts = wgquick.texts(mesh, wanted, Store(host=host, mesh=mesh).secrets)
     refuse_foreign(host, mesh, texts)
     entries: list[Entry] = []
     for name, text in texts.items():

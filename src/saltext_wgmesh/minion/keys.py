@@ -1,4 +1,4 @@
-"""This node's X25519 key pair. The private key never leaves this file except as a path given to ``wg``."""
+"""This node's X25519 key pair. The private key never leaves this process except as a path given to ``wg``."""
 
 from __future__ import annotations
 
@@ -62,6 +62,20 @@ def file_of(host: Host, public: str) -> Path:
 
 def public_of(path: Path) -> str | None:
     """The public key in base64 of the private one in *path*; None if there is no file. HostError if it holds no key."""
+    raw = _private_of(path)
+    if raw is None:
+        return None
+    public = X25519PrivateKey.from_private_bytes(raw).public_key()
+    return base64.b64encode(public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)).decode()
+
+
+def private_keys(host: Host) -> tuple[bytes, ...]:
+    """The present private key and the next one, of those that there are; for use within this process only. HostError as
+    above."""
+    return tuple(raw for path in (host.key_file, next_file(host)) if (raw := _private_of(path)) is not None)
+
+
+def _private_of(path: Path) -> bytes | None:
     text = files.read(path)
     if text is None:
         return None
@@ -74,8 +88,7 @@ def public_of(path: Path) -> str | None:
         raise HostError(
             f"{path} holds no WireGuard private key: restore it, or delete it to have a new one made"
         ) from None
-    public = X25519PrivateKey.from_private_bytes(raw).public_key()
-    return base64.b64encode(public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)).decode()
+    return raw
 
 
 def mode(host: Host) -> int | None:

@@ -10,6 +10,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import groupby
 from types import MappingProxyType
@@ -20,9 +21,10 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.holddown import HoldDown
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import Interface, Kind, Peer, View
-from saltext_wgmesh.minion import linkfile, resting
+from saltext_wgmesh.minion import keys, linkfile, preshared, resting
 from saltext_wgmesh.minion.following import Follower
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.store import Store
 from saltext_wgmesh.minion.watched import Watched
 
 log = logging.getLogger("wgmesh.watch")
@@ -333,34 +335,47 @@ class MeshWatch:
         return ANEW_AT[link.anew] if extra < 0 else ANEW_AT[-1] + ANEW_EVERY * (extra + 1)
 
     def _add_anew(self, link: Watched) -> None:
-        """The peer is removed and added: its next packet starts a handshake, whatever state both ends are in.
+        """The peer is removed and added: its next packet starts a handshake, whatever state both ends are in. Who only
+        answers gets the preshared key that is tried now.
 
         Not waited for: a name in the endpoint may take long to be looked up.
         """
         link.anew += 1
-        peer = link.peer
-        if peer.endpoint is None or link.interface.name not in self.indices:
-            return
-        key = self._follower.try_other(link.interface.name, peer) if peer.next_key else peer.public_key
+        try:
+            words = self._anew_words(link)
+            if words and link.interface.name in self.indices:
+                self._anew.append(
+                    subprocess.Popen(
+                        ("wg", "set", link.interface.name, *words),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                    )
+                )
+        except (HostError, OSError) as error:
+            log.warning("%s: %s can't be added anew: %s", self.view.mesh, link.name, error)
+
+    def _anew_words(self, link: Watched) -> tuple[str, ...]:
+        """Arguments of ``wg set``; empty if there is nothing to try."""
+        peer, store = link.peer, Store(host=self.host, mesh=self.view.mesh)
+        folder = store.secrets.preshared
+        own = keys.chosen(self.host, self.view.turn_to) or ""
+        turning = bool(peer.next_key and peer.endpoint)
+        key = self._follower.try_other(link.interface.name, peer) if turning else peer.public_key
+        known = preshared.to_try(store, self.view, peer, (own, key))
+        # Chance, since both ends may have two.
+        name = random.choice(known) if link.anew > 1 else known[0]
         words: tuple[str, ...] = ()
         for config in wanted.peer_configs(peer, key):
+            chosen = replace(config, preshared=name)
             if config.public_key != key:
                 words = (*words, "peer", config.public_key, "persistent-keepalive", "0")
-                continue
-            words = (*words, *wgtext.remove_peer(key), *wgtext.add_peer(config))
-            if wgtext.is_name(peer.endpoint):
-                words = (*words, "endpoint", peer.endpoint)
-        try:
-            self._anew.append(
-                subprocess.Popen(
-                    ("wg", "set", link.interface.name, *words),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
-        except OSError as error:
-            log.warning("%s: wg can't be run: %s", self.view.mesh, error)
+            elif peer.endpoint is None:
+                return wgtext.set_preshared(chosen, folder) if len(known) > 1 else ()
+            else:
+                words = (*words, *wgtext.remove_peer(key), *wgtext.add_peer(chosen, folder))
+                words += ("endpoint", peer.endpoint) if wgtext.is_name(peer.endpoint) else ()
+        return words
 
     # -- probes -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 from saltext_wgmesh.core.errors import TakenBack, ViewError, WgmeshError
 from saltext_wgmesh.core.types import View
 from saltext_wgmesh.core.wording import Entry
-from saltext_wgmesh.minion import apply, store
+from saltext_wgmesh.minion import apply, preshared, store
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.selfcheck import Master
 
@@ -81,11 +81,12 @@ def take(
     offers: Any,
     mesh: str | None = None,
     *,
+    sealed: Any = None,
     dry_run: bool = False,
     master: Master | None = None,
     insists: bool = False,
 ) -> tuple[Outcome, ...]:
-    """Each offer, or the one for *mesh*, is taken up; in order of the meshes' names.
+    """Each offer, or the one for *mesh*, is taken up; in order of the meshes' names. *sealed* has the preshared keys.
 
     A mesh that is not offered at all is left as it is: an empty pillar is a fault, not an instruction. Asking for
     it by name is an error. *master* must be reached afterwards, if it was; a view that was taken back a while ago is
@@ -96,21 +97,24 @@ def take(
         error = f"the master offers this node no view of {mesh}: 'salt-run wgmesh.plan' says why"
         return (Outcome(mesh=mesh, error=error),)
     chosen = sorted(name for name in found if mesh in (None, name))
+    boxes = sealed if isinstance(sealed, Mapping) else {}
     trial = functools.partial(apply.apply, host, dry_run=dry_run, master=master, insists=insists)
-    outcomes = tuple(_take_one(host, name, found[name], trial, dry_run=dry_run) for name in chosen)
+    outcomes = tuple(_take_one(host, name, found[name], boxes.get(name), trial, dry_run=dry_run) for name in chosen)
     if not dry_run and chosen:
         others = store.outcomes(host) if mesh else {}
         store.keep_outcomes(host, {**others, **{o.mesh: o.gist() for o in outcomes}})
     return outcomes
 
 
-def _take_one(host: Host, mesh: str, raw: Any, trial: Callable[[View], apply.Report], *, dry_run: bool) -> Outcome:
+def _take_one(
+    host: Host, mesh: str, raw: Any, box: Any, trial: Callable[..., apply.Report], *, dry_run: bool
+) -> Outcome:
     generation = raw.get("generation") if isinstance(raw, Mapping) else None
     try:
         offer = parse(mesh, raw)
         if isinstance(offer, Refusal):
             return _take_refusal(host, offer, generation, dry_run=dry_run)
-        report = trial(offer)
+        report = trial(offer, given={} if dry_run else preshared.unseal(host, mesh, box))
         return Outcome(mesh=mesh, digest=report.digest, generation=generation, changes=report.changes)
     except TakenBack as error:
         return Outcome(mesh=mesh, digest=error.digest, generation=generation, error=str(error), taken_back=True)

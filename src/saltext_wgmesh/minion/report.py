@@ -66,6 +66,7 @@ def _peer(peer: PeerConfig, stats: PeerStats) -> dict[str, Any]:
         "endpoint": stats.endpoint,
         "keepalive": peer.keepalive,
         "allowed_ips": list(peer.allowed_ips),
+        "preshared_key": peer.preshared is not None,
         "handshake_age": None if stats.handshake_at is None else max(0, int(time.time()) - stats.handshake_at),
         "received": stats.received,
         "sent": stats.sent,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from saltext_wgmesh.core.diff import Change, Setting, SettingChange
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.script import IpBatch, MakeDevice, Step, WgSet, WriteSysctl, steps
 from saltext_wgmesh.minion import keys
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ def run_all(host: Host, changes: tuple[Change, ...], mesh: str) -> list[str]:
     unresolved: list[str] = []
     # One apply sets one key.
     key = next((c.new for c in changes if isinstance(c, SettingChange) and c.setting is Setting.KEY), "")
-    for step in steps(changes, str(keys.file_of(host, key))):
+    secrets = replace(Store(host=host, mesh=mesh).secrets, key_file=str(keys.file_of(host, key)))
+    for step in steps(changes, secrets):
         log.debug("wgmesh %s: %s", mesh, step)
         try:
             _do(host, step)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext_wgmesh.core.errors import HostError, ViewError
+from saltext_wgmesh.core.script import Secrets
 from saltext_wgmesh.core.types import View
 from saltext_wgmesh.minion import files
 from saltext_wgmesh.minion.host import Host
@@ -61,6 +64,16 @@ class Store:
         """The file of the lock."""
         return self.host.state_dir / f"{self.mesh}.lock"
 
+    @property
+    def preshared(self) -> Path:
+        """The folder of its preshared keys."""
+        return self.folder / "preshared"
+
+    @property
+    def secrets(self) -> Secrets:
+        """Where ``wg`` finds the keys of the mesh."""
+        return Secrets(key_file=str(self.host.key_file), preshared=str(self.preshared))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other process works on this mesh of this node."""
@@ -70,6 +83,13 @@ class Store:
     def view(self) -> View | None:
         """The view last applied in full; None if there was none."""
         return self._view("view.json")
+
+    def age(self) -> float:
+        """Seconds since the view last applied was taken up; infinite if there is none."""
+        try:
+            return max(0.0, time.time() - (self.folder / "view.json").stat().st_mtime)
+        except FileNotFoundError:
+            return math.inf
 
     def previous(self) -> View | None:
         """The view applied before that one; None if there was none."""

@@ -193,7 +193,10 @@ def apply_view(mesh=None):
     if store.meshes(Host()):
         # A node that has a part in a mesh had a key: one that was lost is replaced.
         keys.ensure(Host())
-    outcomes = offers.take(Host(), pillar.get(names.VIEW_KEY), mesh, master=Master.of(__opts__), insists=True)
+    sealed = pillar.get(names.PRESHARED_KEY)
+    outcomes = offers.take(
+        Host(), pillar.get(names.VIEW_KEY), mesh, sealed=sealed, master=Master.of(__opts__), insists=True
+    )
     ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
     # A node without a key has nothing to publish; each mesh's error says so already.
     return {**ret, "facts": _published(pillar.get(names.PUBLISHED_KEY))} if public_key() else ret

@@ -15,7 +15,7 @@ import salt.exceptions
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
 from saltext_wgmesh.master import drain as draining
-from saltext_wgmesh.master import install, inventory, pinned, show
+from saltext_wgmesh.master import install, inventory, pinned, presharing, show
 from saltext_wgmesh.master import rotate as rotating
 from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
@@ -208,6 +208,24 @@ def undrain(node):
 
 
 @_told
+def rotate_preshared(mesh=None):
+    """
+    Converge with another secret for the preshared keys of a mesh, and so another key for each pair. No session ends for
+    it. Nodes that do not answer keep the keys that they have, and so do their neighbours with them, until they do.
+
+    mesh
+        The mesh's name; by default all that have ``preshared_keys: true`` in their policy.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.rotate_preshared
+    """
+    return _converge(*(("renew", name) for name in presharing.to_renew(__opts__, mesh)))
+
+
+@_told
 def rollback(generation, mesh=None):
     """
     Plan a mesh by the policy of an earlier generation, and converge: with the facts, keys and health of now, through
@@ -359,6 +377,8 @@ def _converge(*words):
             gate.leave(("hints", node))
         if any(report.goes_on for report in reports):
             gate.leave(("step", ""))
+        if any(report.told_in_vain for report in reports):
+            gate.leave(())
         return reports
 
     def rounds_of(*words):

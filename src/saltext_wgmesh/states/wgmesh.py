@@ -103,7 +103,8 @@ def joined(name, timeout=30):
     try:
         offered = __pillar__.get(names.VIEW_KEY)
         if offered:
-            return _taken(name, offers.take(host, offered, dry_run=__opts__["test"], master=Master.of(__opts__)))
+            sealed, master = __pillar__.get(names.PRESHARED_KEY), Master.of(__opts__)
+            return _taken(name, offers.take(host, offered, sealed=sealed, dry_run=__opts__["test"], master=master))
         if __opts__["test"]:
             changes = {"meshes": {"old": None, "new": "as the master plans them once it has this node's facts"}}
             return _outcome(name, changes, would="The node would join")
@@ -190,8 +191,8 @@ def interface_present(name, view=None):
     if name not in offered:
         return _failed(name, f"The pillar holds no view of {name} for this node: 'salt-run wgmesh.plan' says why")
     try:
-        outcomes = offers.take(Host(), offered, name, dry_run=__opts__["test"], master=Master.of(__opts__))
-        return _taken(name, outcomes)
+        sealed, master = __pillar__.get(names.PRESHARED_KEY), Master.of(__opts__)
+        return _taken(name, offers.take(Host(), offered, name, sealed=sealed, dry_run=__opts__["test"], master=master))
     except ERRORS as error:
         return _failed(name, error)
 
