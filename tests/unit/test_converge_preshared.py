@@ -11,6 +11,7 @@ import pytest
 from saltext_wgmesh.core import health, preshared, render, sealed
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.master import converge, inventory, keyring, presharing, show, status
+from saltext_wgmesh.master.draft import draft
 from saltext_wgmesh.master.keyring import Keyring
 from saltext_wgmesh.minion import keys
 from tests.unit.fakehost import FakeHost, Kernel
@@ -104,7 +105,7 @@ def test_no_secret_is_in_the_ledger_or_in_what_is_told(on, caplog):
     reports = [on.converge(renew=True), on.converge()]
     everything += [*on.links().values(), *secrets, *(path.read_text().strip() for path in on.ring.folder.iterdir())]
     told = repr([report.as_dict() for report in reports]) + repr(show.plan(on.opts)) + repr(show.proof(on.opts))
-    told += repr(converge.draft(on.opts, on.ledger)) + json.dumps(on.ledger._cache.banks) + caplog.text
+    told += repr(draft(on.opts, on.ledger)) + json.dumps(on.ledger._cache.banks) + caplog.text
     assert len(set(everything)) == 5
     assert not [secret for secret in everything if str(secret) in told]
 

@@ -11,6 +11,7 @@ from saltext_wgmesh.core import health
 from saltext_wgmesh.core.errors import LedgerError, PolicyError
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.master import checkup, converge, inventory, pinned, show, status
+from saltext_wgmesh.master.draft import draft
 from tests.unit.test_converge import World, mine
 
 LEAVES = ("a", "b", "c", "d", "e")
@@ -175,7 +176,7 @@ def test_a_mesh_of_which_something_is_held_is_healed_all_the_same(fleet):
         "wg0", health.Health(down=frozenset({"r1"}), nodes={"r1": health.Trouble(since=0.0, by=("a",))})
     )
     before = fleet.ledger.head("wg0").generation
-    converge._publish(fleet.ledger, converge.draft({}, fleet.ledger)[0])
+    converge._publish({}, fleet.ledger, draft({}, fleet.ledger)[0])
     assert fleet.ledger.head("wg0").generation == before + 1
     assert {fleet.ledger.views(leaf)["wg0"]["routes"][0]["via"][0] for leaf in LEAVES} == {"r2"}
 

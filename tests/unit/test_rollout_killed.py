@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from saltext_wgmesh.master import converge, fleet, record
+from saltext_wgmesh.core import verify
+from saltext_wgmesh.master import fleet, record
 from tests.unit.test_ledger import Cut
 from tests.unit.test_steps import Fleet
 
@@ -50,7 +51,7 @@ class Mortal(Fleet):
         """What is published once nothing is left to do: every generation holds its proof, every node runs the last."""
         for _ in range(10):
             report = self.ask(drain="r1")
-            assert not converge.verify.check(record.published(self.ledger, "wg0").plan)
+            assert not verify.check(record.published(self.ledger, "wg0").plan)
         assert (report.not_acknowledged, report.waiting, report.eventful) == ([], [], False)
         return {n: v.as_dict() for n, v in record.published(self.ledger, "wg0").plan.views.items()}
 

@@ -73,6 +73,8 @@ def _seen(ledger: Ledger, mesh: str, head: Head, plan: Plan, health: Health) -> 
 
 def marked(opts: Mapping[str, Any], plan: Plan, state: Secrecy, fresh: Secret | None = None) -> Plan:
     """*plan* with the identifiers of the keys as *state* has them; of secrets that are gone, with none."""
+    if not (state.secrets or fresh):
+        return plan
     keyring = Keyring.of(opts, plan.mesh)
     found = {name: keyring.secret(name) for name in state.secrets} | ({fresh.name: fresh} if fresh else {})
     secrets = {name: secret for name, secret in found.items() if secret}

@@ -9,7 +9,7 @@ from saltext_wgmesh.core import render, verify
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.types import View
 from saltext_wgmesh.master import guard, pinned, presharing, record
-from saltext_wgmesh.master.converge import Draft, draft
+from saltext_wgmesh.master.draft import Draft, draft
 from saltext_wgmesh.master.ledger import Ledger
 
 
