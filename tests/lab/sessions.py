@@ -20,7 +20,7 @@ class Entry:
     node: str
     interface: str
     peer: str
-    """The node that it is, or its public key where no member has that."""
+    """The node that it is, or its public key where no machine has that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,13 @@ class Sessions:
 def sessions(mesh: Mesh) -> Sessions:
     """As they are now."""
     underlay = mesh.lab.underlay
-    dumps = {n: underlay[n].run("wg", "show", "all", "dump").splitlines() for n in mesh.members}
+    # Who is about to leave may be no member here; its name is wanted all the same.
+    dumps = {n: underlay[n].run("wg", "show", "all", "dump").splitlines() for n in underlay.topology.minions}
     # wg(8): a line of five fields is an interface, one of nine a peer.
     owners = {fields[2]: node for node, dump in dumps.items() for fields in map(str.split, dump) if len(fields) == 5}
     peers = {}
-    for node, dump in dumps.items():
+    for node in mesh.members:
+        dump = dumps[node]
         for interface, key, _, _, _, handshake, rx, tx, _ in (
             line.split("\t") for line in dump if line.count("\t") == 8
         ):

@@ -8,6 +8,16 @@ from ...onefleet import fabric, fleet, mesh, pytest_runtest_makereport
 
 __all__ = ["fabric", "fleet", "mesh", "pytest_runtest_makereport"]
 
-SLOW = ("drain", "killed", "preshared", "rotation", "taken_back")
+SLOW = (
+    "drain",
+    "gateways",
+    "killed",
+    "port",
+    "preshared",
+    "roles",
+    "rotation",
+    "second_family",
+    "taken_back",
+)
 """Scenarios that take minutes each: WGMESH_LAB_ALL=1 runs them too."""
 collect_ignore = [] if os.environ.get("WGMESH_LAB_ALL") else [*SLOW]
