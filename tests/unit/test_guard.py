@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +21,9 @@ LEAVES = ("a", "b", "c", "d", "e")
 class Fleet(World):
     """Two relays and five leaves that run generation 1."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         super().__init__(monkeypatch)
+        self.opts = {"pki_dir": str(folder)}
         nodes = self.policy["wg0"]["nodes"]
         nodes["r2"] = {"role": "relay", "endpoint": "203.0.113.2"}
         nodes |= {leaf: {} for leaf in LEAVES}
@@ -43,7 +45,7 @@ class Fleet(World):
 
     def reports(self, **words: str) -> dict[str, converge.Report]:
         asked = converge.Asked(**{kind: frozenset({word}) for kind, word in words.items()})
-        return {report.mesh: report for report in converge.converge({}, asked)}
+        return {report.mesh: report for report in converge.converge(self.opts, asked)}
 
     def run(self, **words: str) -> converge.Report:
         return self.reports(**words)["wg0"]
@@ -62,8 +64,8 @@ class Fleet(World):
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    return Fleet(monkeypatch)
+def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fleet:
+    return Fleet(monkeypatch, tmp_path)
 
 
 ALL = {"r1", "r2", *LEAVES}
@@ -78,30 +80,30 @@ def test_a_policy_that_drops_half_the_nodes_is_held_until_its_digest_is_confirme
     assert "3 of 7 nodes (3 matched by no entry of wgmesh:wg0:nodes), more than prune_guard: 20 %" in report.held["why"]
     digest = report.held["digest"]
     assert report.held["do"].endswith(f"salt-run wgmesh.converge confirm={digest}")
-    assert show.plan({})["wg0"]["held"] == report.held
-    assert status.status({}, live=False)["wg0"]["held"] == report.held
+    assert show.plan(fleet.opts)["wg0"]["held"] == report.held
+    assert status.status(fleet.opts, live=False)["wg0"]["held"] == report.held
     assert fleet.members() == ALL
     report = fleet.run(confirm=digest)
     assert (report.published, report.held, report.clean) == (True, {}, True)
     assert fleet.members() == {"r1", "r2", "a", "b"}
     assert fleet.ledger.views("c")["wg0"]["removed"] is True
-    assert "held" not in status.status({}, live=False)["wg0"]
+    assert "held" not in status.status(fleet.opts, live=False)["wg0"]
 
 
 def test_a_digest_of_something_else_lets_nothing_go(fleet):
     """Neither of nothing, nor of what was held before, nor of less; the error says what is held."""
     with pytest.raises(LedgerError, match="Held: nothing"):
-        show.refuse_confirm({}, "abc")
+        show.refuse_confirm(fleet.opts, "abc")
     fleet.drop("c", "d")
     old = fleet.run().held["digest"]
     fleet.drop("e")
     new = fleet.run().held["digest"]
     assert old != new
     with pytest.raises(LedgerError, match=f"confirm={old} is not what is held now.*confirm={new}"):
-        show.refuse_confirm({}, old)
+        show.refuse_confirm(fleet.opts, old)
     assert fleet.run(confirm=old).held["digest"] == new
     assert fleet.members() == ALL
-    show.refuse_confirm({}, new)
+    show.refuse_confirm(fleet.opts, new)
 
 
 def test_it_is_told_once(fleet):
@@ -176,7 +178,7 @@ def test_a_mesh_of_which_something_is_held_is_healed_all_the_same(fleet):
         "wg0", health.Health(down=frozenset({"r1"}), nodes={"r1": health.Trouble(since=0.0, by=("a",))})
     )
     before = fleet.ledger.head("wg0").generation
-    converge._publish({}, fleet.ledger, draft({}, fleet.ledger)[0])
+    converge._publish(fleet.opts, fleet.ledger, draft(fleet.opts, fleet.ledger)[0])
     assert fleet.ledger.head("wg0").generation == before + 1
     assert {fleet.ledger.views(leaf)["wg0"]["routes"][0]["via"][0] for leaf in LEAVES} == {"r2"}
 
@@ -286,7 +288,7 @@ def test_a_mesh_out_of_the_policy_goes_when_it_is_confirmed_and_comes_back_with_
     assert (report.held, report.applied) == ({}, sorted(ALL))
     assert {fleet.ledger.views(n)["wg0"]["removed"] for n in ALL} == {True}
     assert (fleet.run().published, fleet.run().clean) == (False, True)
-    told = status.status({}, live=False)["wg0"]
+    told = status.status(fleet.opts, live=False)["wg0"]
     assert (told["nodes"], told["not_acknowledged"], told["retired"]) == ({}, [], True)
     assert fleet.members("wg1") == {"r1", "a"}
     fleet.policy["wg0"] = old
@@ -310,7 +312,7 @@ def test_who_is_silent_is_told_to_leave_later(fleet):
     fleet.off = {"c"}
     fleet.policy = {"wg0": "absent"}
     fleet.run(confirm=fleet.run().held["digest"])
-    assert status.status({}, live=False)["wg0"]["not_acknowledged"] == ["c"]
+    assert status.status(fleet.opts, live=False)["wg0"]["not_acknowledged"] == ["c"]
     fleet.off = set()
     assert fleet.run(again="c").applied == ["c"]
 
@@ -339,20 +341,20 @@ def test_a_mesh_is_planned_by_the_policy_of_an_earlier_generation_until_the_pill
     assert fleet.run().generation == 2
     fleet.mine.pop("e")
     assert fleet.run().generation == 3
-    pinned.pin({}, 1, None)
+    pinned.pin(fleet.opts, 1, None)
     assert (fleet.run().generation, mtu(fleet)) == (4, 1420)
     assert fleet.run().published is False
     assert fleet.members() == ALL - {"e"}
-    for told in (show.plan({}), status.status({}, live=False)):
+    for told in (show.plan(fleet.opts), status.status(fleet.opts, live=False)):
         assert told["wg0"]["rolled_back"]["generation"] == 1
         assert "generation=0" in told["wg0"]["rolled_back"]["do"]
-    pinned.pin({}, 0, "wg0")
+    pinned.pin(fleet.opts, 0, "wg0")
     assert (fleet.run().generation, mtu(fleet)) == (5, 1400)
-    pinned.pin({}, 1, "wg0")
+    pinned.pin(fleet.opts, 1, "wg0")
     assert (fleet.run().generation, mtu(fleet)) == (6, 1420)
     fleet.policy["wg0"]["mtu"] = 1390
     assert (fleet.run().generation, mtu(fleet)) == (7, 1390)
-    assert "rolled_back" not in status.status({}, live=False)["wg0"]
+    assert "rolled_back" not in status.status(fleet.opts, live=False)["wg0"]
     fleet.policy["wg0"]["mtu"] = 1400
     assert (fleet.run().generation, mtu(fleet)) == (8, 1400)
 
@@ -363,20 +365,20 @@ def test_a_policy_with_errors_hinders_no_rollback(fleet):
     fleet.policy["wg0"]["mtu"] = "large"
     with pytest.raises(PolicyError):
         fleet.run()
-    pinned.pin({}, 1, "wg0")
+    pinned.pin(fleet.opts, 1, "wg0")
     fleet.run()
     assert mtu(fleet) == 1420
 
 
 def test_the_order_of_rules_is_a_change_of_the_policy(fleet):
     """The first that matches counts."""
-    pinned.pin({}, 1, "wg0")
+    pinned.pin(fleet.opts, 1, "wg0")
     fleet.run()
-    assert "rolled_back" in status.status({}, live=False)["wg0"]
+    assert "rolled_back" in status.status(fleet.opts, live=False)["wg0"]
     nodes = fleet.policy["wg0"]["nodes"]
     nodes["a"] = nodes.pop("a")
     fleet.run()
-    assert "rolled_back" not in status.status({}, live=False)["wg0"]
+    assert "rolled_back" not in status.status(fleet.opts, live=False)["wg0"]
 
 
 @pytest.mark.parametrize("generation", [3, 99, -1])
@@ -384,16 +386,16 @@ def test_an_unknown_generation_is_an_error_that_lists_the_known(fleet, generatio
     fleet.policy["wg0"]["mtu"] = 1400
     fleet.run()
     with pytest.raises(LedgerError, match=f"generation {generation} is not in the ledger; those are: 1, 2"):
-        pinned.pin({}, generation, "wg0")
+        pinned.pin(fleet.opts, generation, "wg0")
     with pytest.raises(LedgerError, match="mesh=<one of wg0>"):
-        pinned.pin({}, 1, "wg7")
+        pinned.pin(fleet.opts, 1, "wg7")
 
 
 def test_a_rollback_to_a_policy_with_fewer_nodes_is_held_like_any_other(fleet):
     fleet.policy["wg0"]["nodes"] |= {"x": {}, "y": {}, "z": {}}
     fleet.mine |= {n: mine(n) for n in "xyz"}
     fleet.run()
-    pinned.pin({}, 1, "wg0")
+    pinned.pin(fleet.opts, 1, "wg0")
     report = fleet.run()
     assert report.held["nodes"] == ["x", "y", "z"]
     fleet.run(confirm=report.held["digest"])
