@@ -70,11 +70,11 @@ def test_keys_are_set_changed_and_taken_away(modules, deliver, outside):
     assert held(outside) == {nodeviews.key(7): KEYS[SECOND]}
 
 
-def test_the_state_takes_them_from_the_pillar(loaders, states, deliver, outside):
+def test_the_state_takes_them_from_the_pillar(loaders, states, deliver, outside, monkeypatch):
     """As the first run of the formula does."""
     view = deliver(leaf(direct=(peer(7, preshared=FIRST),), relays=()))
     box = json.loads(Path(loaders.opts["pillar_roots"]["base"][0], "keys.sls").read_text())
-    loaders.opts["pillar"] = box
+    monkeypatch.setitem(loaders.opts, "pillar", box)
     done = states.wgmesh.interface_present("wg0")
     assert (done["result"], held(outside)) == (True, {nodeviews.key(7): KEYS[FIRST]})
     assert view.digest() == Store(host=Host(), mesh="wg0").view().digest()
