@@ -210,3 +210,22 @@ def test_while_a_relay_moves_views_name_it_where_it_is(fleet):
         p.node: p.endpoint for i in record.published(fleet.ledger, "wg0").plan.views["r3"].interfaces for p in i.peers
     }
     assert endpoints == {"r1": "203.0.113.1:7003", "r2": "203.0.113.2:51823"}
+
+
+def test_another_address_comes_before_the_old_one_goes(fleet):
+    """Reached at both, then sending from the new one, then without the old; each once all who can be asked run it."""
+    old = record.published(fleet.ledger, "wg0").plan.members["a"].addresses[0]
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["nodes"]["a"]["address"] = "10.0.9.9"
+    fleet.off = {"b"}
+    seen = []
+    for attempt in range(8):
+        fleet.converge("b" if attempt == 3 else None)
+        addresses = record.published(fleet.ledger, "wg0").plan.members["a"].addresses
+        seen += [addresses] if addresses not in seen[-1:] else []
+        if attempt == 0:
+            assert fleet.ledger.head("wg0").kept.addresses == {"a": (old, "10.0.9.9")}
+        fleet.off = {"r3"} if attempt > 2 else {"b"}
+    assert seen == [(old, "10.0.9.9"), ("10.0.9.9", old), ("10.0.9.9",)]
+    probed = record.published(fleet.ledger, "wg0").plan.views["r1"].interfaces[0].peers[0].address
+    assert probed == "10.0.9.9"

@@ -54,6 +54,7 @@ def make(
             homes=had,
             idle=kept.idle,
             places=kept.places,
+            held=kept.addresses,
             last=last,
         )
     )
@@ -94,6 +95,7 @@ def outline(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> Outline:
         homes={},
         idle={},
         places={},
+        held={},
         last=frozenset(),
     )
     members = _members(bare)
@@ -113,6 +115,8 @@ class _Parts:
     idle: Mapping[str, tuple[str, ...]]
     places: Mapping[str, Place]
     """Nodes that are heard elsewhere than the policy says yet."""
+    held: Mapping[str, tuple[str, ...]]
+    """Nodes that have addresses which they are about to lose → all that they have."""
     last: frozenset[str]
     """Nodes that are a subnet's gateway only where there is no other."""
 
@@ -237,7 +241,7 @@ def _members(parts: _Parts) -> dict[str, Member]:
     members = {}
     for node, rule in parts.nodes.items():
         facts = parts.facts[node]
-        own = parts.addresses[node]
+        own = parts.held.get(node) or parts.addresses[node]
         place = parts.places.get(node) or Place(listen_port=parts.mesh.listen_port, endpoint=rule.endpoint)
         members[node] = Member(
             node=node,

@@ -13,6 +13,9 @@ A direct link goes in two: both ends have it, and prefer a relay; then it goes.
 
 Nodes that are to be heard at another port or endpoint move one relay after the other, and the leaves when all relays
 have: by the relays that stay the mesh goes on meanwhile.
+
+A node that gets another address has both for a while: it is reached at both, then it sends from the new one, then the
+old one goes.
 """
 
 from __future__ import annotations
@@ -46,9 +49,11 @@ class Kept:
     """Leaves that are about to be linked directly no more."""
     places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
     """Node → where it is heard until its turn to move has come."""
+    addresses: Homes = field(default_factory=_none)
+    """Node → its addresses while it has some that it is to lose; of each family, it sends from the first."""
 
     def __bool__(self) -> bool:
-        return bool(self.homes or self.idle or self.pairs or self.places)
+        return bool(self.homes or self.idle or self.pairs or self.places or self.addresses)
 
 
 NOTHING = Kept()
@@ -64,6 +69,7 @@ def as_dict(kept: Kept) -> dict[str, Any]:
             node: [place.listen_port, place.endpoint and [place.endpoint.host, place.endpoint.port]]
             for node, place in kept.places.items()
         },
+        "addresses": {node: list(addresses) for node, addresses in kept.addresses.items()},
     }
 
 
@@ -74,6 +80,7 @@ def from_dict(raw: Mapping[str, Any]) -> Kept:
         idle=MappingProxyType({leaf: tuple(relays) for leaf, relays in raw.get("idle", {}).items()}),
         pairs=frozenset((a, b) for a, b in raw.get("pairs", ())),
         places=MappingProxyType({node: _place(*told) for node, told in raw.get("places", {}).items()}),
+        addresses=MappingProxyType({node: tuple(told) for node, told in raw.get("addresses", {}).items()}),
     )
 
 
@@ -123,7 +130,36 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
         idle={leaf: relays for leaf, relays in idle.items() if relays},
         pairs=frozenset(p for p in pairs - heard if leaves >= set(p)),
         places=MappingProxyType(_places(before, kept_before, after, health, witness)),
+        addresses=MappingProxyType(_addresses(before, kept_before, after, health, witness)),
     )
+
+
+def _addresses(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Homes:
+    """The addresses of nodes that are to have others. Each step waits until all who can be asked run the one before."""
+    all_run = all(witness.runs(node) for node in before.members if node not in health.down | health.silent)
+    found: dict[str, tuple[str, ...]] = {}
+    for node, member in after.members.items():
+        has = before.members[node].addresses if node in before.members else ()
+        gone, fresh = set(has) - set(member.addresses), set(member.addresses) - set(has)
+        changed = {":" in a for a in gone} & {":" in a for a in member.addresses}
+        known = kept_before.addresses.get(node)
+        if known is None and gone and fresh and changed:
+            found[node] = _by_family((*has, *(a for a in member.addresses if a in fresh)))
+        elif known is not None and gone and not all_run:
+            found[node] = known
+        elif known is not None and _sends_from(known, gone):
+            found[node] = _by_family((*member.addresses, *(a for a in known if a in gone)))
+    return found
+
+
+def _sends_from(addresses: tuple[str, ...], some: set[str]) -> bool:
+    """Whether a node with *addresses* sends from one of *some*."""
+    firsts = {":" in a: a for a in reversed(addresses)}
+    return bool(some & set(firsts.values()))
+
+
+def _by_family(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(addresses, key=lambda a: ":" in a))
 
 
 def _places(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> dict[str, Place]:

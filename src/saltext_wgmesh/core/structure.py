@@ -58,7 +58,7 @@ def _report_shared(what: str, uses: Sequence[tuple[str, str]], found: Findings) 
 
 
 def _places(index: Index, found: Findings) -> None:
-    """Addresses are in the mesh's networks, one a family; subnets overlap neither networks nor each other."""
+    """Addresses are in the mesh's networks, two a family at most; subnets overlap neither networks nor each other."""
     plan = index.plan
     networks = [n for n in map(read, plan.networks) if n]
     if len(networks) < len(plan.networks):
@@ -70,7 +70,7 @@ def _places(index: Index, found: Findings) -> None:
             if text not in index.places:
                 found.add("malformed prefixes", where, f"{text!r} is not a prefix in canonical form")
         own = [p for p in map(index.places.get, host_prefixes(member.addresses)) if p]
-        if not own or len({p.version for p in own}) < len(own):
+        if not own or any([p.version for p in own].count(version) > 2 for version in (4, 6)):
             found.add("wrong number of addresses", where, f"it has the addresses {listed(member.addresses)}")
         if any(not any(n.holds(p) for n in networks) for p in own):
             found.add("addresses outside the mesh", where, f"one of {listed(member.addresses)} is in no network")

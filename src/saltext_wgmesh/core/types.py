@@ -222,7 +222,8 @@ class Member:
     """The policy's endpoint of the access interface; None if the policy gives none."""
     underlay: tuple[str, ...]
     addresses: tuple[str, ...]
-    """Bare overlay addresses: IPv4 first, then IPv6; only the families that the node has."""
+    """Bare overlay addresses: IPv4 first, then IPv6; only the families that the node has. Two of a family while the
+    second is about to go."""
     subnets: tuple[str, ...] = ()
     """The subnets whose active gateway it is."""
     standby_subnets: tuple[str, ...] = ()

@@ -117,7 +117,7 @@ def _view(desk: _Desk, member: Member, interfaces: tuple[Interface, ...], routes
 
 def _has_ipv6(desk: _Desk, member: Member) -> bool:
     """Whether the node is shown IPv6 at all: hosts that disable it can't take such routes."""
-    return len(member.addresses) == len(desk.networks)
+    return len({":" in a for a in member.addresses}) == len(desk.networks)
 
 
 def _visible(desk: _Desk, prefixes: tuple[str, ...], ipv6: bool) -> tuple[str, ...]:

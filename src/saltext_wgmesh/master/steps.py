@@ -88,19 +88,22 @@ def concerned(head: Head) -> frozenset[str]:
     kept = head.kept
     # A relay can tell how it hears all its neighbours.
     relays = head.register.numbers if kept.places else ()
-    return frozenset({*kept.homes, *kept.idle, *(n for pair in kept.pairs for n in pair), *relays})
+    everyone = head.digests if kept.addresses else ()
+    return frozenset({*everyone, *kept.homes, *kept.idle, *(n for pair in kept.pairs for n in pair), *relays})
 
 
 def may_go_on(ledger: Ledger, mesh: str) -> bool:
     """Whether a link is kept whose two ends run what is published: then it is a matter of seconds."""
     head = ledger.head(mesh)
     runs = _witness(ledger, mesh, head, {}).runs
-    return any(runs(a) and runs(b) for a, b in _links(head.kept)) or any(runs(node) for node in head.kept.places)
+    return any(runs(a) and runs(b) for a, b in _links(head.kept)) or any(
+        runs(node) for node in (*head.kept.places, *head.kept.addresses)
+    )
 
 
 def waits_for(kept: Kept) -> list[str]:
     """The links that are kept, as ``a--b``, and the nodes that are heard where they were, sorted."""
-    return sorted([*("--".join(pair) for pair in _links(kept)), *kept.places])
+    return sorted([*("--".join(pair) for pair in _links(kept)), *kept.places, *kept.addresses])
 
 
 def _links(kept: Kept) -> list[Pair]:

@@ -113,7 +113,7 @@ class MeshWatch:
         self, peer: Peer, interface: Interface, interval: int, old: Watched | None, told: LinkReport | None
     ) -> Watched:
         now = time.monotonic()
-        same = old and old.peer.address == peer.address and set(old.peer.keys) & set(peer.keys)
+        same = old and set(old.peer.keys) & set(peer.keys)
         if old and same and old.interface.name == interface.name:
             old.peer, old.interface = peer, interface
             old.session.set_interval(interval, now)

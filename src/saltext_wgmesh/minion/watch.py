@@ -203,8 +203,8 @@ class Watcher:
             packet = bfd.decode(got.data)
         except bfd.BfdError:
             return
-        place = self._by_address.get((got.interface, got.source))
-        if place is None or packet.your_discriminator not in (0, place[1].session.discriminator):
+        place = self._session_of(packet, got)
+        if place is None:
             return
         mesh, link = place
         now = time.monotonic()
@@ -212,6 +212,13 @@ class Watcher:
         if answer is not None:
             self._send(mesh, link, answer)
         self._follow(mesh, link, now)
+
+    def _session_of(self, packet: bfd.Packet, got: Received) -> tuple[MeshWatch, Watched] | None:
+        """By the discriminator, once the other end knows it (section 6.8.6): its address may change meanwhile."""
+        if not packet.your_discriminator:
+            return self._by_address.get((got.interface, got.source))
+        place = self._by_discriminator.get(packet.your_discriminator)
+        return place if place and place[0].indices.get(place[1].interface.name) == got.interface else None
 
     def _tick(self, now: float) -> None:
         """Every session whose time has come ticks."""
