@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from ...calm import undisturbed
@@ -41,10 +42,17 @@ def converge(mesh: Mesh, wanted: Policy, until: Callable[[], object]) -> None:
 
 
 def changed(
-    mesh: Mesh, name: str, wanted: Policy, until: Callable[[], object], concerned: Concerned = (), **more: Any
+    mesh: Mesh,
+    name: str,
+    wanted: Policy,
+    until: Callable[[], object],
+    concerned: Concerned = (),
+    *,
+    talks: Mapping[str, str] = MappingProxyType(TALKS),
+    **more: Any,
 ) -> None:
     """The same, and nobody noticed: ``calm.undisturbed`` says what that means. Afterwards all pairs go as planned."""
-    with undisturbed(mesh, name, talks=TALKS, concerned=concerned, **more):
+    with undisturbed(mesh, name, talks=talks, concerned=concerned, **more):
         converge(mesh, wanted, until)
     found = mesh.faults()
     assert not found, found
