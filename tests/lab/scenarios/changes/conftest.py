@@ -9,6 +9,7 @@ from ...onefleet import fabric, fleet, mesh, pytest_runtest_makereport
 __all__ = ["fabric", "fleet", "mesh", "pytest_runtest_makereport"]
 
 SLOW = (
+    "address",
     "drain",
     "gateways",
     "killed",
