@@ -13,6 +13,7 @@ SLOW = (
     "drain",
     "gateways",
     "killed",
+    "links",
     "port",
     "preshared",
     "roles",
