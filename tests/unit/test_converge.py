@@ -492,3 +492,18 @@ def test_another_plan_is_not_held(broken):
     broken.policy["wg0"]["listen_port"] = 51901
     report = broken.converge()
     assert (report.generation, report.stopped, report.not_acknowledged) == (3, "", [])
+
+
+def test_a_view_that_was_taken_back_is_tried_anew_after_the_plan_was_another_in_between(broken, monkeypatch):
+    """The node never left what that other plan wants of it, so it was not even told."""
+    before = broken.ledger.head("wg0").digests["r1"]
+    held = {"wg0": {"digest": before, "error": "taken back: a is not heard", "taken_back": True}}
+    applied = broken.applied
+    second = lambda: broken.ledger.head("wg0").generation == 2  # noqa: E731
+    monkeypatch.setattr(broken, "applied", lambda node: held if node == "r1" and second() else applied(node))
+    assert broken.converge().stopped
+    broken.policy["wg0"].pop("listen_port")
+    assert broken.converge().not_acknowledged == []
+    broken.policy["wg0"]["listen_port"] = 51900
+    report = broken.converge()
+    assert (report.generation, report.stopped, report.not_acknowledged) == (4, "", [])

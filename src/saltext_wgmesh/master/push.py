@@ -122,6 +122,11 @@ def _records(
     for node, answer in fleet.late(opts, jobs).items():
         records[node] = _answered(answer, wanted[node], records[node], now)
         ledger.acknowledge(node, records[node])
+    for node, record in records.items():
+        if "silent" in record and _acknowledged(record, wanted[node]):
+            # The plan is again what it runs: what it made of another in between is over.
+            records[node] = {key: value for key, value in record.items() if key != "silent"}
+            ledger.acknowledge(node, records[node])
     return records
 
 
