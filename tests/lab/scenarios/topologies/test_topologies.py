@@ -18,6 +18,8 @@ from ...saltconf import NO_SCHEDULE
 
 TOPOLOGY = DEMO
 POLICY = policy()
+# Another topology takes most direct links away.
+POLICY["wgmesh"][MESH]["prune_guard"] = 100
 MASTER_OPTIONS = NO_SCHEDULE
 memory: dict[str, Any] = {}
 
