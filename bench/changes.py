@@ -92,7 +92,7 @@ class Formula:
         """The extra node waits for its time."""
         self._salt = lab.salt
         self._all = Mesh(lab=lab, name=ours.MESH, networks=(twosites.OVERLAY,), members=TOPOLOGY.minions)
-        self._mesh = replace(self._all, members=twosites.NODES)
+        self._mesh = self._now = replace(self._all, members=twosites.NODES)
         lab.salt.set_policy(ours.POLICY)
         lab.salt.start(twosites.NODES)
         broken = failures(self._mesh.apply(), twosites.NODES)
@@ -101,7 +101,7 @@ class Formula:
         self.ready()
 
     def ready(self) -> None:
-        self._mesh.settle(deadline=LATEST)
+        self._now.settle(deadline=LATEST)
         wait_until(
             lambda: not status(self._salt, ours.MESH).get("trouble"), LATEST, "nothing to be in trouble", every=1
         )
@@ -132,12 +132,14 @@ class Formula:
     def _add(self) -> None:
         self._salt.start_minion(EXTRA)
         self._salt.accept_keys([EXTRA])
-        self._all.settle(deadline=LATEST)
+        self._now = self._all
+        self._now.settle(deadline=LATEST)
 
     def _remove(self) -> None:
         self._salt.kill([EXTRA])
         self._salt.delete_key(EXTRA)
-        self._mesh.settle(deadline=LATEST)
+        self._now = self._mesh
+        self._now.settle(deadline=LATEST)
 
     def _change_port(self) -> None:
         self._port = byhand.PORT if self._port != byhand.PORT else byhand.PORT + 100
