@@ -121,7 +121,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is empty is left out."""
-        pairs = {n: getattr(self, n) for n in self.__dataclass_fields__ if n not in ("newly_held", "more")}
+        pairs = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "newly_held"}
         return {name: value for name, value in pairs.items() if value or name in ("generation", "published")}
 
 
