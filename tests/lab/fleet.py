@@ -68,11 +68,12 @@ class Fleet:
         self._start("salt-master", self.master)
         wait_until(self._master_listens, 60, "the salt-master to listen")
 
-    def start_minion(self, name: str) -> None:
-        """A salt-minion runs on the machine; its key may still wait for acceptance."""
+    def start_minion(self, name: str, master: str | None = None) -> None:
+        """A salt-minion runs on the machine; its key may still wait for acceptance. It calls its master at the address
+        *master*, if that is another than the topology's."""
         machine = self.underlay[name]
         folder = self._folder(machine)
-        master = self.underlay.topology.machine(self.master.name).address
+        master = master or self.underlay.topology.machine(self.master.name).address
         saltconf.write_minion(folder, saltconf.minion_config(folder, name, master, self._minion_options))
         self._start("salt-minion", machine)
 
@@ -99,10 +100,10 @@ class Fleet:
             self._kill("salt-master" if name == self.master.name else "salt-minion", self.underlay[name])
             self._daemons.pop(name).wait(10)
 
-    def restart_minion(self, name: str) -> None:
+    def restart_minion(self, name: str, master: str | None = None) -> None:
         """A new salt-minion answers on the machine."""
         self.stop_minion(name)
-        self.start_minion(name)
+        self.start_minion(name, master)
         self.await_minions([name])
 
     def start_watcher(self, name: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from saltext_wgmesh.core.types import View
+from saltext_wgmesh.core.types import Route, View
 from saltext_wgmesh.core.waves import disturbs, waves
 from tests.nodeviews import leaf, peer, relay
 
@@ -69,4 +69,14 @@ def test_the_first_relay_goes_alone_then_the_others_then_who_is_called_then_who_
         "new": (None, LEAF),
         "gone": (LEAF, None),
     }
-    assert waves(views, views) == [["gone", "new", "same"], ["r1"], ["r2", "r3"], ["called"], ["caller"]]
+    assert waves(views, views) == [["new", "same"], ["r1"], ["r2", "r3"], ["called"], ["caller"], ["gone"]]
+
+
+def test_a_subnet_is_given_up_by_leaves_then_by_relays_then_by_who_leaves():
+    lan = Route(prefixes=("192.168.7.0/24",), via=("r2",), from_trunk=("r2",))
+
+    def without(view: View) -> tuple[View, View]:
+        return replace(view, routes=(*view.routes, lan)), view
+
+    views = {"leaf": without(LEAF), "r1": without(RELAY), "gw": (LEAF, None), "r2": (RELAY, without(RELAY)[0])}
+    assert waves(views, views) == [["leaf", "r2"], ["r1"], ["gw"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from saltext_wgmesh.core.findings import Findings, listed
 from saltext_wgmesh.core.index import End, Index, Node
@@ -60,7 +60,7 @@ def _link(index: Index, link: Link, tunnels: _Tunnels, found: Findings) -> None:
             if id(end[1].allowed_ips) not in tunnels.right:
                 tunnels.judge(near, end, found)
         elif end[1].allowed_ips != index.prefixes[end[1].node]:
-            _access(near, end, index.prefixes[end[1].node], found)
+            _access(index, near, end, found)
 
 
 def _kind(relays: Collection[str], link: Link) -> Kind | None:
@@ -86,10 +86,16 @@ def _endpoints(index: Index, link: Link, here: End, there: End, found: Findings)
         found.add("links that nobody can open", f"node {link.a}", f"neither it nor {link.b} has an endpoint")
 
 
-def _access(node: Node, end: End, own: Sequence[str], found: Findings) -> None:
-    """The peer may use just what is its *own*; *node* need not know of a family that it does not have."""
+def _access(index: Index, node: Node, end: End, found: Findings) -> None:
+    """The peer may use just what is its own; *node* need not know of a family that it does not have.
+
+    A subnet may stand with a gateway that is not the active one, but on one interface with one peer only.
+    """
     peer, allowed = end[1], set(end[1].allowed_ips)
-    if not {p for p in own if family(p) in node.families} <= allowed <= set(own):
+    own, member = index.prefixes[peer.node], index.plan.members[peer.node]
+    elsewhere = {p for other in end[0].peers if other is not peer for p in other.allowed_ips}
+    must = {p for p in own if family(p) in node.families} - elsewhere.intersection(member.subnets)
+    if not must <= allowed <= {*own, *member.standby_subnets} - elsewhere:
         text = f"{peer.node} may use {listed(allowed)}, and is {listed(own)}"
         found.add("wrong allowed-ips", f"node {node.view.node}", text)
 

@@ -13,7 +13,7 @@ from saltext_wgmesh.core.findings import Findings
 from saltext_wgmesh.core.graph import Graph
 from saltext_wgmesh.core.index import Index, Node
 from saltext_wgmesh.core.lookup import Host, Prefix, PrefixTable, first_host, read
-from saltext_wgmesh.core.types import Kind, Route
+from saltext_wgmesh.core.types import Kind, Peer, Route
 
 
 def check(index: Index, graph: Graph, found: Findings) -> None:
@@ -60,6 +60,10 @@ class _Spots:
         self.networks = index.plan.networks
         self.subnets = [s for m in index.plan.members.values() for s in m.subnets]
         self._hosts = index.shared.hosts
+        self._standby: dict[str, list[str]] = {}
+        for name, member in index.plan.members.items():
+            for subnet in member.standby_subnets:
+                self._standby.setdefault(subnet, []).append(name)
         self.known = set(self.owner)
         """Prefixes that may stand in Routes."""
         self.known_tuples: set[int] = set()
@@ -67,6 +71,12 @@ class _Spots:
         self._places = index.places
         self._uncovered: dict[tuple[tuple[tuple[str, ...], bool], ...], list[str]] = {}
         self._subnet_places = [p for p in map(read, self.subnets) if p]
+
+    def takes(self, peer: Peer, text: str) -> bool:
+        """Whether the leaf *peer* owns the prefix or stands by for it, and WireGuard gives it what is for that."""
+        return text in peer.allowed_ips and (
+            self.owner.get(text) == peer.node or peer.node in self._standby.get(text, ())
+        )
 
     def splits(self, place: Prefix) -> bool:
         """Whether *place* is a part of a subnet, so that one subnet would go two ways."""
@@ -125,7 +135,7 @@ def _route(node: Node, route: Route, spots: _Spots, found: Findings) -> None:
         end = node.ends.get(hop)
         if end is None:
             found.add("next hops that are no neighbours", where, f"it routes {_some(route)} to {hop}, no peer of it")
-        elif end[0].kind is Kind.ACCESS and not all(spots.owner.get(p) == hop for p in route.prefixes):
+        elif end[0].kind is Kind.ACCESS and not all(spots.takes(end[1], p) for p in route.prefixes):
             found.add("packets sent to leaves that don't own them", where, f"it routes {_some(route)} to {hop}")
     if node.member.is_relay and route.from_trunk is None:
         found.add(

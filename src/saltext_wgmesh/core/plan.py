@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from saltext_wgmesh.core import addresses, homes, names, reach, rules, views
+from saltext_wgmesh.core import addresses, homes, moves, names, reach, rules, views
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.prune import Outline
@@ -44,6 +44,7 @@ def make(
     restless = health.resting.union(drained, *health.cut, *health.links)
     chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health, drained), restless)
     had = {leaf: (*chosen[leaf], *kept.homes.get(leaf, ())) for leaf in leaves}
+    had = moves.apart(had, kept.moves, health)
     last = health.down | health.resting | drained
     members = _members(
         _Parts(
@@ -55,6 +56,7 @@ def make(
             idle=kept.idle,
             places=kept.places,
             held=kept.addresses,
+            moves=kept.moves,
             last=last,
         )
     )
@@ -71,7 +73,15 @@ def make(
         networks=tuple(str(n) for n in mesh.networks),
         members=members,
         links=_links(members, relays, direct),
-        views=views.make(linked, members, direct, numbers, health.cut | kept.pairs, drained),
+        views=views.make(
+            linked,
+            members,
+            direct,
+            numbers,
+            cut=health.cut | kept.pairs | moves.unused(members, direct, kept.moves),
+            drained=drained,
+            under_way=kept.moves,
+        ),
         left_out=left_out,
         register=Register(
             addresses=addresses.remember(register, assigned),
@@ -96,6 +106,7 @@ def outline(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> Outline:
         idle={},
         places={},
         held={},
+        moves={},
         last=frozenset(),
     )
     members = _members(bare)
@@ -117,6 +128,7 @@ class _Parts:
     """Nodes that are heard elsewhere than the policy says yet."""
     held: Mapping[str, tuple[str, ...]]
     """Nodes that have addresses which they are about to lose → all that they have."""
+    moves: moves.Moves
     last: frozenset[str]
     """Nodes that are a subnet's gateway only where there is no other."""
 
@@ -227,7 +239,7 @@ def _gateways(parts: _Parts) -> dict[str, list[str]]:
         for subnet in behind[node].routes:
             if subnet.version == 4 or parts.facts[node].ipv6:
                 found.setdefault(str(subnet), []).append(node)
-    return found
+    return {subnet: moves.in_order(subnet, gateways, parts.moves) for subnet, gateways in found.items()}
 
 
 def _members(parts: _Parts) -> dict[str, Member]:

@@ -16,6 +16,8 @@ have: by the relays that stay the mesh goes on meanwhile.
 
 A node that gets another address has both for a while: it is reached at both, then it sends from the new one, then the
 old one goes.
+
+A subnet that gets another gateway goes by ``core.moves``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from saltext_wgmesh.core import moves as moving
 from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.moves import Move
 from saltext_wgmesh.core.types import Endpoint, Kind, Place, Plan
 
 Pair = tuple[str, str]
@@ -51,9 +55,11 @@ class Kept:
     """Node → where it is heard until its turn to move has come."""
     addresses: Homes = field(default_factory=_none)
     """Node → its addresses while it has some that it is to lose; of each family, it sends from the first."""
+    moves: Mapping[str, Move] = field(default_factory=lambda: MappingProxyType({}))
+    """Subnets on their way from one gateway to another."""
 
     def __bool__(self) -> bool:
-        return bool(self.homes or self.idle or self.pairs or self.places or self.addresses)
+        return bool(self.homes or self.idle or self.pairs or self.places or self.addresses or self.moves)
 
 
 NOTHING = Kept()
@@ -70,6 +76,7 @@ def as_dict(kept: Kept) -> dict[str, Any]:
             for node, place in kept.places.items()
         },
         "addresses": {node: list(addresses) for node, addresses in kept.addresses.items()},
+        "moves": moving.as_dict(kept.moves),
     }
 
 
@@ -81,6 +88,7 @@ def from_dict(raw: Mapping[str, Any]) -> Kept:
         pairs=frozenset((a, b) for a, b in raw.get("pairs", ())),
         places=MappingProxyType({node: _place(*told) for node, told in raw.get("places", {}).items()}),
         addresses=MappingProxyType({node: tuple(told) for node, told in raw.get("addresses", {}).items()}),
+        moves=MappingProxyType(moving.from_dict(raw.get("moves", {}))),
     )
 
 
@@ -125,18 +133,20 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
     leaves = {n for n, m in after.members.items() if not m.is_relay} - health.down
     pairs = _direct(before) - _direct(after) - health.cut
     heard = {p for p in kept_before.pairs if witness.runs(p[0]) and witness.runs(p[1])}
+    # Each step of those waits until all who can be asked run the one before.
+    all_run = all(witness.runs(node) for node in before.members if node not in health.down | health.silent)
     return Kept(
         homes={leaf: relays for leaf, relays in homes.items() if relays},
         idle={leaf: relays for leaf, relays in idle.items() if relays},
         pairs=frozenset(p for p in pairs - heard if leaves >= set(p)),
         places=MappingProxyType(_places(before, kept_before, after, health, witness)),
-        addresses=MappingProxyType(_addresses(before, kept_before, after, health, witness)),
+        addresses=MappingProxyType(_addresses(before, kept_before, after, all_run)),
+        moves=MappingProxyType(moving.keep(before, kept_before.moves, after, health, all_run=all_run)),
     )
 
 
-def _addresses(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Homes:
-    """The addresses of nodes that are to have others. Each step waits until all who can be asked run the one before."""
-    all_run = all(witness.runs(node) for node in before.members if node not in health.down | health.silent)
+def _addresses(before: Plan, kept_before: Kept, after: Plan, all_run: bool) -> Homes:
+    """The addresses of nodes that are to have others."""
     found: dict[str, tuple[str, ...]] = {}
     for node, member in after.members.items():
         has = before.members[node].addresses if node in before.members else ()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from saltext_wgmesh.core import merge, names, reach
+from saltext_wgmesh.core import merge, moves, names, reach
 from saltext_wgmesh.core.types import Interface, Kind, Member, MeshPolicy, Peer, Route, View
 
 Homes = tuple[str, ...]
@@ -20,19 +21,32 @@ def make(
     members: Mapping[str, Member],
     direct: Iterable[tuple[str, str]],
     numbers: Mapping[str, int],
+    *,
     cut: Set[tuple[str, str]] = frozenset(),
     drained: Set[str] = frozenset(),
+    under_way: moves.Moves = MappingProxyType({}),
 ) -> dict[str, View]:
     """Node → view, in the order of *members*. *direct* are the pairs of leaves that are linked directly; of the pairs
-    in *cut* the link is kept, and not used as long as there is another way; neither are the relays in *drained*."""
-    desk = _desk(mesh, members, direct, numbers)
-    desk.cut = cut
-    desk.drained = drained & {relay.node for relay in desk.relays}
-    desk.touched = frozenset(node for pair in cut for node in pair)
-    for leaf in members.values():
-        for relay in leaf.idle:
-            desk.idle_at.setdefault(relay, []).append(leaf)
-    return {node: _relay(desk, m) if m.is_relay else _leaf(desk, m) for node, m in members.items()}
+    in *cut* the link is kept, and not used as long as there is another way; neither are the relays in *drained*.
+    Relays amid the move of a subnet, of those *under_way*, deliver it otherwise than the others."""
+
+    def desk_of(some: Mapping[str, Member]) -> _Desk:
+        desk = _desk(mesh, some, direct, numbers)
+        desk.cut = cut
+        desk.drained = drained & {relay.node for relay in desk.relays}
+        desk.touched = frozenset(node for pair in cut for node in pair)
+        desk.moves = under_way
+        for leaf in some.values():
+            for relay in leaf.idle:
+                desk.idle_at.setdefault(relay, []).append(leaf)
+        return desk
+
+    desk = desk_of(members)
+    found = {node: _relay(desk, m) if m.is_relay else _leaf(desk, m) for node, m in members.items()}
+    for relay, to in moves.apart_at(members, under_way).items():
+        own = desk_of(moves.delivering(members, to, under_way))
+        found[relay] = _relay(own, own.members[relay], to)
+    return found
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +70,7 @@ class _Desk:
     uplinks: dict[tuple[str, bool], Interface] = field(default_factory=dict)
     toward: dict[tuple[str, Homes, bool], Route] = field(default_factory=dict)
     plain: dict[tuple[Homes, bool], tuple[Route, ...]] = field(default_factory=dict)
-    peers: dict[tuple[str, str | None, int, bool], Peer] = field(default_factory=dict)
+    peers: dict[tuple[str, str | None, int, tuple[str, ...], bool], Peer] = field(default_factory=dict)
     cut: Set[tuple[str, str]] = frozenset()
     """Pairs, each sorted, whose link is not to be used."""
     touched: Set[str] = frozenset()
@@ -65,6 +79,7 @@ class _Desk:
     """Relay → leaves with an idle link to it."""
     drained: Set[str] = frozenset()
     """Relays."""
+    moves: moves.Moves = field(default_factory=dict)
 
 
 def _desk(
@@ -137,21 +152,23 @@ def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
 
 def _leaf(desk: _Desk, leaf: Member) -> View:
     ipv6 = _has_ipv6(desk, leaf)
-    access = _access(desk, leaf, (_direct_peer(desk, leaf, other, ipv6) for other in desk.direct.get(leaf.node, ())))
+    near = desk.direct.get(leaf.node, ())
+    more = moves.admitted(leaf, (desk.members[other] for other in near), desk.moves)
+    access = _access(desk, leaf, (_direct_peer(desk, leaf, other, more.get(other, ()), ipv6) for other in near))
     relays = (*leaf.homes, *leaf.idle)
     uplinks = sorted((_uplink(desk, relay, ipv6) for relay in relays), key=lambda i: i.name)
     return _view(desk, leaf, (access, *uplinks), _leaf_routes(desk, leaf, ipv6))
 
 
-def _direct_peer(desk: _Desk, leaf: Member, name: str, ipv6: bool) -> Peer:
-    """The neighbour *name* as *leaf* sees it.
+def _direct_peer(desk: _Desk, leaf: Member, name: str, more: tuple[str, ...], ipv6: bool) -> Peer:
+    """The neighbour *name* as *leaf* sees it, which takes *more* prefixes from it than it sends there.
 
     A side that can't be opened to (behind NAT, above all) keeps the link open itself; the other needs no keepalive.
     """
     other = desk.members[name]
     where = reach.endpoint(desk.mesh, leaf, other)
     keepalive = desk.mesh.keepalive if reach.endpoint(desk.mesh, other, leaf) is None else 0
-    key = (name, None if where is None else str(where), keepalive, ipv6)
+    key = (name, None if where is None else str(where), keepalive, more, ipv6)
     if key not in desk.peers:
         desk.peers[key] = Peer(
             node=name,
@@ -160,7 +177,7 @@ def _direct_peer(desk: _Desk, leaf: Member, name: str, ipv6: bool) -> Peer:
             next_key=other.next_key,
             endpoint=key[1],
             keepalive=keepalive,
-            allowed_ips=_visible(desk, other.prefixes, ipv6),
+            allowed_ips=_visible(desk, (*other.prefixes, *more), ipv6),
         )
     return desk.peers[key]
 
@@ -237,17 +254,24 @@ def _without(route: Route, prefixes: tuple[str, ...]) -> Route:
 # --- relays --------------------------------------------------------------------------------------------
 
 
-def _relay(desk: _Desk, relay: Member) -> View:
+def _relay(desk: _Desk, relay: Member, to: Mapping[str, str] = MappingProxyType({})) -> View:
+    """The relay's view; *to* are subnets that it alone delivers to the gateway named there."""
     idle = desk.idle_at.get(relay.node, ())
     leaves = sorted((*desk.leaves_of[relay.node], *idle), key=lambda leaf: leaf.node)
-    access = _access(desk, relay, (_leaf_peer(desk, leaf) for leaf in leaves))
+    more = moves.admitted(relay, leaves, desk.moves)
+    access = _access(desk, relay, (_leaf_peer(desk, leaf, more.get(leaf.node, ())) for leaf in leaves))
     trunks = sorted((_trunk(desk, relay, s) for s in desk.relays if s is not relay), key=lambda i: i.name)
-    return _view(desk, relay, (access, *trunks), _relay_routes(desk, relay))
+    routes = _relay_routes(desk, relay)
+    if to:
+        others = (_without(route, tuple(to)) for route in routes)
+        routes = _in_order(desk, (*others, *moves.routes(relay.node, desk.members, to, desk.moves)))
+    return _view(desk, relay, (access, *trunks), routes)
 
 
-def _leaf_peer(desk: _Desk, leaf: Member) -> Peer:
-    """A leaf as each of its relays sees it: only itself and what is behind it, and it opens the link."""
-    key = (leaf.node, None, 0, True)
+def _leaf_peer(desk: _Desk, leaf: Member, more: tuple[str, ...]) -> Peer:
+    """A leaf as each of its relays sees it: only itself and what is behind it, and it opens the link. The relay takes
+    *more* prefixes from it than it sends there."""
+    key = (leaf.node, None, 0, more, True)
     if key not in desk.peers:
         desk.peers[key] = Peer(
             node=leaf.node,
@@ -256,7 +280,7 @@ def _leaf_peer(desk: _Desk, leaf: Member) -> Peer:
             next_key=leaf.next_key,
             endpoint=None,
             keepalive=0,
-            allowed_ips=leaf.prefixes,
+            allowed_ips=(*leaf.prefixes, *more),
         )
     return desk.peers[key]
 

@@ -2,12 +2,14 @@
 
 What only adds links, takes away unused ones or moves routes disturbs nothing, whoever takes it up first
 (``core.rollout``). What alters a link that is in use goes out in waves, so that a mistake stops at the first relay.
+What others use is given up when they have: a leaf whose master is beyond it then still has its way to say no.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from saltext_wgmesh.core.lookup import prefix
 from saltext_wgmesh.core.types import Interface, Role, View
 
 
@@ -33,17 +35,29 @@ def _alters(old: Interface, new: Interface) -> bool:
 
 def waves(views: Mapping[str, tuple[View | None, View | None]], nodes: Iterable[str]) -> list[list[str]]:
     """*nodes* in the order in which they are told; *views* is node → what it runs and what it is to run, None if that
-    is not known or no view. The first wave disturbs nothing; of those that do, the first relay is a wave of its own."""
+    is not known or no view. The first wave disturbs nothing; of those that do, the first relay is a wave of its own.
+    Relays that deliver to a subnet no more come after all leaves, and who leaves the mesh comes last."""
     calm: list[str] = []
+    ending: list[str] = []
+    gone: list[str] = []
     ranked: dict[int, list[str]] = {}
     for node in sorted(nodes):
         old, new = views.get(node, (None, None))
-        if old is None or new is None or not disturbs(old, new):
-            calm.append(node)
+        if old is None or new is None:
+            (calm if old is None else gone).append(node)
+        elif not disturbs(old, new):
+            (ending if new.role is Role.RELAY and _subnets(old) - _subnets(new) else calm).append(node)
         else:
             ranked.setdefault(_rank(new), []).append(node)
     relays = ranked.pop(0, [])
-    return [wave for wave in (calm, relays[:1], relays[1:], *(ranked[r] for r in sorted(ranked))) if wave]
+    return [wave for wave in (calm, relays[:1], relays[1:], *(ranked[r] for r in sorted(ranked)), ending, gone) if wave]
+
+
+def _subnets(view: View) -> set[str]:
+    """All that it has a way to and that is not in the mesh itself."""
+    networks = [prefix(n) for n in view.networks]
+    routed = (p for route in view.routes for p in route.prefixes)
+    return {p for p in routed if not any(n.holds(prefix(p)) for n in networks)}
 
 
 def _rank(view: View) -> int:

@@ -88,7 +88,7 @@ def concerned(head: Head) -> frozenset[str]:
     kept = head.kept
     # A relay can tell how it hears all its neighbours.
     relays = head.register.numbers if kept.places else ()
-    everyone = head.digests if kept.addresses else ()
+    everyone = head.digests if kept.addresses or kept.moves else ()
     return frozenset({*everyone, *kept.homes, *kept.idle, *(n for pair in kept.pairs for n in pair), *relays})
 
 
@@ -97,13 +97,15 @@ def may_go_on(ledger: Ledger, mesh: str) -> bool:
     head = ledger.head(mesh)
     runs = _witness(ledger, mesh, head, {}).runs
     return any(runs(a) and runs(b) for a, b in _links(head.kept)) or any(
-        runs(node) for node in (*head.kept.places, *head.kept.addresses)
+        runs(node)
+        for node in (*head.kept.places, *head.kept.addresses, *(move.new for move in head.kept.moves.values()))
     )
 
 
 def waits_for(kept: Kept) -> list[str]:
-    """The links that are kept, as ``a--b``, and the nodes that are heard where they were, sorted."""
-    return sorted([*("--".join(pair) for pair in _links(kept)), *kept.places, *kept.addresses])
+    """The links that are kept, as ``a--b``, the nodes that are heard where they were, and the subnets on their way to
+    another gateway, sorted."""
+    return sorted([*("--".join(pair) for pair in _links(kept)), *kept.places, *kept.addresses, *kept.moves])
 
 
 def _links(kept: Kept) -> list[Pair]:

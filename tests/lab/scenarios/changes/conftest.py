@@ -14,6 +14,7 @@ SLOW = (
     "gateways",
     "killed",
     "links",
+    "master_beyond",
     "port",
     "preshared",
     "roles",
