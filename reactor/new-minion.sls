@@ -1,5 +1,8 @@
-{#- A minion started: for the first time, again, or after its key was accepted by whatever way. #}
-wgmesh_converge:
-  runner.wgmesh.converge:
-    - args:
-      - started: {{ data.get('id') | string | yaml_dquote }}
+#!py
+"""A minion started: for the first time, again, or after its key was accepted by whatever way."""
+
+from saltext_wgmesh.master import reactions
+
+
+def run():
+    return reactions.converge(__opts__, started=data.get("id"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import salt.utils.data
 import salt.utils.reactor
 import yaml
 
-from saltext_wgmesh.master import install
+from saltext_wgmesh.master import gate, install
 
 PARAMETERS = {
     "drift": ["drifted"],
@@ -58,6 +61,16 @@ HOSTILE = [
     ["web1"],
     {"web1": {"web2": ["{{ x }}"]}},
 ]
+
+
+@dataclass
+class Words:
+    """What was left at the gate."""
+
+    folder: Path
+
+    def __call__(self):
+        return sorted(json.loads(p.read_text()) for p in self.folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +119,7 @@ def words(opts):
     (folder / "words").mkdir(parents=True, exist_ok=True)
     with open(folder / "converge.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lambda: sorted(json.loads(p.read_text()) for p in (folder / "words").iterdir())
+        yield Words(folder / "words")
     for path in (folder / "words").iterdir():
         path.unlink()
 
@@ -150,6 +163,19 @@ def test_no_event_becomes_more_than_one_call_with_texts(reactor, tag, value):
         found = reaction(reactor, tag, data)
         assert list(found) == PARAMETERS[TAGS[tag]]
         assert {type(text) for text in found.values()} <= {str}
+
+
+def test_what_is_asked_for_already_is_not_asked_for_again(reactor, converge, words):
+    """Until a run takes the word, or should have taken it long ago; another node's is another word."""
+    tag, down = "salt/beacon/web1/wgmesh/link-down", {"id": "web1", "neighbours": ["17", "unknown"]}
+    converge(**reaction(reactor, tag, down))
+    assert reactor.reactions(tag, down, reactor.list_reactors(tag)) == []
+    assert reaction(reactor, tag, {"id": "17", "neighbours": []})
+    assert reaction(reactor, "salt/minion/web1/start", {"id": "web1"})
+    assert reaction(reactor, "salt/key", {}) == {}
+    for word in words.folder.iterdir():
+        os.utime(word, times=(0, time.time() - gate.FRESH - 1))
+    assert reaction(reactor, tag, down)
 
 
 def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words):

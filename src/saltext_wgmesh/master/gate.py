@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +31,8 @@ REST = 2.0
 """By what factor a pause is longer than the run before it, if that came to nothing."""
 LONGEST = 10.0
 """Seconds of the longest pause."""
+FRESH = 15.0
+"""Seconds in which a word is taken, unless whoever ran has died: then the next call takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,22 @@ class Gate:
 
     def leave(self, word: Word) -> None:
         """There will be one more run, which heeds *word*; for those who have the gate."""
-        text = json.dumps(word)
-        path = self._words / hashlib.sha256(text.encode()).hexdigest()
+        text, path = json.dumps(word), self._path(word)
         partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
         partial.write_text(text)
         partial.replace(path)
+
+    def awaits(self, words: Iterable[Word]) -> bool:
+        """Whether each of *words*, or the empty one if there are none, was left a moment ago and is not taken yet: the
+        run that will take it begins after this look."""
+        now = time.time()
+        try:
+            return all(0 <= now - self._path(word).stat().st_mtime < FRESH for word in list(words) or ((),))
+        except OSError:
+            return False
+
+    def _path(self, word: Word) -> Path:
+        return self._words / hashlib.sha256(json.dumps(word).encode()).hexdigest()
 
     def _asked(self) -> bool:
         return any(not path.name.startswith(".") for path in self._words.iterdir())

@@ -8,14 +8,13 @@ Runs on the master, where the policy, the accepted keys and the mine are. Each f
 import functools
 import logging
 import time
-from pathlib import Path
 
 import salt.exceptions
 
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge as converging
 from saltext_wgmesh.master import drain as draining
-from saltext_wgmesh.master import install, inventory, pinned, presharing, show
+from saltext_wgmesh.master import install, inventory, pinned, presharing, reactions, show
 from saltext_wgmesh.master import rotate as rotating
 from saltext_wgmesh.master import status as state_of
 from saltext_wgmesh.master.gate import Gate
@@ -27,8 +26,6 @@ log = logging.getLogger(__name__)
 __virtualname__ = "wgmesh"
 PATIENCE = 60.0
 """Seconds in which a run of somebody else must have ended, for those who wait for what comes of theirs."""
-MOST_SUSPECTS = 16
-"""More are found by asking."""
 
 
 def __virtual__():
@@ -103,10 +100,7 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None, co
         node = str(node)
         if not inventory.is_accepted(__opts__, node):
             raise WgmeshError(f"{node} is no accepted minion id: 'salt-key -l accepted' lists those")
-    named = [("again", node), ("hints", hint), ("started", started), ("drifted", drifted)]
-    named += [("suspects", suspect) for suspect in str(suspects or "").split(",", MOST_SUSPECTS)[:MOST_SUSPECTS]]
-    # Each word is a file until a run takes it: names that somebody makes up must not fill the disk.
-    words = [w for w in named if isinstance(w[1], str) and inventory.is_accepted(__opts__, w[1])]
+    words = reactions.words(__opts__, node=node, hint=hint, started=started, drifted=drifted, suspects=suspects)
     if confirm is not None:
         show.refuse_confirm(__opts__, str(confirm))
         words.append(("confirm", str(confirm)))
@@ -368,7 +362,7 @@ def config():
 
 def _converge(*words):
     waited_for = __opts__.get("__cli") == "salt-run"
-    gate = Gate(Path(__opts__["cachedir"]) / "wgmesh", hurry=waited_for)
+    gate = Gate(reactions.folder(__opts__), hurry=waited_for)
 
     def work(words):
         reports = converging.converge(__opts__, Asked.of(words), waited_for=waited_for)
