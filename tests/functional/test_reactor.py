@@ -178,8 +178,9 @@ def test_what_is_asked_for_already_is_not_asked_for_again(reactor, converge, wor
     assert reaction(reactor, tag, down)
 
 
-def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words):
+def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words, monkeypatch):
     """A thousand ids without an accepted key leave one word, the empty one; each node with a key has its own."""
+    monkeypatch.setattr(gate, "FRESH", 0)
     for number in range(1000):
         converge(hint=f"made-up-{number}")
     for value in [*HOSTILE, "waiting", "bad", "web1"]:

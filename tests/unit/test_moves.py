@@ -141,6 +141,20 @@ def test_a_step_waits_until_all_run_it():
     assert rollout.keep(ready, kept, after, CALM, ALL_IS_WELL).moves[LAN].stage is Stage.FIRST
 
 
+def test_the_gateways_and_their_relays_are_waited_for_though_they_are_silent():
+    raw, wanted = office("gw1"), office("gw2")
+    facts = _facts(raw)
+    before = planner.make(policy.parse(raw).meshes["wg0"], facts, Register())
+    mesh = policy.parse(wanted).meshes["wg0"]
+    after = planner.make(mesh, facts, before.register)
+    kept = rollout.keep(before, NOTHING, after, CALM, ALL_IS_WELL)
+    ready = planner.make(mesh, facts, before.register, kept=kept)
+    for silent, waits in (("web", False), ("gw1", True), ("gw2", True), ("r1", True), ("r2", True)):
+        witness = Witness(runs=lambda n, silent=silent: n != silent, hears=lambda _: True)
+        health = Health(silent=frozenset({silent}))
+        assert (rollout.keep(ready, kept, after, health, witness) == kept) is waits, silent
+
+
 def test_a_move_that_is_called_off_goes_back_by_the_same_steps():
     raw, wanted = office("gw1"), office("gw2")
     facts = _facts(raw)

@@ -17,7 +17,7 @@ Then the plan may be as if nothing had been.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saltext_wgmesh.core.health import Health
@@ -57,12 +57,14 @@ Moves = Mapping[str, Move]
 """Subnet → its move."""
 
 
-def keep(before: Plan, known: Moves, after: Plan, health: Health, *, all_run: bool) -> dict[str, Move]:
+def keep(before: Plan, known: Moves, after: Plan, health: Health, runs: Callable[[str], bool]) -> dict[str, Move]:
     """The moves by which *after* differs from what is asked for, if *before* was published with those *known*.
 
-    A step is over when *all_run* it. From a gateway that is down, or left, its subnets are taken at once.
+    A step is over when each node that can be asked *runs* it, and in any case the two gateways and their relays. From
+    a gateway that is down, or left, its subnets are taken at once.
     """
     had, has = _gateways(before), _gateways(after)
+    behind = {node for node in before.members if node not in health.down and not runs(node)}
     found = {}
     for subnet, new in has.items():
         move = known.get(subnet)
@@ -71,7 +73,7 @@ def keep(before: Plan, known: Moves, after: Plan, health: Health, *, all_run: bo
             continue
         if move is None or move.new != new:
             found[subnet] = Move(old=old, new=new, stage=Stage.READY)
-        elif not all_run:
+        elif behind - health.silent or behind & {r for g in move.order for r in (g, *before.members[g].homes)}:
             found[subnet] = move
         elif move.stage in AFTER:
             found[subnet] = replace(move, stage=AFTER[move.stage])

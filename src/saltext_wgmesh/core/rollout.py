@@ -133,20 +133,19 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
     leaves = {n for n, m in after.members.items() if not m.is_relay} - health.down
     pairs = _direct(before) - _direct(after) - health.cut
     heard = {p for p in kept_before.pairs if witness.runs(p[0]) and witness.runs(p[1])}
-    # Each step of those waits until all who can be asked run the one before.
-    all_run = all(witness.runs(node) for node in before.members if node not in health.down | health.silent)
     return Kept(
         homes={leaf: relays for leaf, relays in homes.items() if relays},
         idle={leaf: relays for leaf, relays in idle.items() if relays},
         pairs=frozenset(p for p in pairs - heard if leaves >= set(p)),
         places=MappingProxyType(_places(before, kept_before, after, health, witness)),
-        addresses=MappingProxyType(_addresses(before, kept_before, after, all_run)),
-        moves=MappingProxyType(moving.keep(before, kept_before.moves, after, health, all_run=all_run)),
+        addresses=MappingProxyType(_addresses(before, kept_before, after, health, witness)),
+        moves=MappingProxyType(moving.keep(before, kept_before.moves, after, health, witness.runs)),
     )
 
 
-def _addresses(before: Plan, kept_before: Kept, after: Plan, all_run: bool) -> Homes:
-    """The addresses of nodes that are to have others."""
+def _addresses(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Homes:
+    """The addresses of nodes that are to have others. Each step waits until all who can be asked run the one before."""
+    all_run = all(witness.runs(node) for node in before.members if node not in health.down | health.silent)
     found: dict[str, tuple[str, ...]] = {}
     for node, member in after.members.items():
         has = before.members[node].addresses if node in before.members else ()
