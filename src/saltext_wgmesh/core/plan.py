@@ -192,11 +192,11 @@ def _unusable_numbers(mesh: MeshPolicy, relays: Iterable[str], numbers: Mapping[
     """One problem for each relay whose number makes an interface name or a port that can't be."""
     problems = []
     for relay in relays:
-        name = names.trunk_name(mesh.name, numbers[relay])
+        name = names.trunk_name(mesh.interface, numbers[relay])
         port = names.trunk_port(mesh.listen_port, numbers[relay])
         if len(name) > names.IFNAMSIZ:
             what = f"interfaces towards it would be named {name}, longer than {names.IFNAMSIZ} characters"
-            problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a shorter name"))
+            problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a shorter interface"))
         if port > 65535:
             what = f"trunks towards it would listen on port {port}"
             problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a lower listen_port"))

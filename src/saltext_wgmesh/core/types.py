@@ -115,6 +115,8 @@ class MeshPolicy:
     """One mesh, as the operator wants it."""
 
     name: str
+    interface: str
+    """The name of its access interface, and what those of the others begin with."""
     networks: tuple[Network, ...]
     """At most one IPv4 and one IPv6 network."""
     listen_port: int = names.DEFAULT_LISTEN_PORT

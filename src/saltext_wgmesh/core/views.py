@@ -125,7 +125,7 @@ def _visible(desk: _Desk, prefixes: tuple[str, ...], ipv6: bool) -> tuple[str, .
 
 
 def _access(desk: _Desk, member: Member, peers: Iterable[Peer]) -> Interface:
-    return Interface(name=desk.mesh.name, kind=Kind.ACCESS, listen_port=member.listen_port, peers=tuple(peers))
+    return Interface(name=desk.mesh.interface, kind=Kind.ACCESS, listen_port=member.listen_port, peers=tuple(peers))
 
 
 def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
@@ -182,7 +182,10 @@ def _uplink(desk: _Desk, name: str, ipv6: bool) -> Interface:
             allowed_ips=_visible(desk, desk.everything, ipv6),
         )
         desk.uplinks[name, ipv6] = Interface(
-            name=names.uplink_name(desk.mesh.name, desk.numbers[name]), kind=Kind.UPLINK, listen_port=0, peers=(peer,)
+            name=names.uplink_name(desk.mesh.interface, desk.numbers[name]),
+            kind=Kind.UPLINK,
+            listen_port=0,
+            peers=(peer,),
         )
     return desk.uplinks[name, ipv6]
 
@@ -282,7 +285,7 @@ def _trunk(desk: _Desk, relay: Member, other: Member) -> Interface:
     )
     number = desk.numbers[other.node]
     return Interface(
-        name=names.trunk_name(desk.mesh.name, number),
+        name=names.trunk_name(desk.mesh.interface, number),
         kind=Kind.TRUNK,
         listen_port=names.trunk_port(relay.listen_port, number),
         peers=(peer,),
