@@ -262,7 +262,10 @@ def test_all_problems_are_told_at_once() -> None:
         ("wg1", {"network": "10.9.0.0/16", "listen_port": 51823, "nodes": {"a": {"nat": True}}}),
         ("wg1", {"network": "10.9.0.0/31", "listen_port": 1, "nodes": {"a": {"address": "10.9.0.0"}}}),
         ("wg0/interface", "wg0"),
-        ("the-office-in-frankfurt", {"interface": "fra0", "network": "10.9.0.0/16", "listen_port": 1, "nodes": {"*": {}}}),
+        (
+            "the-office-in-frankfurt",
+            {"interface": "fra0", "network": "10.9.0.0/16", "listen_port": 1, "nodes": {"*": {}}},
+        ),
         ("wg1", {"interface": "wg0u1", "network": "10.9.0.0/16", "listen_port": 1, "nodes": {"*": {}}}),
         ("fifteencharacte", {"network": "10.9.0.0/16", "listen_port": 1, "mtu": 576, "nodes": {"*": {}}}),
     ],
@@ -283,7 +286,10 @@ SECOND = {"network": "10.9.0.0/16", "listen_port": 60000, "nodes": {"a": None}}
         # A name that another mesh has given up is free.
         ({"wg0": "office0", "wg1": "wg0"}, []),
         ({"wg0": "office0", "wg0-u1": "wg0-u1"}, []),
-        ({"wg0": "wg1", "wg1": "wg1"}, ["wgmesh:wg0:interface: wg1 is also the interface of wgmesh:wg1; choose another"]),
+        (
+            {"wg0": "wg1", "wg1": "wg1"},
+            ["wgmesh:wg0:interface: wg1 is also the interface of wgmesh:wg1; choose another"],
+        ),
         ({"a": "x", "b": "x"}, ["wgmesh:b:interface: x is also the interface of wgmesh:a; choose another"]),
         (
             {"wg0": "office0", "office0-t1": "office0-t1"},

@@ -9,19 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext_wgmesh.core.renaming import renamed, renames_access, steps
+from saltext_wgmesh.core.renaming import renamed, renames_access, steps, unfinished
 from saltext_wgmesh.core.types import View
-from tests.nodeviews import leaf, peer, relay
+from tests.nodeviews import leaf, named, peer, relay
 
 LEAF = leaf(direct=(peer(7), peer(8)))
 RELAY = relay(leaves=(peer(7),), trunks=(2, 3))
-
-
-def as_named(view: View, access: str) -> View:
-    """*view*, where the interfaces are called after *access*."""
-    first = view.interfaces[0].name
-    listed = (replace(i, name=f"{access}{i.name.removeprefix(first)}") for i in view.interfaces)
-    return replace(view, interfaces=tuple(listed))
 
 
 def called(view: View) -> list[str]:
@@ -29,19 +22,21 @@ def called(view: View) -> list[str]:
 
 
 def test_a_leaf_goes_through_its_uplinks_and_then_its_access_interface() -> None:
-    found = steps(LEAF, as_named(LEAF, "office0"))
+    found = steps(LEAF, named(LEAF, "office0"))
     assert [called(step.view) for step in found] == [
         ["wg0", "office0-u1", "wg0-u2"],
         ["wg0", "office0-u1", "office0-u2"],
         ["office0", "office0-u1", "office0-u2"],
     ]
     assert [sorted(step.neighbours) for step in found] == [["n1"], ["n2"], ["n7", "n8"]]
-    assert found[-1].view == as_named(LEAF, "office0")
+    assert found[-1].view == named(LEAF, "office0")
+    assert [unfinished(step.view) for step in found] == [("office0-u1",), ("office0-u1", "office0-u2"), ()]
+    assert (unfinished(LEAF), unfinished(named(RELAY, "wg0-u1")), unfinished(leaf(relays=()))) == ((), (), ())
 
 
 def test_nothing_else_changes_on_the_way() -> None:
-    """Another MTU, fewer neighbours and another relay come with the view itself; who stays is known by the neighbours."""
-    wanted = replace(as_named(leaf(relays=(2, 3), direct=(peer(8),)), "x"), mtu=1380)
+    """Another MTU, fewer neighbours and another relay come with the view itself."""
+    wanted = replace(named(leaf(relays=(2, 3), direct=(peer(8),)), "x"), mtu=1380)
     found = steps(LEAF, wanted)
     assert [called(step.view) for step in found] == [["wg0", "wg0-u1", "x-u2"], ["x", "wg0-u1", "x-u2"]]
     back = {"x": "wg0", "x-u2": "wg0-u2"}
@@ -68,10 +63,10 @@ def test_whoever_holds_nothing_has_nothing_to_rename() -> None:
     ],
 )
 def test_a_name_is_given_up_before_it_is_taken(old: str, new: str, first: list[str]) -> None:
-    found = steps(as_named(LEAF, old), as_named(LEAF, new))
+    found = steps(named(LEAF, old), named(LEAF, new))
     assert called(found[0].view) == first
     assert all(len(set(called(step.view))) == 3 for step in found)
-    assert found[-1].view == as_named(LEAF, new)
+    assert found[-1].view == named(LEAF, new)
 
 
 def test_names_that_change_places_are_left_to_the_view_itself() -> None:
@@ -82,12 +77,12 @@ def test_names_that_change_places_are_left_to_the_view_itself() -> None:
 
 STEMS = st.sampled_from(["wg0", "wg1", "wg0-u1", "wg0-u2", "wg0-t2", "wg0-u1-u1"])
 VIEWS = st.builds(
-    lambda relays, direct, access: as_named(leaf(relays=relays, direct=tuple(map(peer, direct))), access),
+    lambda relays, direct, access: named(leaf(relays=relays, direct=tuple(map(peer, direct))), access),
     st.lists(st.integers(1, 3), min_size=1, unique=True).map(tuple),
     st.lists(st.integers(7, 9), unique=True),
     STEMS,
 ) | st.builds(
-    lambda trunks, access: as_named(relay(leaves=(peer(7),), trunks=trunks), access),
+    lambda trunks, access: named(relay(leaves=(peer(7),), trunks=trunks), access),
     st.lists(st.integers(2, 4), unique=True).map(tuple),
     STEMS,
 )

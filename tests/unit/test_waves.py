@@ -8,7 +8,7 @@ import pytest
 
 from saltext_wgmesh.core.types import View
 from saltext_wgmesh.core.waves import disturbs, waves
-from tests.nodeviews import leaf, peer, relay
+from tests.nodeviews import leaf, named, peer, relay
 
 LEAF = leaf(direct=(peer(6, "10.100.0.6/32", endpoint="192.0.2.6:51820"),), relays=(1, 2), via=1)
 CALLED = leaf(direct=(peer(6, "10.100.0.6/32"),), relays=(1, 2), via=1)
@@ -47,6 +47,8 @@ def test_links_that_come_or_go_and_other_routes_disturb_nothing(new):
         with_peer(LEAF, public_key="another"),
         with_peer(LEAF, endpoint="192.0.2.7:51820"),
         with_peer(LEAF, address="10.100.0.7"),
+        named(LEAF, "office0"),
+        replace(LEAF, interfaces=(*LEAF.interfaces[:2], replace(LEAF.interfaces[2], name="office0-u2"))),
     ],
 )
 def test_a_link_that_is_altered_and_an_address_that_goes_do(new):
@@ -70,3 +72,19 @@ def test_the_first_relay_goes_alone_then_the_others_then_who_is_called_then_who_
         "gone": (LEAF, None),
     }
     assert waves(views, views) == [["gone", "new", "same"], ["r1"], ["r2", "r3"], ["called"], ["caller"]]
+
+
+def test_relays_that_rename_their_access_interface_go_one_by_one():
+    """A leaf of two of them has one at any time. Others that are altered go together, as ever."""
+    mtu = replace(RELAY, mtu=1380)
+    views = {
+        "r1": (RELAY, named(RELAY, "office0")),
+        "r2": (RELAY, named(RELAY, "office0")),
+        "r3": (RELAY, named(mtu, "office0")),
+        "r4": (RELAY, mtu),
+        "r5": (RELAY, mtu),
+        "r6": (RELAY, mtu),
+        "leaf": (LEAF, named(LEAF, "office0")),
+        "other": (LEAF, named(LEAF, "office0")),
+    }
+    assert waves(views, views) == [["r1"], ["r2"], ["r3"], ["r4"], ["r5", "r6"], ["leaf", "other"]]

@@ -72,13 +72,18 @@ DEFAULT_KEEPALIVE = 25
 
 
 def uplink_name(access: str, relay_number: int) -> str:
-    """The interface of a leaf towards the relay with that number, as in ``wg0-u2``; *access* is its access interface."""
+    """The interface of a leaf towards the relay with that number, as in ``wg0-u2``, where *access* is ``wg0``."""
     return f"{access}-u{relay_number}"
 
 
 def trunk_name(access: str, relay_number: int) -> str:
     """The interface of a relay towards the relay with that number, as in ``wg0-t3``."""
     return f"{access}-t{relay_number}"
+
+
+def stem(interface: str) -> str:
+    """The access interface beside which *interface* is, if it is an uplink or a trunk; else itself."""
+    return re.sub(r"(.)-[ut][0-9]+$", r"\1", interface)
 
 
 def may_be_trunk(interface: str) -> bool:

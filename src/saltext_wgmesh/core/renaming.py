@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from saltext_wgmesh.core import names
 from saltext_wgmesh.core.types import Interface, Kind, View
 
 _Part = tuple[Kind, frozenset[str]]
@@ -30,8 +31,15 @@ def renamed(held: View | None, view: View) -> dict[str, str]:
 
 def renames_access(held: View, view: View) -> bool:
     """Whether the access interface is one of them."""
-    names = renamed(held, view)
-    return any(i.kind is Kind.ACCESS and i.name in names for i in held.interfaces)
+    found = renamed(held, view)
+    return any(i.kind is Kind.ACCESS and i.name in found for i in held.interfaces)
+
+
+def unfinished(view: View) -> tuple[str, ...]:
+    """The interfaces of *view* that are not called after its access interface, sorted: on the way to other names."""
+    access = next((i.name for i in view.interfaces if i.kind is Kind.ACCESS), "")
+    others = (i.name for i in view.interfaces if i.kind is not Kind.ACCESS)
+    return tuple(sorted(name for name in others if names.stem(name) != access))
 
 
 def steps(held: View | None, view: View) -> tuple[Step, ...]:

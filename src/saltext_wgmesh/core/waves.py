@@ -2,18 +2,20 @@
 
 What only adds links, takes away unused ones or moves routes disturbs nothing, whoever takes it up first
 (``core.rollout``). What alters a link that is in use goes out in waves, so that a mistake stops at the first relay.
+Relays that rename their access interface go one after the other: a leaf must never lose two of them at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from saltext_wgmesh.core.renaming import renamed, renames_access
 from saltext_wgmesh.core.types import Interface, Role, View
 
 
 def disturbs(old: View, new: View) -> bool:
     """Whether a node that takes up *new* after *old* alters a link that both have, or loses an address."""
-    if old.mtu != new.mtu or not set(old.addresses) <= set(new.addresses):
+    if old.mtu != new.mtu or not set(old.addresses) <= set(new.addresses) or renamed(old, new):
         return True
     before = {i.name: i for i in old.interfaces}
     return any(_alters(before[i.name], i) for i in new.interfaces if i.name in before)
@@ -33,17 +35,21 @@ def _alters(old: Interface, new: Interface) -> bool:
 
 def waves(views: Mapping[str, tuple[View | None, View | None]], nodes: Iterable[str]) -> list[list[str]]:
     """*nodes* in the order in which they are told; *views* is node → what it runs and what it is to run, None if that
-    is not known or no view. The first wave disturbs nothing; of those that do, the first relay is a wave of its own."""
+    is not known or no view. The first wave disturbs nothing; of those that do, the first relay is a wave of its own,
+    and so is each that renames its access interface."""
     calm: list[str] = []
+    alone: list[str] = []
     ranked: dict[int, list[str]] = {}
     for node in sorted(nodes):
         old, new = views.get(node, (None, None))
         if old is None or new is None or not disturbs(old, new):
             calm.append(node)
         else:
-            ranked.setdefault(_rank(new), []).append(node)
+            rank = _rank(new)
+            (alone if rank == 0 and renames_access(old, new) else ranked.setdefault(rank, [])).append(node)
     relays = ranked.pop(0, [])
-    return [wave for wave in (calm, relays[:1], relays[1:], *(ranked[r] for r in sorted(ranked))) if wave]
+    first = [[relay] for relay in (*alone, *relays[:1])]
+    return [wave for wave in (calm, *first, relays[1:], *(ranked[r] for r in sorted(ranked))) if wave]
 
 
 def _rank(view: View) -> int:
