@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 from saltext_wgmesh.core.types import Bfd, Interface, Kind, Peer, Role, Route, View
 
@@ -99,3 +100,10 @@ def relay(*, leaves: tuple[Peer, ...] = (), trunks: tuple[int, ...] = (2,), mesh
             *(Route(prefixes=p.allowed_ips, via=(p.node,), from_trunk=(p.node,)) for p in leaves),
         ),
     )
+
+
+def named(view: View, access: str) -> View:
+    """*view*, where the access interface is called *access*, and the others after it."""
+    first = view.interfaces[0].name
+    listed = (replace(i, name=f"{access}{i.name.removeprefix(first)}") for i in view.interfaces)
+    return replace(view, interfaces=tuple(listed))

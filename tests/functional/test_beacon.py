@@ -12,11 +12,12 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 import salt.beacons
 
+from saltext_wgmesh.core import renaming
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.minion import apply, facts, keys, linkfile, running, signals, store
 from saltext_wgmesh.minion.host import Host
 from tests.lab.wait import wait_until
-from tests.nodeviews import NETWORKS, leaf, peer
+from tests.nodeviews import NETWORKS, leaf, named, peer
 
 UP, DOWN, MUTE, NEW = LinkState.UP, LinkState.DOWN, LinkState.MUTE, LinkState.NEW
 VIEW = leaf(direct=(peer(7, endpoint="192.0.2.7:51820"),))
@@ -201,6 +202,17 @@ def test_drift_is_told_when_it_is_seen_twice_and_again_each_minute(minion, outsi
     assert minion.look(16) == {}
     outside("ip", "route", "del", "10.100.0.7")
     assert [list(minion.look(16)) for _ in range(2)] == [[], ["drift"]]
+
+
+def test_names_that_only_some_interfaces_have_got_are_drift(minion):
+    """An apply that died on the way: the master may know nothing of it, and want again what the node had before."""
+    watched(n1=UP, n2=UP, n7=UP)
+    apply.apply(Host(), renaming.steps(VIEW, named(VIEW, "wg9"))[0].view)
+    minion.look()
+    assert minion.look(16) == {}
+    assert minion.look(16)["drift"]["changes"] == ["interfaces: not named after the access interface: wg9-u1"]
+    apply.apply(Host(), VIEW)
+    assert minion.look(16) == {}
 
 
 def test_other_addresses_than_the_published_ones_are_drift(minion, outside):

@@ -19,7 +19,7 @@ from saltext_wgmesh.minion import apply, keys, linkfile, resting, trials, watchi
 from saltext_wgmesh.minion.host import Host
 from tests.functional import far
 from tests.lab.wait import wait_until
-from tests.nodeviews import NETWORKS, leaf, peer, relay
+from tests.nodeviews import NETWORKS, leaf, named, peer, relay
 
 N1, N2, N5 = "10.100.0.1", "10.100.0.2", "10.100.0.5"
 
@@ -148,6 +148,35 @@ def test_a_relays_other_port_loses_nothing(mesh):
         take(with_endpoint(views["n5"], "n1", "192.0.2.10:51900"))
     assert lost == [0]
     assert "192.0.2.10:51900" in far.run("wg", "show", "wg0-u1", "endpoints")
+
+
+def interfaces():
+    """The WireGuard interfaces of the machine, and the files that bring up such, by name."""
+    found = sorted(far.run("wg", "show", "interfaces").split())
+    return found, sorted(path.stem for path in Host().conf_dir.glob("*.conf"))
+
+
+def lines_of(view):
+    """What an apply of *view* changes."""
+    return apply.apply(Host(), view).lines
+
+
+def test_other_names_lose_nothing(mesh):
+    """First a relay gets them, and the leaf hears it again; then the other; then the leaf; and then all go back."""
+    machines, views = mesh
+    for access in ("office0", "wg0"):
+        new = {node: named(view, access) for node, view in views.items()}
+        with pinged(N1) as lost:
+            for node, machine in machines.items():
+                machine.call(take, new[node])
+                assert all_up(machines)
+            take(new["n5"])
+        assert (lost, all_up(machines)) == ([0], True)
+        expected = [access, f"{access}-u1", f"{access}-u2"]
+        assert interfaces() == (expected, expected)
+        assert machines["n1"].call(interfaces) == ([access, f"{access}-t2"],) * 2
+        assert (device_to(NETWORKS[0]), machines["n1"].call(device_to, N5)) == (f"{access}-u1", access)
+        assert [lines_of(new["n5"]), *(m.call(lines_of, new[n]) for n, m in machines.items())] == [[]] * 3
 
 
 def with_port(view, port):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import permutations
 
@@ -60,6 +61,8 @@ RATE = 100.0
 """Datagrams a second of each flow."""
 PRIORITY = -15
 """As of nice(1), and as the watcher's."""
+FAVOUR_EVERY = 0.5
+"""Seconds."""
 
 
 @contextmanager
@@ -71,20 +74,22 @@ def undisturbed(
     leaves: Iterable[str] | None = None,
     concerned: Concerned = (),
     allowed: float = 0.0,
+    remade: bool = False,
 ) -> Iterator[Noticed]:
     """The block changes something that nobody notices; AssertionError otherwise, and what was noticed is printed.
 
     UDP flows both ways between all pairs of *leaves* (of the mesh, if None), and not one datagram is lost; where there
     is no other way, no gap is longer than *allowed* seconds. TCP between the *talks* (caller → listener) stands.
     Sessions and interfaces live on, but those of *concerned* nodes and links, and a leaf's links to relays that the
-    plan has given up.
+    plan has given up. *remade* says that interfaces are made in the block.
     """
     if leaves is None:
         leaves = [node for node, row in status(mesh.lab.salt, mesh.name)["nodes"].items() if row["role"] == "leaf"]
     noticed = Noticed()
     _favour_wireguard(mesh)
     try:
-        with _watched(mesh, noticed, sorted(leaves), talks, concerned):
+        favoured = _favouring(mesh) if remade else nullcontext()
+        with favoured, _watched(mesh, noticed, sorted(leaves), talks, concerned):
             yield noticed
             steady(mesh, talks)
     finally:
@@ -120,6 +125,24 @@ def _favour_wireguard(mesh: Mesh) -> None:
     for process in tagged(mesh.lab.tag):
         if process.command.startswith("wireguard-go"):
             favour(process.pid, PRIORITY)
+
+
+@contextmanager
+def _favouring(mesh: Mesh) -> Iterator[None]:
+    """So do those that start within the block."""
+    over = threading.Event()
+
+    def favour_again() -> None:
+        while not over.wait(FAVOUR_EVERY):
+            _favour_wireguard(mesh)
+
+    thread = threading.Thread(target=favour_again)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _uplinks(mesh: Mesh) -> set[frozenset[str]]:

@@ -15,15 +15,17 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from saltext_wgmesh.core import routes, wanted
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import View
-from saltext_wgmesh.minion import apply, boot, files, keys
+from saltext_wgmesh.minion import apply, boot, files, keys, linkfile
 from saltext_wgmesh.minion.store import Owned, Store
-from tests.nodeviews import leaf, peer, relay
+from tests.nodeviews import leaf, named, peer, relay
 from tests.unit import fakehost
 from tests.unit.fakehost import FakeHost, Kernel, with_ipv6
 
@@ -179,6 +181,37 @@ def test_an_apply_of_another_view_that_is_cut_short_anywhere_is_finished_by_the_
         assert leftovers(host) == []
         if done:
             assert last > 20
+            return
+
+
+@pytest.fixture
+def obedient(monkeypatch):
+    """A watcher that has each link at rest as soon as it is asked to, and up as soon as it is not."""
+    up = {n: Link(neighbour=n, interface="", state=LinkState.UP, since=0.0, heeded=True) for n in ("n2", "n7")}
+    report = LinkReport(mesh="wg0", watched=True, links=MappingProxyType(up))
+    monkeypatch.setattr(linkfile, "read", lambda _host, _mesh: report)
+
+
+def test_other_names_that_are_cut_short_anywhere_are_finished_by_the_next(tmp_path, obedient):
+    """Also where the next has them go back. Nothing of either name is left over, and no two devices with one port."""
+    view = relay(leaves=(peer(7, endpoint="192.0.2.7:51820"),), trunks=(2,))
+    for last in range(ENOUGH):
+        host = node(tmp_path / f"n{last}")
+        apply.apply(host, view)
+        done = False
+        with contextlib.suppress(Killed), Mortal(last):
+            apply.apply(host, named(view, "office0"))
+            done = True
+        final = view if last % 2 else named(view, "office0")
+        apply.apply(host, final)
+        assert apply.apply(host, final).lines == []
+        names = {i.name for i in final.interfaces}
+        assert set(host.kernel.devices) == names == Store(host=host, mesh="wg0").owned().interfaces
+        assert {path.stem for path in host.conf_dir.glob("*.conf")} == names
+        assert {device for _, device, _ in host.kernel.rules} == {i.name for i in final.interfaces[1:]}
+        assert [path for path in leftovers(host) if path.parent == host.conf_dir] == []
+        if done:
+            assert last > 40
             return
 
 

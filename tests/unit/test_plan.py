@@ -126,12 +126,12 @@ def test_relays_are_numbered_in_the_operators_order_and_numbers_are_never_used_a
 
 
 def test_a_number_that_makes_a_name_or_port_impossible_is_a_problem():
-    policy_ = replace(mesh(relay("r1"), listen_port=65_530), name="wg-datacenter")
+    policy_ = replace(mesh(relay("r1"), listen_port=65_530), interface="wg-datacenter")
     with pytest.raises(PlanError) as caught:
         make(policy_, all_facts("r1"), Register(numbers={"r1": 7}))
     assert [str(p) for p in caught.value.problems] == [
         "node r1: interfaces towards it would be named wg-datacenter-t7, longer than 15 characters; "
-        "give the mesh a shorter name",
+        "give the mesh a shorter interface",
         "node r1: trunks towards it would listen on port 65537; give the mesh a lower listen_port",
     ]
 

@@ -65,6 +65,7 @@ def test_defaults() -> None:
     mesh = policy.parse({"wg0": {"network": "10.100.0.0/16", "nodes": {"db1": None}}}).meshes["wg0"]
     assert mesh == MeshPolicy(
         name="wg0",
+        interface="wg0",
         networks=(ip_network("10.100.0.0/16"),),
         listen_port=51820,
         topology=Topology.PARTIAL,
@@ -80,6 +81,7 @@ def test_every_key_is_read() -> None:
     """Each key of mesh, site and node ends in the field of its name."""
     raw = yaml.safe_load("""
     wg7:
+      interface: office0
       network: [fd00:64::/64, 10.100.0.0/16]
       listen_port: 4000
       topology: hub
@@ -93,6 +95,7 @@ def test_every_key_is_read() -> None:
       links: [[r1, db1]]
     """)
     mesh = policy.parse(raw).meshes["wg7"]
+    assert (mesh.name, mesh.interface) == ("wg7", "office0")
     assert (mesh.listen_port, mesh.topology, mesh.mtu, mesh.keepalive) == (4000, Topology.HUB, 1300, 0)
     assert mesh.bfd == Bfd(interval=300, multiplier=3)
     assert mesh.networks == (ip_network("10.100.0.0/16"), ip_network("fd00:64::/64"))
@@ -258,6 +261,12 @@ def test_all_problems_are_told_at_once() -> None:
         ("wg0/sites/nyc", {"network": ["10.100.4.0/22", "fd00:64::/80"], "relays": []}),
         ("wg1", {"network": "10.9.0.0/16", "listen_port": 51823, "nodes": {"a": {"nat": True}}}),
         ("wg1", {"network": "10.9.0.0/31", "listen_port": 1, "nodes": {"a": {"address": "10.9.0.0"}}}),
+        ("wg0/interface", "wg0"),
+        (
+            "the-office-in-frankfurt",
+            {"interface": "fra0", "network": "10.9.0.0/16", "listen_port": 1, "nodes": {"*": {}}},
+        ),
+        ("wg1", {"interface": "wg0u1", "network": "10.9.0.0/16", "listen_port": 1, "nodes": {"*": {}}}),
         ("fifteencharacte", {"network": "10.9.0.0/16", "listen_port": 1, "mtu": 576, "nodes": {"*": {}}}),
     ],
     ids=repr,
@@ -265,6 +274,40 @@ def test_all_problems_are_told_at_once() -> None:
 def test_this_is_no_mistake(path: str, value: object) -> None:
     """Gateways in order, odd but valid addresses, repeated links and ports side by side are taken."""
     policy.parse(damaged(path, value))
+
+
+FIRST = {"network": "10.8.0.0/16", "listen_port": 50000, "nodes": {"a": None}}
+SECOND = {"network": "10.9.0.0/16", "listen_port": 60000, "nodes": {"a": None}}
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "expected"),
+    [
+        # A name that another mesh has given up is free.
+        ({"wg0": "office0", "wg1": "wg0"}, []),
+        ({"wg0": "office0", "wg0-u1": "wg0-u1"}, []),
+        (
+            {"wg0": "wg1", "wg1": "wg1"},
+            ["wgmesh:wg0:interface: wg1 is also the interface of wgmesh:wg1; choose another"],
+        ),
+        ({"a": "x", "b": "x"}, ["wgmesh:b:interface: x is also the interface of wgmesh:a; choose another"]),
+        (
+            {"wg0": "office0", "office0-t1": "office0-t1"},
+            [
+                "wgmesh:office0-t1: mesh wg0 may need an interface of this name for a relay; "
+                "choose a name without -u or -t and a number"
+            ],
+        ),
+    ],
+)
+def test_interfaces_of_two_meshes_have_no_name_in_common(interfaces: dict[str, str], expected: list[str]) -> None:
+    """Whatever of it is written: the mesh's name, or its ``interface``."""
+    one, other = ({**each, "interface": name} for each, name in zip((FIRST, SECOND), interfaces.values(), strict=True))
+    raw = dict(zip(interfaces, (one, other), strict=True))
+    if expected:
+        assert problems(raw) == expected
+    else:
+        policy.parse(raw)
 
 
 def test_names_have_up_to_255_characters() -> None:
@@ -347,7 +390,7 @@ PATTERNS = st.text("ab1.*?", min_size=1, max_size=4) | st.sampled_from(["[ab]*",
 def test_the_first_entry_that_matches_counts(patterns: list[str], nodes: list[str]) -> None:
     """One by one or all at once, a node's rule is the first whose pattern is its id or matches it as a glob."""
     rules = tuple(NodeRule(pattern=pattern) for pattern in patterns)
-    mesh = MeshPolicy(name="wg0", networks=(), nodes=rules)
+    mesh = MeshPolicy(name="wg0", interface="wg0", networks=(), nodes=rules)
     expected = {}
     for node in sorted(set(nodes)):
         matching = [rule for rule in rules if rule.pattern == node or fnmatch.fnmatchcase(node, rule.pattern)]

@@ -21,6 +21,7 @@ def member(node, site=None, *, nat=False, host=None, underlay=("172.16.0.1",), p
         nat=nat,
         public_key=node,
         listen_port=port,
+        interface="wg0",
         endpoint=Endpoint(host=host, port=4500) if host else None,
         underlay=underlay,
         addresses=(),

@@ -17,8 +17,8 @@ from saltext_wgmesh.core.types import View
 from saltext_wgmesh.minion import apply, keys, linkfile, offers, resting, selfcheck, trials
 from saltext_wgmesh.minion.selfcheck import Master
 from saltext_wgmesh.minion.store import Store
-from tests.nodeviews import key, leaf, peer, relay
-from tests.unit.fakehost import FakeHost, Kernel, with_ipv6
+from tests.nodeviews import key, leaf, named, peer, relay
+from tests.unit.fakehost import FakeDevice, FakeHost, Kernel, with_ipv6
 
 HOUR = 3600.0
 OLD, NEW = "192.0.2.10:51820", "198.51.100.10:51820"
@@ -224,6 +224,124 @@ def test_to_a_key_that_is_not_the_next_one_nobody_turns(host, watched) -> None:
     apply.apply(host, replace(leaf(), turn_to=key(9)))
     assert watcher.asked == []
     assert {d.public_key for d in host.kernel.devices.values()} == {keys.public_key(host)}
+
+
+# --- other names ---------------------------------------------------------------------------------------
+
+NEAR = leaf(direct=(peer(7), peer(8)))
+
+
+def test_an_interface_that_gets_another_name_is_made_anew_while_its_links_rest(host, watched) -> None:
+    """One after the other, the access interface last; the old device goes first, and its port before it."""
+    watcher = watched(NEAR)
+    done = apply.apply(host, named(NEAR, "x"))
+    assert watcher.asked == [("n1",), ("n2",), ("n7", "n8")]
+    assert sorted(host.kernel.devices) == ["x", "x-u1", "x-u2"]
+    assert {p.stem for p in host.conf_dir.glob("*.conf")} == {"x", "x-u1", "x-u2"}
+    assert host.kernel.devices["x"].port == 51820
+    words = [" ".join(argv) for argv in host.kernel.ran]
+    assert words.index("wg set wg0 listen-port 0") < words.index("ip link add dev x type wireguard")
+    lines = "\n".join(done.lines)
+    assert lines.index("wg0-u1") < lines.index("wg0-u2") < lines.index("wg0:")
+    memory = Store(host=host, mesh="wg0")
+    assert (memory.view(), memory.previous()) == (named(NEAR, "x"), NEAR)
+    assert memory.owned().interfaces == {"x", "x-u1", "x-u2"}
+    assert apply.apply(host, named(NEAR, "x")).lines == []
+
+
+def test_whoever_opens_the_link_is_called_where_it_was_heard_last(host, watched) -> None:
+    """Else it would have to find out by itself that its session is dead. Where nobody was heard, the view is right."""
+    watched(NEAR)
+    host.kernel.devices["wg0"].peers[key(7)].endpoint = "198.51.100.7:4444"
+    host.kernel.devices["wg0-u1"].peers[key(1)].endpoint = "198.51.100.9:9"
+    apply.apply(host, named(NEAR, "x"))
+    ends = {k: p.endpoint for d in host.kernel.devices.values() for k, p in (d.peers or {}).items()}
+    assert ends == {key(1): OLD, key(2): "192.0.2.20:51820", key(7): "198.51.100.7:4444", key(8): None}
+    assert "198.51" not in "".join(path.read_text() for path in host.conf_dir.glob("*.conf"))
+
+
+def test_whoever_roamed_and_was_heard_since_is_called_there(host, watched) -> None:
+    """The view names where it was."""
+    watched(leaf(relays=(1,)))
+    uplink = host.kernel.devices["wg0-u1"].peers[key(1)]
+    uplink.endpoint, uplink.handshake_at = "198.51.100.9:9", int(time.time())
+    apply.apply(host, named(leaf(relays=(1,)), "x"))
+    calls = [argv for argv in host.kernel.ran if argv[:3] == ("wg", "set", "x-u1") and "endpoint" in argv]
+    assert calls[0][calls[0].index("endpoint") + 1] == "198.51.100.9:9"
+
+
+def test_relays_have_their_trunks_first_and_their_rules_follow(host, watched) -> None:
+    view = relay(leaves=(peer(7),), trunks=(2, 3))
+    watcher = watched(view)
+    apply.apply(host, named(view, "x"))
+    assert watcher.asked == [("n2",), ("n3",), ("n7",)]
+    assert {device for _, device, _ in host.kernel.rules} == {"x-t2", "x-t3"}
+    assert apply.apply(host, named(view, "x")).lines == []
+
+
+def test_what_else_changes_comes_after_the_names(host, watched) -> None:
+    watcher = watched(NEAR)
+    new = named(replace(leaf(relays=(2, 3), via=2, direct=(peer(7),)), mtu=1380), "x")
+    watcher.names |= {"n3": "x-u3"}
+    apply.apply(host, new)
+    assert watcher.asked[:2] == [("n2",), ("n7", "n8")]
+    assert sorted(host.kernel.devices) == ["x", "x-u2", "x-u3"]
+    assert apply.apply(host, new).lines == []
+
+
+@pytest.mark.parametrize(
+    ("view", "lost", "why", "stays"),
+    [
+        (NEAR, {"n2"}, "n2 is not heard any more", ["wg0", "wg0-u2", "x-u1"]),
+        (relay(leaves=(peer(7), peer(8))), {"n7", "n8"}, r"nobody on x is heard any more \(n7, n8\)", ["wg0", "x-t2"]),
+    ],
+)
+def test_a_name_that_costs_links_is_taken_back_and_what_came_before_it_stays(
+    host, watched, view, lost, why, stays
+) -> None:
+    """As by a firewall that knows interfaces by their names; the next try goes on from there."""
+    watcher = watched(view)
+    device = "x-u2" if lost == {"n2"} else "x"
+    watcher.broken = lambda found: lost if device in found.kernel.devices else set()
+    with pytest.raises(TakenBack, match=why) as caught:
+        apply.apply(host, named(view, "x"))
+    held = Store(host=host, mesh="wg0").view()
+    assert (sorted(host.kernel.devices), caught.value.digest) == (stays, held.digest())
+    with pytest.raises(TakenBack, match=r"it was tried \d s ago"):
+        apply.apply(host, named(view, "x"), insists=False)
+    assert apply.apply(host, held).lines == []
+    watcher.broken = lambda _found: set()
+    watcher.asked.clear()
+    apply.apply(host, named(view, "x"))
+    assert (sorted(lost) in [sorted(a) for a in watcher.asked], ("n1",) in watcher.asked) == (True, False)
+    assert sorted(host.kernel.devices) == sorted(i.name for i in named(view, "x").interfaces)
+
+
+def test_one_of_several_leaves_that_does_not_come_back_is_no_reason_to_go_back(host, watched, monkeypatch) -> None:
+    view = relay(leaves=(peer(7), peer(8)))
+    watcher = watched(view)
+    watcher.broken = lambda found: {"n8"} if "x" in found.kernel.devices else set()
+    apply.apply(host, named(view, "x"))
+    assert sorted(host.kernel.devices) == ["x", "x-t2"]
+
+
+def test_a_name_that_somebody_else_has_changes_nothing(host, watched) -> None:
+    watched(NEAR)
+    host.kernel.devices["x"] = FakeDevice()
+    with pytest.raises(HostError, match="x exists on this node and was not made by mesh wg0: nothing was changed"):
+        apply.apply(host, named(NEAR, "x"))
+    assert sorted(host.kernel.devices) == ["wg0", "wg0-u1", "wg0-u2", "x"]
+
+
+def test_without_a_watcher_all_names_change_at_once(host) -> None:
+    apply.apply(host, NEAR)
+    host.kernel.devices["wg0"].peers[key(7)].endpoint = "198.51.100.7:4444"
+    apply.apply(host, named(NEAR, "x"))
+    assert sorted(host.kernel.devices) == ["x", "x-u1", "x-u2"]
+    assert host.kernel.devices["x"].peers[key(7)].endpoint == "198.51.100.7:4444"
+    assert apply.apply(host, named(NEAR, "x")).lines == []
+    assert apply.remove(host, "wg0").changed
+    assert (host.kernel.devices, list(host.conf_dir.glob("*.conf"))) == ({}, [])
 
 
 # --- what breaks the node is taken back ----------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from saltext_wgmesh.core.types import Route, View
 from saltext_wgmesh.core.waves import disturbs, waves
-from tests.nodeviews import leaf, peer, relay
+from tests.nodeviews import leaf, named, peer, relay
 
 LEAF = leaf(direct=(peer(6, "10.100.0.6/32", endpoint="192.0.2.6:51820"),), relays=(1, 2), via=1)
 CALLED = leaf(direct=(peer(6, "10.100.0.6/32"),), relays=(1, 2), via=1)
@@ -47,6 +47,8 @@ def test_links_that_come_or_go_and_other_routes_disturb_nothing(new):
         with_peer(LEAF, public_key="another"),
         with_peer(LEAF, endpoint="192.0.2.7:51820"),
         with_peer(LEAF, address="10.100.0.7"),
+        named(LEAF, "office0"),
+        replace(LEAF, interfaces=(*LEAF.interfaces[:2], replace(LEAF.interfaces[2], name="office0-u2"))),
     ],
 )
 def test_a_link_that_is_altered_and_an_address_that_goes_do(new):
@@ -80,3 +82,7 @@ def test_a_subnet_is_given_up_by_leaves_then_by_relays_then_by_who_leaves():
 
     views = {"leaf": without(LEAF), "r1": without(RELAY), "gw": (LEAF, None), "r2": (RELAY, without(RELAY)[0])}
     assert waves(views, views) == [["leaf", "r2"], ["r1"], ["gw"]]
+
+
+def test_other_names_of_interfaces_are_told_in_waves():
+    assert disturbs(LEAF, named(LEAF, "office0"))

@@ -43,6 +43,7 @@ def mesh(*nodes: NodeRule, network: str = "10.100.0.0/16", sites: tuple[Site, ..
     """A mesh ``wg0``; *network* may hold several, separated by spaces."""
     return MeshPolicy(
         name="wg0",
+        interface="wg0",
         networks=tuple(ip_network(n) for n in network.split()),
         nodes=nodes,
         sites={s.name: s for s in sites},

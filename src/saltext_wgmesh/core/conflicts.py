@@ -22,6 +22,8 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
 _TAKEN = {"all", "default", "lo"}
 """Names with a meaning of their own in /proc/sys/net/*/conf."""
 _DERIVED = re.compile(r"(.+)-[ut][0-9]+")
+_LONGEST_NAME = 64
+"""Characters of a mesh's name, of which the names of files are made."""
 _MOST_NUMBERS = 99
 """Relay numbers for which the name of an interface leaves room, at least."""
 
@@ -31,13 +33,18 @@ def mesh_path(mesh: str) -> str:
     return f"{names.POLICY_KEY}:{name_in_path(mesh)}"
 
 
+def interface_path(mesh: MeshPolicy) -> str:
+    """Where it is said what the interfaces of *mesh* are called: by ``interface``, or else by its name."""
+    return mesh_path(mesh.name) if mesh.interface == mesh.name else f"{mesh_path(mesh.name)}:interface"
+
+
 def check(meshes: Sequence[MeshPolicy], problems: Problems) -> None:
     """Every contradiction within and between *meshes* is in *problems* afterwards."""
     for mesh in meshes:
         _Mesh(mesh, mesh_path(mesh.name), finder(mesh.nodes), problems).check()
     _check_claims(meshes, problems)
     _check_ports(meshes, problems)
-    _check_derived_names(meshes, problems)
+    _check_interfaces(meshes, problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +82,22 @@ class _Mesh:
         return self.problems.at(nodes) or self.problems.at(f"{nodes}:{name_in_path(node)}")
 
     def check_name(self) -> None:
-        """The interfaces of the mesh can be named after it."""
-        mesh = self.mesh.name
-        if not _INTERFACE.fullmatch(mesh) or mesh in _TAKEN:
-            what = f"{shown(mesh)} can't be the name of a network interface"
-            self.problems.add(self.path, what, "use letters, digits and . _ = + - as in wg0")
+        """Files can be named after the mesh, and interfaces after its ``interface``."""
+        where, name = interface_path(self.mesh), self.mesh.interface
+        if where != self.path and not (_INTERFACE.fullmatch(self.mesh.name) and len(self.mesh.name) <= _LONGEST_NAME):
+            what = f"{shown(self.mesh.name)} can't be the name of a mesh"
+            self.problems.add(self.path, what, f"use at most {_LONGEST_NAME} letters, digits and . _ = + - as in wg0")
+        if self.problems.at(f"{self.path}:interface"):
+            return
+        if not _INTERFACE.fullmatch(name) or name in _TAKEN:
+            what = f"{shown(name)} can't be the name of a network interface"
+            self.problems.add(where, what, "use letters, digits and . _ = + - as in wg0")
         relays = relay_count(self.mesh)
         room = names.IFNAMSIZ - (len(names.trunk_name("", max(relays, _MOST_NUMBERS))) if relays else 0)
-        if len(mesh) > room:
+        if len(name) > room:
             why = ", to leave room for the numbers of relays" if relays else ""
-            what = f"{shown(mesh)} is too long for the name of a network interface"
-            self.problems.add(self.path, what, f"use at most {room} characters{why}")
+            what = f"{shown(name)} is too long for the name of a network interface"
+            self.problems.add(where, what, f"use at most {room} characters{why}")
 
     def check_members(self) -> None:
         """There are nodes, and two that only open connections have someone to meet at."""
@@ -270,11 +282,20 @@ def _ports(mesh: MeshPolicy) -> str:
     return str(last) if last == mesh.listen_port else f"{mesh.listen_port}-{last}"
 
 
-def _check_derived_names(meshes: Sequence[MeshPolicy], problems: Problems) -> None:
-    """No mesh is named like an uplink or a trunk of another."""
-    known = {mesh.name for mesh in meshes}
-    for mesh in meshes:
-        match = _DERIVED.fullmatch(mesh.name)
-        if match and match[1] in known:
-            what = f"mesh {name_in_path(match[1])} may need an interface of this name for a relay"
-            problems.add(mesh_path(mesh.name), what, "choose a name without -u or -t and a number")
+def _check_interfaces(meshes: Sequence[MeshPolicy], problems: Problems) -> None:
+    """No two meshes have interfaces of one name on a node: neither their access interfaces, nor one's and an uplink or
+    trunk of the other."""
+    owners: dict[str, MeshPolicy] = {}
+    read = [mesh for mesh in meshes if not problems.at(f"{mesh_path(mesh.name)}:interface")]
+    # Who says nothing has its own name; it is the others who chose.
+    for mesh in sorted(read, key=lambda m: m.interface != m.name):
+        owner = owners.setdefault(mesh.interface, mesh)
+        if owner is not mesh:
+            what = f"{name_in_path(mesh.interface)} is also the interface of {mesh_path(owner.name)}"
+            problems.add(interface_path(mesh), what, "choose another")
+    for mesh in read:
+        match = _DERIVED.fullmatch(mesh.interface)
+        if match and match[1] in owners:
+            other = name_in_path(owners[match[1]].name)
+            what = f"mesh {other} may need an interface of this name for a relay"
+            problems.add(interface_path(mesh), what, "choose a name without -u or -t and a number")

@@ -6,6 +6,7 @@ wire, in a file name or in a kernel table finds it here.
 
 from __future__ import annotations
 
+import re
 import zlib
 
 # Pillar and mine -------------------------------------------------------------------------------------
@@ -70,19 +71,24 @@ DEFAULT_KEEPALIVE = 25
 """Seconds; below the UDP timeout of the usual NAT boxes (RFC 4787 REQ-5 asks for two minutes, many do 30 s)."""
 
 
-def uplink_name(mesh: str, relay_number: int) -> str:
-    """The interface of a leaf towards the relay with that number, as in ``wg0-u2``."""
-    return f"{mesh}-u{relay_number}"
+def uplink_name(access: str, relay_number: int) -> str:
+    """The interface of a leaf towards the relay with that number, as in ``wg0-u2``, where *access* is ``wg0``."""
+    return f"{access}-u{relay_number}"
 
 
-def trunk_name(mesh: str, relay_number: int) -> str:
+def trunk_name(access: str, relay_number: int) -> str:
     """The interface of a relay towards the relay with that number, as in ``wg0-t3``."""
-    return f"{trunk_prefix(mesh)}{relay_number}"
+    return f"{access}-t{relay_number}"
 
 
-def trunk_prefix(mesh: str) -> str:
-    """What the names of all trunks of *mesh* begin with."""
-    return f"{mesh}-t"
+def stem(interface: str) -> str:
+    """The access interface beside which *interface* is, if it is an uplink or a trunk; else itself."""
+    return re.sub(r"(.)-[ut][0-9]+$", r"\1", interface)
+
+
+def may_be_trunk(interface: str) -> bool:
+    """Whether *interface* is named like a trunk, of whatever mesh."""
+    return re.fullmatch(r".+-t[0-9]+", interface) is not None
 
 
 def trunk_port(listen_port: int, relay_number: int) -> int:

@@ -204,11 +204,11 @@ def _unusable_numbers(mesh: MeshPolicy, relays: Iterable[str], numbers: Mapping[
     """One problem for each relay whose number makes an interface name or a port that can't be."""
     problems = []
     for relay in relays:
-        name = names.trunk_name(mesh.name, numbers[relay])
+        name = names.trunk_name(mesh.interface, numbers[relay])
         port = names.trunk_port(mesh.listen_port, numbers[relay])
         if len(name) > names.IFNAMSIZ:
             what = f"interfaces towards it would be named {name}, longer than {names.IFNAMSIZ} characters"
-            problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a shorter name"))
+            problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a shorter interface"))
         if port > 65535:
             what = f"trunks towards it would listen on port {port}"
             problems.append(Problem(where=f"node {relay}", what=what, do="give the mesh a lower listen_port"))
@@ -254,7 +254,9 @@ def _members(parts: _Parts) -> dict[str, Member]:
     for node, rule in parts.nodes.items():
         facts = parts.facts[node]
         own = parts.held.get(node) or parts.addresses[node]
-        place = parts.places.get(node) or Place(listen_port=parts.mesh.listen_port, endpoint=rule.endpoint)
+        place = parts.places.get(node) or Place(
+            listen_port=parts.mesh.listen_port, endpoint=rule.endpoint, interface=parts.mesh.interface
+        )
         members[node] = Member(
             node=node,
             role=rule.role,
@@ -263,6 +265,7 @@ def _members(parts: _Parts) -> dict[str, Member]:
             public_key=facts.public_key,
             next_key=facts.next_key,
             listen_port=place.listen_port,
+            interface=place.interface,
             endpoint=place.endpoint,
             underlay=facts.underlay,
             addresses=own if facts.ipv6 else tuple(a for a in own if ":" not in a),

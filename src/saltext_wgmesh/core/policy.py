@@ -36,6 +36,7 @@ __all__ = ["parse", "rule_for", "rules_for"]
 V = TypeVar("V", bound=Address | Network)
 
 MESH_KEYS = (
+    "interface",
     "network",
     "listen_port",
     "topology",
@@ -91,6 +92,7 @@ def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:
     smallest = max((_SMALLEST_MTU[n.version] for n in networks), default=_SMALLEST_MTU[4])
     return MeshPolicy(
         name=mesh_name,
+        interface=mesh.read("interface", text, mesh_name),
         networks=networks,
         listen_port=port,
         topology=mesh.read("topology", choice(Topology), Topology.PARTIAL),

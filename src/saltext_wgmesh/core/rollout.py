@@ -11,8 +11,8 @@ A leaf that gets other relays goes three steps, each a generation:
 
 A direct link goes in two: both ends have it, and prefer a relay; then it goes.
 
-Nodes that are to be heard at another port or endpoint move one relay after the other, and the leaves when all relays
-have: by the relays that stay the mesh goes on meanwhile.
+Nodes that are to be heard at another port or endpoint, or to call their interfaces otherwise, move one relay after the
+other, and the leaves when all relays have: by the relays that stay the mesh goes on meanwhile.
 
 A node that gets another address has both for a while: it is reached at both, then it sends from the new one, then the
 old one goes.
@@ -72,7 +72,7 @@ def as_dict(kept: Kept) -> dict[str, Any]:
         "idle": {leaf: list(relays) for leaf, relays in kept.idle.items()},
         "pairs": [list(pair) for pair in sorted(kept.pairs)],
         "places": {
-            node: [place.listen_port, place.endpoint and [place.endpoint.host, place.endpoint.port]]
+            node: [place.listen_port, place.interface, place.endpoint and [place.endpoint.host, place.endpoint.port]]
             for node, place in kept.places.items()
         },
         "addresses": {node: list(addresses) for node, addresses in kept.addresses.items()},
@@ -92,8 +92,9 @@ def from_dict(raw: Mapping[str, Any]) -> Kept:
     )
 
 
-def _place(listen_port: int, endpoint: list[Any] | None) -> Place:
-    return Place(listen_port=listen_port, endpoint=Endpoint(host=endpoint[0], port=endpoint[1]) if endpoint else None)
+def _place(listen_port: int, interface: str, endpoint: list[Any] | None) -> Place:
+    where = Endpoint(host=endpoint[0], port=endpoint[1]) if endpoint else None
+    return Place(listen_port=listen_port, endpoint=where, interface=interface)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,19 @@
 """The changes of an apply → in which turns they are made, so that a node never changes two of its ways at once.
 
 What only adds comes first, all at once. What disturbs an interface that carries, such as another port, is made
-interface by interface, each while its links rest. Routes and removals come last.
+interface by interface, each while its links rest. An interface that gets another name is made anew: the device of the
+old name goes in the same turn. Routes and all other removals come last.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from saltext_wgmesh.core.diff import AddressChange, Change, DeviceChange, PeerChange, Setting, SettingChange
-from saltext_wgmesh.core.types import Interface, View
+from saltext_wgmesh.core.renaming import renamed
+from saltext_wgmesh.core.types import Interface, Kind, View
 
 DISTURBING = (Setting.KEY, Setting.PORT, Setting.MTU)
 
@@ -31,6 +34,11 @@ class Turn:
     def changes_key(self) -> bool:
         """Whether this node is somebody else afterwards; all neighbours know both."""
         return any(isinstance(c, SettingChange) and c.setting is Setting.KEY for c in self.changes)
+
+    @property
+    def makes_anew(self) -> bool:
+        """Whether a device takes the place of another: its links are heard when the watcher has the view with it."""
+        return any(isinstance(c, DeviceChange) and not c.new for c in self.changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +65,7 @@ class _Group:
     """The changes of one interface, in their order."""
 
     interface: str
-    changes: list[Change] = field(default_factory=list)
+    changes: list[DeviceChange | SettingChange | AddressChange | PeerChange] = field(default_factory=list)
     neighbours: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
     """Interfaces that hold a port that this one is to get."""
@@ -71,8 +79,9 @@ def split(changes: Iterable[Change], before: View | None, after: View, up: Set[s
     """
     have = {i.name: i for i in before.interfaces} if before else {}
     listed = list(changes)
-    groups, last = _groups(listed, have, after)
-    freed = {c.old: c.device for c in listed if isinstance(c, SettingChange) and _frees(c)}
+    anew = _anew(listed, renamed(before, after))
+    groups, last = _groups(listed, have, after, anew)
+    freed = {c.old: anew.get(c.device, c.device) for c in listed if isinstance(c, SettingChange) and _frees(c)}
     for group in groups.values():
         gets = {c.new for c in group.changes if isinstance(c, SettingChange) and c.setting is Setting.PORT}
         group.after = frozenset(freed[p] for p in gets if p in freed and freed[p] != group.interface)
@@ -82,7 +91,7 @@ def split(changes: Iterable[Change], before: View | None, after: View, up: Set[s
     rest = [g for g in groups.values() if g not in calm]
     return Turns(
         first=tuple(c for group in calm for c in group.changes),
-        turns=tuple(_turn(together, before, after) for together in _ordered(rest, up, after.mesh)),
+        turns=tuple(_turn(together, before, after) for together in _ordered(rest, up, _access(after))),
         last=tuple(last),
     )
 
@@ -92,8 +101,14 @@ def last_of(changes: Iterable[Change]) -> tuple[Change, ...]:
     return tuple(c for c in changes if _removes(c) or not isinstance(c, _OF_DEVICES))
 
 
+def _anew(changes: Iterable[Change], names: Mapping[str, str]) -> dict[str, str]:
+    """Those of *names*, old to new, where a device goes and one comes."""
+    made = {(c.device, c.new) for c in changes if isinstance(c, DeviceChange)}
+    return {old: new for old, new in names.items() if {(old, False), (new, True)} <= made}
+
+
 def _groups(
-    changes: Iterable[Change], have: Mapping[str, Interface], after: View
+    changes: Iterable[Change], have: Mapping[str, Interface], after: View, anew: Mapping[str, str]
 ) -> tuple[dict[str, _Group], list[Change]]:
     """The changes of each interface that are made before the routes switch, and those that are made after."""
     keys = {(i.name, p.public_key): p.node for i in after.interfaces for p in i.peers}
@@ -106,17 +121,20 @@ def _groups(
         for c in changes
         if isinstance(c, PeerChange) and c.old is None and c.device not in made
     } & {(device, node) for (device, _), node in had.items()}
-    for change in changes:
+    # A device that is made anew goes first: both have one port.
+    for change in sorted(changes, key=lambda c: not (isinstance(c, _OF_DEVICES) and c.device in anew)):
         is_replaced = (
             isinstance(change, PeerChange)
             and change.new is None
             and (change.device, had.get((change.device, change.public_key))) in replaced
         )
+        is_replaced |= isinstance(change, DeviceChange) and change.device in anew
         if not is_replaced and (_removes(change) or not isinstance(change, _OF_DEVICES)):
             last.append(change)
             continue
         assert isinstance(change, _OF_DEVICES)
-        group = groups.setdefault(change.device, _Group(interface=change.device))
+        name = anew.get(change.device, change.device)
+        group = groups.setdefault(name, _Group(interface=name))
         group.changes.append(change)
         if change.device in have and change.device not in made:
             group.neighbours |= _disturbed(change, have[change.device], keys, had, replaced)
@@ -144,7 +162,7 @@ def _disturbed(
     replaced: Set[tuple[str, str | None]],
 ) -> frozenset[str]:
     """The neighbours whose links may lose a packet by *change*."""
-    if isinstance(change, SettingChange) and change.setting in DISTURBING:
+    if isinstance(change, DeviceChange) or (isinstance(change, SettingChange) and change.setting in DISTURBING):
         return frozenset(p.node for p in interface.peers)
     if not isinstance(change, PeerChange):
         return frozenset()
@@ -169,6 +187,10 @@ def _ordered(groups: list[_Group], up: Set[str], access: str) -> Iterable[list[_
         left = [g for g in left if g not in together]
 
 
+def _access(view: View) -> str:
+    return next((i.name for i in view.interfaces if i.kind is Kind.ACCESS), "")
+
+
 def _waits_for_itself(group: _Group, groups: Iterable[_Group]) -> bool:
     after = {g.interface: g.after for g in groups}
     seen: set[str] = set()
@@ -190,8 +212,8 @@ def _turn(together: list[_Group], before: View | None, after: View) -> Turn:
     if len(together) > 1:
         changes.sort(key=lambda c: not _frees(c))
     else:
-        ports = [c for c in changes if isinstance(c, SettingChange) and c.setting is Setting.PORT]
-        changes = [c for c in changes if not (_frees(c) and len(ports) > 1)]
+        ports = Counter(c.device for c in changes if isinstance(c, SettingChange) and c.setting is Setting.PORT)
+        changes = [c for c in changes if not (_frees(c) and ports[c.device] > 1)]
     return Turn(
         interfaces=tuple(group.interface for group in together),
         neighbours=neighbours,
@@ -204,7 +226,13 @@ def lasting(before: View | None, after: View) -> frozenset[str]:
     """The neighbours whose links stay between the same two ends in both views, and are opened by this one."""
     if before is None or before.addresses != after.addresses:
         return frozenset()
-    had = {(i.name, p.node, p.address, key) for i in before.interfaces for p in i.peers for key in p.keys}
+    names = renamed(before, after)
+    had = {
+        (names.get(i.name, i.name), p.node, p.address, key)
+        for i in before.interfaces
+        for p in i.peers
+        for key in p.keys
+    }
     return frozenset(
         p.node
         for i in after.interfaces

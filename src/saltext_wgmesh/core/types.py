@@ -115,6 +115,8 @@ class MeshPolicy:
     """One mesh, as the operator wants it."""
 
     name: str
+    interface: str
+    """The name of its access interface, and what those of the others begin with."""
     networks: tuple[Network, ...]
     """At most one IPv4 and one IPv6 network."""
     listen_port: int = names.DEFAULT_LISTEN_PORT
@@ -201,10 +203,11 @@ class Register:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a node's access interface is heard; the ports of its trunks follow from it."""
+    """Where a node's access interface is heard, and what it is called; its other interfaces follow from it."""
 
     listen_port: int
     endpoint: Endpoint | None
+    interface: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +221,8 @@ class Member:
     public_key: str
     listen_port: int
     """Of its access interface."""
+    interface: str
+    """The name of its access interface."""
     endpoint: Endpoint | None
     """The policy's endpoint of the access interface; None if the policy gives none."""
     underlay: tuple[str, ...]
@@ -248,7 +253,7 @@ class Member:
     @property
     def place(self) -> Place:
         """Where it is heard."""
-        return Place(listen_port=self.listen_port, endpoint=self.endpoint)
+        return Place(listen_port=self.listen_port, endpoint=self.endpoint, interface=self.interface)
 
     @property
     def prefixes(self) -> tuple[str, ...]:

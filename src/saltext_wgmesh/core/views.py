@@ -67,7 +67,7 @@ class _Desk:
     """Relay → its leaves, sorted."""
     foreign: merge.Foreign
     key: merge.Keys
-    uplinks: dict[tuple[str, bool], Interface] = field(default_factory=dict)
+    uplinks: dict[tuple[str, str, bool], Interface] = field(default_factory=dict)
     toward: dict[tuple[str, Homes, bool], Route] = field(default_factory=dict)
     plain: dict[tuple[Homes, bool], tuple[Route, ...]] = field(default_factory=dict)
     peers: dict[tuple[str, str | None, int, tuple[str, ...], bool], Peer] = field(default_factory=dict)
@@ -140,7 +140,7 @@ def _visible(desk: _Desk, prefixes: tuple[str, ...], ipv6: bool) -> tuple[str, .
 
 
 def _access(desk: _Desk, member: Member, peers: Iterable[Peer]) -> Interface:
-    return Interface(name=desk.mesh.name, kind=Kind.ACCESS, listen_port=member.listen_port, peers=tuple(peers))
+    return Interface(name=member.interface, kind=Kind.ACCESS, listen_port=member.listen_port, peers=tuple(peers))
 
 
 def _in_order(desk: _Desk, routes: Iterable[Route]) -> tuple[Route, ...]:
@@ -156,7 +156,7 @@ def _leaf(desk: _Desk, leaf: Member) -> View:
     more = moves.admitted(leaf, (desk.members[other] for other in near), desk.moves)
     access = _access(desk, leaf, (_direct_peer(desk, leaf, other, more.get(other, ()), ipv6) for other in near))
     relays = (*leaf.homes, *leaf.idle)
-    uplinks = sorted((_uplink(desk, relay, ipv6) for relay in relays), key=lambda i: i.name)
+    uplinks = sorted((_uplink(desk, leaf.interface, relay, ipv6) for relay in relays), key=lambda i: i.name)
     return _view(desk, leaf, (access, *uplinks), _leaf_routes(desk, leaf, ipv6))
 
 
@@ -182,12 +182,12 @@ def _direct_peer(desk: _Desk, leaf: Member, name: str, more: tuple[str, ...], ip
     return desk.peers[key]
 
 
-def _uplink(desk: _Desk, name: str, ipv6: bool) -> Interface:
-    """The interface of every leaf towards the relay *name*.
+def _uplink(desk: _Desk, stem: str, name: str, ipv6: bool) -> Interface:
+    """The interface towards the relay *name*, of every leaf whose access interface is called *stem*.
 
     Its socket is its own, on a port that the kernel chooses, so the relay can never open to it: always keepalive.
     """
-    if (name, ipv6) not in desk.uplinks:
+    if (stem, name, ipv6) not in desk.uplinks:
         relay = desk.members[name]
         peer = Peer(
             node=name,
@@ -198,10 +198,13 @@ def _uplink(desk: _Desk, name: str, ipv6: bool) -> Interface:
             keepalive=desk.mesh.keepalive,
             allowed_ips=_visible(desk, desk.everything, ipv6),
         )
-        desk.uplinks[name, ipv6] = Interface(
-            name=names.uplink_name(desk.mesh.name, desk.numbers[name]), kind=Kind.UPLINK, listen_port=0, peers=(peer,)
+        desk.uplinks[stem, name, ipv6] = Interface(
+            name=names.uplink_name(stem, desk.numbers[name]),
+            kind=Kind.UPLINK,
+            listen_port=0,
+            peers=(peer,),
         )
-    return desk.uplinks[name, ipv6]
+    return desk.uplinks[stem, name, ipv6]
 
 
 def _leaf_routes(desk: _Desk, leaf: Member, ipv6: bool) -> tuple[Route, ...]:
@@ -306,7 +309,7 @@ def _trunk(desk: _Desk, relay: Member, other: Member) -> Interface:
     )
     number = desk.numbers[other.node]
     return Interface(
-        name=names.trunk_name(desk.mesh.name, number),
+        name=names.trunk_name(relay.interface, number),
         kind=Kind.TRUNK,
         listen_port=names.trunk_port(relay.listen_port, number),
         peers=(peer,),

@@ -144,6 +144,28 @@ def keep_roamed(
     return _release(wanted, live, may_keep)
 
 
+def keep_known(
+    wanted: NodeState,
+    live: NodeState,
+    names: Mapping[str, str],
+    fresh: Collection[PeerKey],
+    applied: Mapping[PeerKey, str | None],
+) -> NodeState:
+    """*wanted*, with each peer of a device that is to be made where that of the device in whose place it comes is
+    (*names*: old → new). So this node opens links too that only the other end opens else. As above, an endpoint that
+    the view names counts for more if it is another than before, or if the peer is not *fresh*."""
+    have = {(d.name, p.public_key): p.endpoint for d in live.devices for p in d.peers}
+    olds = {new: old for old, new in names.items() if new not in {d.name for d in live.devices}}
+
+    def known(device: Device, peer: PeerConfig) -> PeerConfig:
+        was = (olds[device.name], peer.public_key)
+        may_keep = peer.endpoint is None or (was in fresh and applied.get(was) == peer.endpoint)
+        return replace(peer, endpoint=have[was]) if may_keep and have.get(was) else peer
+
+    devices = (replace(d, peers=tuple(known(d, p) for p in d.peers)) if d.name in olds else d for d in wanted.devices)
+    return replace(wanted, devices=tuple(devices))
+
+
 def keep_followed(wanted: NodeState, live: NodeState, view: View) -> NodeState:
     """*wanted*, with the allowed-ips of a peer that has two keys on the one that has them: the watcher gives them to
     the one that the node runs."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from saltext_wgmesh.core.lookup import prefix
+from saltext_wgmesh.core.renaming import renamed
 from saltext_wgmesh.core.types import Interface, Role, View
 
 
 def disturbs(old: View, new: View) -> bool:
     """Whether a node that takes up *new* after *old* alters a link that both have, or loses an address."""
-    if old.mtu != new.mtu or not set(old.addresses) <= set(new.addresses):
+    if old.mtu != new.mtu or not set(old.addresses) <= set(new.addresses) or renamed(old, new):
         return True
     before = {i.name: i for i in old.interfaces}
     return any(_alters(before[i.name], i) for i in new.interfaces if i.name in before)

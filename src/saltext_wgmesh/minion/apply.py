@@ -13,8 +13,9 @@ from saltext_wgmesh.core.device import NodeState
 from saltext_wgmesh.core.diff import Change, RouteChange, diff
 from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
 from saltext_wgmesh.core.linkstate import LinkState
+from saltext_wgmesh.core.renaming import renamed
 from saltext_wgmesh.core.types import Kind, View
-from saltext_wgmesh.minion import boot, files, keys, linkfile, observe, preshared, selfcheck, trials, turning
+from saltext_wgmesh.minion import boot, files, keys, linkfile, observe, preshared, renaming, selfcheck, trials, turning
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.running import run
 from saltext_wgmesh.minion.selfcheck import Master
@@ -97,6 +98,25 @@ def apply(
 
 
 def _apply(host: Host, store: Store, view: View, master: Master | None) -> Report:
+    def take_up(each: View) -> tuple[wording.Entry, ...]:
+        return _take_up(host, store, each, view, master)
+
+    held, steps = store.view(), renaming.steps(host, store, view)
+    if steps:
+        _refuse_foreign(host, store, view, observe.snapshot(host, rules=False))
+    changes = (*renaming.go_through(host, view.mesh, steps, take_up), *take_up(view))
+    if held and steps:
+        store.restore(view, held)
+    store.keep_taken_back(None)
+    preshared.drop(store)
+    if turning.finish(host):
+        # At boot the node now runs the new key, and the preshared keys that go with it.
+        boot.write(host, view.mesh, _look(host, store, view, keys.chosen(host, view.turn_to) or NO_KEY).boot)
+    return Report(mesh=view.mesh, digest=view.digest(), changes=changes)
+
+
+def _take_up(host: Host, store: Store, view: View, asked: View, master: Master | None) -> tuple[wording.Entry, ...]:
+    """The node holds *view*, the one that it was *asked* for or one on the way; returns what changed."""
     public_key = keys.chosen(host, view.turn_to)
     if public_key is None:
         raise HostError(f"{host.key_file} is not there: 'salt-call state.apply wgmesh' makes a key and publishes it")
@@ -109,22 +129,17 @@ def _apply(host: Host, store: Store, view: View, master: Master | None) -> Repor
         except (HostError, trials.Broken) as error:
             if not trial.plan.turns:
                 raise
-            raise _take_back(host, store, view, trial, str(error)) from error
+            raise _take_back(host, store, view, asked, trial, str(error)) from error
         if unresolved:
             raise HostError("; ".join(unresolved))
         _confirm(host, store, view, public_key)
     report = _report(store, view, work.changes, boot.write(host, view.mesh, work.boot))
     store.keep(view)
     store.own(_owns(view))
-    lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.relays) if work.changes else ()
+    lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.one_of) if work.changes else ()
     if lacking:
-        raise _take_back(host, store, view, trial, "; ".join(lacking))
-    store.keep_taken_back(None)
-    preshared.drop(store)
-    if turning.finish(host):
-        # At boot the node now runs the new key, and the preshared keys that go with it.
-        boot.write(host, view.mesh, _look(host, store, view, public_key).boot)
-    return report
+        raise _take_back(host, store, view, asked, trial, "; ".join(lacking))
+    return report.changes
 
 
 def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
@@ -165,10 +180,11 @@ def rollback(host: Host, mesh: str, master: Master | None = None) -> Report:
     return apply(host, previous, master=master)
 
 
-def _take_back(host: Host, store: Store, view: View, trial: trials.Trial, why: str) -> WgmeshError:
-    """The node holds what it held before *view*, and remembers that it took that back; the error that says so. Of two
-    keys, it runs again the one that *view* had it leave: that is not destroyed before all is well."""
-    log.warning("wgmesh %s: the view %s is taken back: %s", view.mesh, view.digest()[:8], why)
+def _take_back(host: Host, store: Store, view: View, asked: View, trial: trials.Trial, why: str) -> WgmeshError:
+    """The node holds what it held before *view*, and remembers that it took back what it was *asked* for; the error
+    that says so. Of two keys, it runs again the one that *view* had it leave: that is not destroyed before all is
+    well."""
+    log.warning("wgmesh %s: the view %s is taken back: %s", view.mesh, asked.digest()[:8], why)
     held = trial.view
     try:
         if held is None:
@@ -177,7 +193,7 @@ def _take_back(host: Host, store: Store, view: View, trial: trials.Trial, why: s
             _return_to(host, store, held, view, trial)
     except HostError as error:
         return HostError(f"{why}; and going back to the view before failed: {error}")
-    store.keep_taken_back(TakenBackView(digest=view.digest(), why=why, at=time.time()))
+    store.keep_taken_back(TakenBackView(digest=asked.digest(), why=why, at=time.time()))
     return TakenBack(why, held.digest() if held else None)
 
 
@@ -234,6 +250,7 @@ def _look(host: Host, store: Store, view: View, public_key: str, applied: View |
         target = wanted.keep_key(target, live, keys.lost(host))
     known = wanted.endpoints(applied) if applied else {}
     goal = wanted.keep_roamed(target, live, fresh, known, _heard(host, view))
+    goal = wanted.keep_known(goal, live, renamed(applied, view), fresh, known)
     # A node that has the turn boots with the key that it had, until all its interfaces run the next one.
     booted = replace(own, public_key=keys.public_key(host) or public_key)
     at_boot = wanted.state(view, routes.choose(view), booted)
@@ -294,7 +311,7 @@ def _owns(view: View) -> Owned:
 
 def _has_trunk(store: Store, view: View) -> bool:
     """Whether the mesh has, or may still have, a trunk here, and so rules."""
-    had = any(name.startswith(names.trunk_prefix(view.mesh)) for name in store.owned().interfaces)
+    had = any(map(names.may_be_trunk, store.owned().interfaces))
     return had or any(i.kind is Kind.TRUNK for i in view.interfaces)
 
 
@@ -309,7 +326,7 @@ def _refuse_foreign(host: Host, store: Store, view: View, seen: observe.Snapshot
     if foreign:
         raise HostError(
             f"{', '.join(foreign)} exists on this node and was not made by mesh {view.mesh}: nothing was changed; "
-            f"remove it ('ip link del {foreign[0]}') or give the mesh another name"
+            f"remove it ('ip link del {foreign[0]}') or have the mesh use another interface"
         )
     boot.refuse_foreign(host, view.mesh, [i.name for i in view.interfaces])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from saltext_wgmesh.core import wgquick
+from saltext_wgmesh.core import names, wgquick
 from saltext_wgmesh.core.device import NodeState
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.wording import Entry
@@ -38,8 +38,9 @@ def remove(host: Host, mesh: str, *, keep: Collection[str] = (), dry_run: bool =
             _disable(host, name)
             files.remove(_path(host, name))
     if not dry_run:
-        for pattern in (f"{mesh}.conf", f"{mesh}-[ut]*.conf"):
-            files.remove_partials(host.conf_dir, pattern)
+        for stem in {names.stem(i) for i in (*gone, *keep, *Store(host=host, mesh=mesh).owned().interfaces)}:
+            for pattern in (f"{stem}.conf", f"{stem}-[ut][0-9]*.conf"):
+                files.remove_partials(host.conf_dir, pattern)
     return tuple(_entry(host, name, "", None) for name in gone)
 
 
@@ -49,17 +50,17 @@ def refuse_foreign(host: Host, mesh: str, interfaces: Iterable[str]) -> None:
     if foreign:
         raise HostError(
             f"{_path(host, foreign[0])} exists and was not written for mesh {mesh}: nothing was changed; "
-            "move it away, or give the mesh another name"
+            "move it away, or have the mesh use another interface"
         )
 
 
 def is_ours(host: Host, mesh: str, interface: str) -> bool:
     """Whether the file of *interface* is there and was written for *mesh*."""
-    return (_read(host, interface) or "").partition("\n")[0] == wgquick.header(mesh)
+    return files.first_line(_path(host, interface)) == wgquick.header(mesh)
 
 
 def _ours(host: Host, mesh: str) -> list[str]:
-    found = sorted(path.stem for path in host.conf_dir.glob(f"{mesh}*.conf"))
+    found = sorted(path.stem for path in host.conf_dir.glob("*.conf"))
     return [name for name in found if is_ours(host, mesh, name)]
 
 

@@ -54,6 +54,15 @@ def remove_partials(folder: Path, pattern: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def first_line(path: Path) -> str:
+    """That of *path*, which may be anybody's: empty if it is not there or holds no text."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.readline().rstrip("\n")
+    except OSError:
+        return ""
+
+
 def read(path: Path) -> str | None:
     """The text of *path*; None if it is not there."""
     try:

@@ -88,17 +88,21 @@ def _relays(view: View) -> frozenset[str]:
     return frozenset(p.node for i in view.interfaces if i.kind is not Kind.ACCESS for p in i.peers)
 
 
-def missing(host: Host, view: View, before: Before, awaited: frozenset[str], one_of: frozenset[str]) -> tuple[str, ...]:
+def missing(
+    host: Host, view: View, before: Before, awaited: frozenset[str], one_of: Mapping[str, frozenset[str]]
+) -> tuple[str, ...]:
     """What is still not there after PATIENCE seconds, in words; nothing, and at once, if all is.
 
-    All of *awaited* must be heard, one of *one_of* if there is any, and the master if it was reached *before*.
+    All of *awaited* must be heard, one of each of *one_of* (by the words for none), and the master if it was reached
+    *before*.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
         lacking = [f"{n} is not heard any more" for n in resting.unheard(host, view.mesh, awaited, 0.0)]
-        silent = resting.unheard(host, view.mesh, one_of, 0.0)
-        if one_of and len(silent) == len(one_of):
-            lacking.append(f"no relay is heard any more ({', '.join(silent)})")
+        for nobody, nodes in one_of.items():
+            silent = resting.unheard(host, view.mesh, nodes, 0.0)
+            if nodes and len(silent) == len(nodes):
+                lacking.append(f"{nobody} is heard any more ({', '.join(silent)})")
         if before.master and not before.master.answers():
             lacking.append(f"the master ({before.master.address}, port {before.master.port}) is not reached any more")
         if not lacking or time.monotonic() >= deadline:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from saltext_wgmesh.core import stale, wgtext
+from saltext_wgmesh.core import renaming, stale, wgtext
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import View
@@ -119,7 +119,7 @@ def _drift(host: Host, view: View, memory: _Mesh, now: float) -> Iterator[Signal
         return
     memory.compared_at = now
     try:
-        seen = (*apply.apply(host, view, dry_run=True).lines, *_moved(host))
+        seen = (*apply.apply(host, view, dry_run=True).lines, *_between(view), *_moved(host))
     except (WgmeshError, OSError) as error:
         seen = (str(error),)
     lasting, memory.drift = bool(seen) and seen == memory.drift, seen
@@ -128,6 +128,12 @@ def _drift(host: Host, view: View, memory: _Mesh, now: float) -> Iterator[Signal
     elif lasting and (memory.drift_told_at is None or now - memory.drift_told_at > REPEAT):
         memory.drift_told_at = now
         yield _signal("drift", view.mesh, changes=list(seen[:DRIFT_LINES]))
+
+
+def _between(view: View) -> Iterator[str]:
+    """That an apply died on the way to other names: what the master has acknowledged of this node is another view."""
+    if others := renaming.unfinished(view):
+        yield f"interfaces: not named after the access interface: {', '.join(others)}"
 
 
 def _moved(host: Host) -> Iterator[str]:

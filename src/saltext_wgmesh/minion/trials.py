@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from saltext_wgmesh.core import turns
 from saltext_wgmesh.core.diff import Change
@@ -34,8 +35,8 @@ class Trial:
     view: View | None
     previous: View | None
     awaited: frozenset[str] = frozenset()
-    relays: frozenset[str] = frozenset()
-    """Of these one at least."""
+    one_of: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """The words for none → of these one at least."""
     patience: float = selfcheck.PATIENCE
     """Seconds that a link has to be heard again after its turn."""
     insists: bool = True
@@ -60,7 +61,13 @@ def begin(host: Host, store: Store, view: View, changes: tuple[Change, ...], mas
         view=held,
         previous=_previous(store) if changes else None,
         awaited=plan.awaited & before.up,
-        relays=selfcheck.relays(held, view, before, stays) if plan.disturbs else frozenset(),
+        one_of=MappingProxyType(
+            {
+                "no relay": selfcheck.relays(held, view, before, stays) if plan.disturbs else frozenset(),
+                # A firewall, for one, may know interfaces by their names.
+                **{f"nobody on {t.interfaces[0]}": t.neighbours & before.up for t in plan.turns if t.makes_anew},
+            }
+        ),
     )
 
 
@@ -74,6 +81,8 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
     for turn in trial.plan.turns:
         with resting.at_rest(host, mesh, turn.neighbours):
             unresolved += run_all(host, turn.changes, mesh)
+        if turn.makes_anew:
+            continue
         silent = resting.unheard(host, mesh, turn.awaited & trial.awaited, trial.patience)
         if turn.changes_key:
             # Those too who open the link themselves: the next turn may be that of their only other way.

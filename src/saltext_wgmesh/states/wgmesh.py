@@ -182,7 +182,7 @@ def interface_present(name, view=None):
     Ensure that this node holds its view of one mesh: interfaces, peers, addresses, routes, files for boot.
 
     name
-        The mesh's name, which is that of its base interface.
+        The mesh's name.
 
     view
         The view, as in the pillar key ``wgmesh_view``; by default the one in this node's pillar.

@@ -12,6 +12,7 @@ SLOW = (
     "address",
     "drain",
     "gateways",
+    "interface",
     "killed",
     "links",
     "master_beyond",

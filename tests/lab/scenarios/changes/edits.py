@@ -89,6 +89,17 @@ def ports(mesh: Mesh) -> set[int]:
     return {int(mesh.lab.underlay[node].run("wg", "show", mesh.name, "listen-port")) for node in mesh.members}
 
 
+def stems(mesh: Mesh) -> set[str]:
+    """What the WireGuard interfaces of the mesh's nodes, and the files that bring such up, are called: without what
+    tells uplinks and trunks apart."""
+    names: set[str] = set()
+    for node in mesh.members:
+        names |= set(mesh.lab.underlay[node].run("wg", "show", "interfaces").split())
+        files = mesh.lab.underlay[node].run("ls", "/etc/wireguard").split()
+        names |= {name.removesuffix(".conf") for name in files if name.endswith(".conf")}
+    return {name.partition("-")[0] for name in names}
+
+
 def holders(mesh: Mesh, node: str) -> set[str]:
     """The members that have *node* for a peer."""
     key = mesh.lab.underlay[node].run("wg", "show", mesh.name, "public-key").strip()
