@@ -113,7 +113,8 @@ def test_the_steps_of_a_move():
     assert ready.members["gw1"].homes[0] != ready.members["gw2"].homes[0]
     assert [plan.members["gw1"].subnets for plan in plans[1:]] == [(LAN,), (LAN,), (), (), ()]
     assert [plan.members["gw2"].subnets for plan in plans[1:]] == [(), (), (LAN,), (LAN,), (LAN,)]
-    assert _peer(ready, "r2", "gw1").allowed_ips[1:] == _peer(first, "r2", "gw2").allowed_ips[1:] == (LAN,)
+    turned = ready.members["gw2"].homes[0]
+    assert _peer(ready, turned, "gw1").allowed_ips[1:] == _peer(first, turned, "gw2").allowed_ips[1:] == (LAN,)
     assert last.members["gw1"].standby_subnets == ()
     assert last.views == steps(raw, raw | wanted, _facts(raw))[-1].views
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext_wgmesh.core.renaming import renamed, renames_access, steps, unfinished
+from saltext_wgmesh.core.renaming import renamed, steps, unfinished
 from saltext_wgmesh.core.types import View
 from tests.nodeviews import leaf, named, peer, relay
 
@@ -46,7 +46,7 @@ def test_nothing_else_changes_on_the_way() -> None:
 
 @pytest.mark.parametrize("view", [LEAF, leaf(relays=(2, 3)), replace(LEAF, mtu=1380), leaf(direct=())])
 def test_without_another_name_there_is_nothing_to_go_through(view: View) -> None:
-    assert (steps(LEAF, view), renamed(LEAF, view), renames_access(LEAF, view)) == ((), {}, False)
+    assert (steps(LEAF, view), renamed(LEAF, view)) == ((), {})
 
 
 def test_whoever_holds_nothing_has_nothing_to_rename() -> None:
@@ -100,4 +100,3 @@ def test_one_interface_at_a_time_from_whatever_is_held(held: View, view: View) -
     last = found[-1].view if found else held
     # What is left waits for a name of one that goes.
     assert set(renamed(last, view).values()) <= set(called(last))
-    assert renames_access(held, view) == (held.interfaces[0].name != view.interfaces[0].name)
