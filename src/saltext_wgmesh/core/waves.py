@@ -2,12 +2,14 @@
 
 What only adds links, takes away unused ones or moves routes disturbs nothing, whoever takes it up first
 (``core.rollout``). What alters a link that is in use goes out in waves, so that a mistake stops at the first relay.
-What others use is given up when they have: a leaf whose master is beyond it then still has its way to say no.
+What others use is given up when they have said that they do not: a leaf whose master is beyond it then still has its way
+to say no.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import enum
+from collections.abc import Mapping
 
 from saltext_wgmesh.core.lookup import prefix
 from saltext_wgmesh.core.renaming import renamed
@@ -34,24 +36,49 @@ def _alters(old: Interface, new: Interface) -> bool:
     )
 
 
-def waves(views: Mapping[str, tuple[View | None, View | None]], nodes: Iterable[str]) -> list[list[str]]:
-    """*nodes* in the order in which they are told; *views* is node → what it runs and what it is to run, None if that
-    is not known or no view. The first wave disturbs nothing; of those that do, the first relay is a wave of its own.
-    Relays that deliver to a subnet no more come after all leaves, and who leaves the mesh comes last."""
-    calm: list[str] = []
-    ending: list[str] = []
-    gone: list[str] = []
-    ranked: dict[int, list[str]] = {}
-    for node in sorted(nodes):
-        old, new = views.get(node, (None, None))
-        if old is None or new is None:
-            (calm if old is None else gone).append(node)
-        elif not disturbs(old, new):
-            (ending if new.role is Role.RELAY and _subnets(old) - _subnets(new) else calm).append(node)
-        else:
-            ranked.setdefault(_rank(new), []).append(node)
-    relays = ranked.pop(0, [])
-    return [wave for wave in (calm, relays[:1], relays[1:], *(ranked[r] for r in sorted(ranked)), ending, gone) if wave]
+class Wave(enum.IntEnum):
+    """When a node is told."""
+
+    CALM = 0
+    """It adds links, takes away unused ones, or moves routes."""
+    FIRST_RELAY = 1
+    RELAYS = 2
+    CALLED = 3
+    """Leaves that are called by some neighbour."""
+    CALLERS = 4
+    """Leaves that open all their links themselves."""
+    ENDING = 5
+    """Relays that deliver to a subnet no more."""
+    GONE = 6
+    """Who leaves the mesh."""
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether others may use what these nodes give up."""
+        return self >= Wave.ENDING
+
+
+def waves(views: Mapping[str, tuple[View | None, View | None]]) -> dict[str, Wave]:
+    """Node → its wave; *views* is node → what it runs and what it is to run, None if that is not known or no view."""
+    found = {node: _wave(old, new) for node, (old, new) in views.items()}
+    relays = sorted(node for node, wave in found.items() if wave is Wave.RELAYS)
+    return {**found, **dict.fromkeys(relays[:1], Wave.FIRST_RELAY)}
+
+
+def _wave(old: View | None, new: View | None) -> Wave:
+    if old is None or new is None:
+        return Wave.CALM if old is None else Wave.GONE
+    if not disturbs(old, new):
+        return Wave.ENDING if _gives_up(old, new) else Wave.CALM
+    if new.role is Role.RELAY:
+        return Wave.RELAYS
+    return Wave.CALLED if any(p.endpoint is None for i in new.interfaces for p in i.peers) else Wave.CALLERS
+
+
+def _gives_up(old: View, new: View) -> bool:
+    """Whether a relay has no way to some subnet any more; but nobody waits for anything where a peer has to go."""
+    peers = [{p.node for i in view.interfaces for p in i.peers} for view in (old, new)]
+    return new.role is Role.RELAY and peers[0] <= peers[1] and bool(_subnets(old) - _subnets(new))
 
 
 def _subnets(view: View) -> set[str]:
@@ -59,10 +86,3 @@ def _subnets(view: View) -> set[str]:
     networks = [prefix(n) for n in view.networks]
     routed = (p for route in view.routes for p in route.prefixes)
     return {p for p in routed if not any(n.holds(prefix(p)) for n in networks)}
-
-
-def _rank(view: View) -> int:
-    """0: a relay; 1: a leaf that is called by some neighbour; 2: one that opens all its links itself."""
-    if view.role is Role.RELAY:
-        return 0
-    return 1 if any(p.endpoint is None for i in view.interfaces for p in i.peers) else 2

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from saltext_wgmesh.core import waves
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.types import View
+from saltext_wgmesh.core.waves import Wave, waves
 from saltext_wgmesh.master import fleet
 from saltext_wgmesh.master.ledger import Ledger
 from saltext_wgmesh.master.round import Asked, Report
@@ -36,8 +36,14 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
     for report in reports:
         report.stopped = held.get(report.mesh, "")
     unlikely = {node for report in reports for node in report.down} - asked.again - asked.started - heard
-    for wave in _waves(ledger, wanted, records, asked):
-        free = [node for node in wave if node in asked.again or not held.keys() & wanted[node].keys()]
+    told: set[str] = set()
+    for wave, members in _waves(ledger, wanted, records, asked):
+        if wave.gives_up and (late := _late(told, wanted, records, unlikely)):
+            for report in reports:
+                report.stopped = report.stopped or f"{late} did not answer yet: what it may still use is not given up"
+            break
+        told |= set(members)
+        free = [node for node in members if node in asked.again or not held.keys() & wanted[node].keys()]
         stale = [node for node in free if _to_push(node, records[node], wanted[node], asked, heard, now)]
         answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
         for node in stale:
@@ -47,10 +53,10 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
             for report in reports:
                 if report.mesh in wanted[node]:
                     _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
-        if told := _refused(wave, wanted, records):
+        if refused := _refused(members, wanted, records):
             held = held_back(wanted, records)
             for report in reports:
-                report.stopped = held.get(report.mesh, told)
+                report.stopped = held.get(report.mesh, refused)
             break
     for report in reports:
         mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
@@ -59,16 +65,29 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
 
 def _waves(
     ledger: Ledger, wanted: Mapping[str, Mapping[str, str]], records: Mapping[str, Mapping[str, Any]], asked: Asked
-) -> list[list[str]]:
+) -> list[tuple[Wave, list[str]]]:
     """Who does not run what is published, or may not, in the order in which they are to be told."""
     behind = [n for n, digests in wanted.items() if n in asked.drifted or not _acknowledged(records[n], digests)]
-    order: dict[str, int] = {}
+    order: dict[str, Wave] = {}
     for mesh in sorted({mesh for node in behind for mesh in wanted[node]}):
         views = {node: _views(ledger, node, mesh, records[node]) for node in behind if mesh in wanted[node]}
-        for place, wave in enumerate(waves.waves(views, views)):
-            # In several meshes at once: the later wave.
-            order |= {node: max(place, order.get(node, 0)) for node in wave}
-    return [[n for n in behind if order[n] == place] for place in sorted(set(order.values()))]
+        # In several meshes at once: the later wave.
+        order |= {node: max(wave, order.get(node, Wave.CALM)) for node, wave in waves(views).items()}
+    return [(wave, sorted(n for n in behind if order[n] is wave)) for wave in sorted(set(order.values()))]
+
+
+def _late(
+    told: Iterable[str],
+    wanted: Mapping[str, Mapping[str, str]],
+    records: Mapping[str, Mapping[str, Any]],
+    unlikely: Set[str],
+) -> str:
+    """One of those *told* that may still be about to answer: it left the first push of its views unanswered."""
+    for node in sorted(set(told) - unlikely):
+        silent = records[node].get("silent", {})
+        if not _acknowledged(records[node], wanted[node]) and silent.get("tries", 1) < 2 and "error" not in silent:
+            return node
+    return ""
 
 
 def _views(ledger: Ledger, node: str, mesh: str, record: Mapping[str, Any]) -> tuple[View | None, View | None]:

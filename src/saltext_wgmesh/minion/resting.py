@@ -42,16 +42,23 @@ def wanted(host: Host, mesh: str) -> frozenset[str]:
 @contextmanager
 def at_rest(host: Host, mesh: str, neighbours: Set[str]) -> Iterator[None]:
     """Inside, nothing that has another way goes by the links to *neighbours*, in either direction; afterwards they come
-    up again. Links that are not up are let be. Whoever does not answer within PATIENCE seconds is not waited for."""
+    up again. Those that are not up now don't come up meanwhile. Whoever does not answer within PATIENCE seconds is not
+    waited for."""
     report = linkfile.read(host, mesh)
-    used = {n for n in neighbours if report and report.watched and _state(report, n) in _USED}
-    if not used:
+    if not neighbours or report is None or not report.watched:
         yield
         return
-    request = {"neighbours": sorted(used), "until": time.time() + LAPSES}
+    used: set[str] = set()
+
+    def quiet(said: LinkReport) -> bool:
+        # One that is just coming up may carry until the watcher has seen the request.
+        used.update(n for n in neighbours if _state(said, n) in _USED)
+        return all(_is_quiet(said, n) for n in used)
+
+    request = {"neighbours": sorted(neighbours), "until": time.time() + LAPSES}
     files.write(path(host, mesh), json.dumps(request), mode=0o644)
     try:
-        _wait(host, mesh, lambda said: all(_is_quiet(said, n) for n in used), PATIENCE)
+        _wait(host, mesh, quiet, PATIENCE)
         yield
     finally:
         files.remove(path(host, mesh))

@@ -36,9 +36,13 @@ def two(mesh: Mesh) -> Iterator[Mesh]:
     """The mesh, with a second machine that has the LAN host's address."""
     # By which of them the LAN host is reached changes here.
     yield replace(mesh, lan=None)
+    _forget(mesh)
+
+
+def _forget(mesh: Mesh) -> None:
+    """The second machine has not that address, and has told the master."""
     mesh.lab.underlay[NEXT].run("ip", "address", "del", f"{PRINTER.address}/32", "dev", "lo", check=False)
-    # With the facts in which it has that network, the policy would be refused.
-    mesh.lab.salt.salt(NEXT, "wgmesh.apply")
+    mesh.lab.salt.salt(NEXT, "state.apply", "wgmesh")
 
 
 def _used(mesh: Mesh, name: str, *order: str) -> None:
@@ -64,5 +68,11 @@ def test_the_second_becomes_the_first(two: Mesh):
     _used(two, "gateway order changed", NEXT, GATEWAY)
 
 
-def test_the_first_is_alone_again(two: Mesh):
+def test_the_first_is_the_first_again(two: Mesh):
+    _used(two, "gateway order restored", GATEWAY, NEXT)
+
+
+def test_the_second_leaves(two: Mesh):
+    """It says that it does not have the network any more; before that, a policy without it would be refused."""
+    _forget(two)
     _used(two, "gateway removed")
