@@ -2,7 +2,7 @@
 
 What only adds comes first, all at once. What disturbs an interface that carries, such as another port, is made
 interface by interface, each while its links rest. An interface that gets another name is made anew: the device of the
-old name goes in the same turn. Routes and all other removals come last.
+old name falls silent in the same turn. Routes and removals come last.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
+from saltext_wgmesh.core.device import PeerConfig
 from saltext_wgmesh.core.diff import AddressChange, Change, DeviceChange, PeerChange, Setting, SettingChange
 from saltext_wgmesh.core.renaming import renamed
 from saltext_wgmesh.core.types import Interface, Kind, View
@@ -29,16 +30,13 @@ class Turn:
     """Those of them that can be heard again as soon as this node has made the changes: it opens the connection itself,
     and both ends stay who they are. Of the others, the other end may have to follow first."""
     changes: tuple[Change, ...]
+    makes_anew: bool = False
+    """Whether a device takes the place of another: its links are heard when the watcher has the view with it."""
 
     @property
     def changes_key(self) -> bool:
         """Whether this node is somebody else afterwards; all neighbours know both."""
         return any(isinstance(c, SettingChange) and c.setting is Setting.KEY for c in self.changes)
-
-    @property
-    def makes_anew(self) -> bool:
-        """Whether a device takes the place of another: its links are heard when the watcher has the view with it."""
-        return any(isinstance(c, DeviceChange) and not c.new for c in self.changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,7 @@ def split(changes: Iterable[Change], before: View | None, after: View, up: Set[s
     rest = [g for g in groups.values() if g not in calm]
     return Turns(
         first=tuple(c for group in calm for c in group.changes),
-        turns=tuple(_turn(together, before, after) for together in _ordered(rest, up, _access(after))),
+        turns=tuple(_turn(together, before, after, anew) for together in _ordered(rest, up, _access(after))),
         last=tuple(last),
     )
 
@@ -121,14 +119,18 @@ def _groups(
         for c in changes
         if isinstance(c, PeerChange) and c.old is None and c.device not in made
     } & {(device, node) for (device, _), node in had.items()}
-    # A device that is made anew goes first: both have one port.
+    # What goes of a device that is made anew goes first.
     for change in sorted(changes, key=lambda c: not (isinstance(c, _OF_DEVICES) and c.device in anew)):
         is_replaced = (
             isinstance(change, PeerChange)
             and change.new is None
             and (change.device, had.get((change.device, change.public_key))) in replaced
         )
-        is_replaced |= isinstance(change, DeviceChange) and change.device in anew
+        if isinstance(change, DeviceChange) and change.device in anew:
+            interface = have[change.device]
+            group = groups.setdefault(anew[change.device], _Group(interface=anew[change.device]))
+            group.changes += _silenced(interface)
+            group.neighbours |= frozenset(p.node for p in interface.peers)
         if not is_replaced and (_removes(change) or not isinstance(change, _OF_DEVICES)):
             last.append(change)
             continue
@@ -139,6 +141,18 @@ def _groups(
         if change.device in have and change.device not in made:
             group.neighbours |= _disturbed(change, have[change.device], keys, had, replaced)
     return groups, last
+
+
+def _silenced(interface: Interface) -> list[PeerChange]:
+    """It says nothing more to anybody. The device itself stays until no route leads to it: the kernel would take those
+    that have no other way with it, and the reverse path filter drops packets by what routes there are."""
+    keys = [key for peer in interface.peers for key in peer.keys]
+    return [
+        PeerChange(
+            device=interface.name, old=PeerConfig(public_key=key, endpoint=None, keepalive=0, allowed_ips=()), new=None
+        )
+        for key in keys
+    ]
 
 
 _OF_DEVICES = (DeviceChange, SettingChange, AddressChange, PeerChange)
@@ -162,7 +176,7 @@ def _disturbed(
     replaced: Set[tuple[str, str | None]],
 ) -> frozenset[str]:
     """The neighbours whose links may lose a packet by *change*."""
-    if isinstance(change, DeviceChange) or (isinstance(change, SettingChange) and change.setting in DISTURBING):
+    if isinstance(change, SettingChange) and change.setting in DISTURBING:
         return frozenset(p.node for p in interface.peers)
     if not isinstance(change, PeerChange):
         return frozenset()
@@ -205,7 +219,7 @@ def _waits_for_itself(group: _Group, groups: Iterable[_Group]) -> bool:
     return False
 
 
-def _turn(together: list[_Group], before: View | None, after: View) -> Turn:
+def _turn(together: list[_Group], before: View | None, after: View, anew: Mapping[str, str]) -> Turn:
     """A port that is given up is 0 meanwhile only in a ring: else its interface has its own new one before."""
     neighbours = frozenset().union(*(group.neighbours for group in together))
     changes = [c for group in together for c in group.changes]
@@ -219,6 +233,7 @@ def _turn(together: list[_Group], before: View | None, after: View) -> Turn:
         neighbours=neighbours,
         awaited=neighbours & lasting(before, after),
         changes=tuple(changes),
+        makes_anew=any(group.interface in anew.values() for group in together),
     )
 
 

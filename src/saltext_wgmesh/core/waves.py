@@ -2,8 +2,8 @@
 
 What only adds links, takes away unused ones or moves routes disturbs nothing, whoever takes it up first
 (``core.rollout``). What alters a link that is in use goes out in waves, so that a mistake stops at the first relay.
-What others use is given up when they have said that they do not: a leaf whose master is beyond it then still has its way
-to say no.
+What others use is given up when they have said that they do not: a leaf whose master is beyond it then still has its
+way to say no.
 """
 
 from __future__ import annotations
