@@ -43,23 +43,17 @@ def make(
     leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
     restless = health.resting.union(drained, *health.cut, *health.links)
     chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health, drained), restless)
-    had = {leaf: (*chosen[leaf], *kept.homes.get(leaf, ())) for leaf in leaves}
-    had = moves.apart(had, kept.moves, health)
-    last = health.down | health.resting | drained
-    members = _members(
-        _Parts(
-            mesh=mesh,
-            nodes=nodes,
-            facts=facts,
-            addresses=assigned,
-            homes=had,
-            idle=kept.idle,
-            places=kept.places,
-            held=kept.addresses,
-            moves=kept.moves,
-            last=last,
-        )
+    used = {leaf: (*chosen[leaf], *kept.homes.get(leaf, ())) for leaf in leaves}
+    parts = _Parts(
+        mesh=mesh,
+        nodes=nodes,
+        facts=facts,
+        addresses=assigned,
+        homes=moves.apart(used, kept.moves, health),
+        kept=kept,
+        last=health.down | health.resting | drained,
     )
+    members = _members(parts)
     # A link that is kept is opened like one that the operator asks for, if it still can be.
     linked = replace(mesh, links=tuple(sorted({*mesh.links, *kept.pairs})))
     direct = reach.direct_pairs(linked, (members[leaf] for leaf in leaves))
@@ -97,19 +91,10 @@ def outline(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> Outline:
     unready = _not_ready(mesh, matched, facts)
     nodes = {node: rule for node, rule in matched.items() if node not in unready}
     leaves = {node for node, rule in nodes.items() if rule.role is Role.LEAF}
-    bare = _Parts(
-        mesh=mesh,
-        nodes=nodes,
-        facts=facts,
-        addresses=dict.fromkeys(nodes, ()),
-        homes={},
-        idle={},
-        places={},
-        held={},
-        moves={},
-        last=frozenset(),
+    bare = dict.fromkeys(nodes, ())
+    members = _members(
+        _Parts(mesh=mesh, nodes=nodes, facts=facts, addresses=bare, homes={}, kept=NOTHING, last=frozenset())
     )
-    members = _members(bare)
     pairs = reach.direct_pairs(mesh, (members[leaf] for leaf in leaves))
     return Outline(leaves=frozenset(leaves), relays=frozenset(nodes.keys() - leaves), pairs=frozenset(pairs))
 
@@ -123,12 +108,7 @@ class _Parts:
     facts: Mapping[str, Facts]
     addresses: Mapping[str, tuple[str, ...]]
     homes: Mapping[str, tuple[str, ...]]
-    idle: Mapping[str, tuple[str, ...]]
-    places: Mapping[str, Place]
-    """Nodes that are heard elsewhere than the policy says yet."""
-    held: Mapping[str, tuple[str, ...]]
-    """Nodes that have addresses which they are about to lose → all that they have."""
-    moves: moves.Moves
+    kept: Kept
     last: frozenset[str]
     """Nodes that are a subnet's gateway only where there is no other."""
 
@@ -239,7 +219,7 @@ def _gateways(parts: _Parts) -> dict[str, list[str]]:
         for subnet in behind[node].routes:
             if subnet.version == 4 or parts.facts[node].ipv6:
                 found.setdefault(str(subnet), []).append(node)
-    return {subnet: moves.in_order(subnet, gateways, parts.moves) for subnet, gateways in found.items()}
+    return {subnet: moves.in_order(subnet, gateways, parts.kept.moves) for subnet, gateways in found.items()}
 
 
 def _members(parts: _Parts) -> dict[str, Member]:
@@ -253,8 +233,8 @@ def _members(parts: _Parts) -> dict[str, Member]:
     members = {}
     for node, rule in parts.nodes.items():
         facts = parts.facts[node]
-        own = parts.held.get(node) or parts.addresses[node]
-        place = parts.places.get(node) or Place(
+        own = parts.kept.addresses.get(node) or parts.addresses[node]
+        place = parts.kept.places.get(node) or Place(
             listen_port=parts.mesh.listen_port, endpoint=rule.endpoint, interface=parts.mesh.interface
         )
         members[node] = Member(
@@ -272,7 +252,7 @@ def _members(parts: _Parts) -> dict[str, Member]:
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
             standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
             homes=parts.homes.get(node, ()),
-            idle=parts.idle.get(node, ()),
+            idle=parts.kept.idle.get(node, ()),
         )
     return members
 

@@ -20,6 +20,8 @@ LAPSES = 30.0
 """Seconds after which a request is void."""
 PATIENCE = 2.0
 """Seconds to wait for the links to be at rest: the watcher looks each 0.2 s, and tells the other end at once."""
+SEEN = 0.3
+"""Seconds in which the watcher has seen a request."""
 EVERY = 0.05
 
 
@@ -49,11 +51,13 @@ def at_rest(host: Host, mesh: str, neighbours: Set[str]) -> Iterator[None]:
         yield
         return
     used: set[str] = set()
+    asked = time.monotonic()
 
     def quiet(said: LinkReport) -> bool:
         # One that is just coming up may carry until the watcher has seen the request.
         used.update(n for n in neighbours if _state(said, n) in _USED)
-        return all(_is_quiet(said, n) for n in used)
+        seen = used >= neighbours or time.monotonic() - asked > SEEN
+        return seen and all(_is_quiet(said, n) for n in used)
 
     request = {"neighbours": sorted(neighbours), "until": time.time() + LAPSES}
     files.write(path(host, mesh), json.dumps(request), mode=0o644)
