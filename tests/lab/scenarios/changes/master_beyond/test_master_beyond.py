@@ -51,7 +51,7 @@ def beyond(mesh: Mesh) -> Iterator[Mesh]:
 def test_the_node_keeps_its_way_to_the_master(beyond: Mesh):
     """It goes back to the view before by itself; the relays on that way were not told to give it up."""
     salt = beyond.lab.salt
-    with undisturbed(beyond, "the way to the master goes", talks=TALKS):
+    with undisturbed(beyond, "the way to the master goes", talks=TALKS, leaves=("web1", "app1", GATEWAY, NODE)):
         salt.set_policy(policy())
         said = ""
         with suppress(CommandFailed):
