@@ -21,6 +21,7 @@ SLOW = (
     "roles",
     "rotation",
     "second_family",
+    "single_relay",
     "taken_back",
 )
 """Scenarios that take minutes each: WGMESH_LAB_ALL=1 runs them too."""

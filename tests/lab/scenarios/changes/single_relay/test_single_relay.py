@@ -1,0 +1,58 @@
+"""What a change costs where all goes by one relay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ....calm import undisturbed
+from ....drill import PLANNED
+from ....mesh import Mesh
+from ....wait import wait_until
+from ..edits import TALKS, changed, converge, edited, ports, restored, stems
+
+RELAY, GONE = "relay-fra1", ("relay-fra2", "relay-nyc1")
+LEAVES = ("web1", "app1", "gw1", "laptop")
+HANDSHAKE = 5.0
+"""Seconds after which WireGuard tries a handshake again (REKEY_TIMEOUT)."""
+
+
+def _hub(mesh: dict) -> None:
+    mesh["topology"] = "hub"
+    mesh["sites"] = {site: {"relays": [RELAY]} for site in mesh["sites"]}
+    mesh["nodes"] = {name: rule for name, rule in mesh["nodes"].items() if name not in GONE}
+
+
+@pytest.fixture(scope="module")
+def hub(mesh: Mesh) -> Iterator[Mesh]:
+    """The mesh with one relay; the others have left it."""
+    rest = replace(mesh, members=tuple(n for n in mesh.members if n not in GONE))
+    converge(rest, edited(_hub), lambda: True)
+    yield rest
+    restored(mesh)
+
+
+def test_another_port(hub: Mesh):
+    wanted = edited(_hub, lambda m: m.update(listen_port=51920))
+    changed(hub, "port, one relay", wanted, lambda: ports(hub) == {51920}, leaves=LEAVES, allowed=HANDSHAKE)
+
+
+def test_another_key(hub: Mesh):
+    before = _key(hub)
+    with undisturbed(hub, "key, one relay", talks=TALKS, leaves=LEAVES, concerned=[RELAY], allowed=HANDSHAKE):
+        hub.lab.salt.salt_run("wgmesh.rotate", RELAY, timeout=300)
+        wait_until(lambda: _key(hub) != before, 4 * PLANNED, "the relay to have another key", every=1.0)
+        hub.settle(deadline=2 * PLANNED)
+    assert hub.faults() == []
+
+
+def test_another_interface(hub: Mesh):
+    wanted = edited(_hub, lambda m: m.update(listen_port=51920, interface="office0"))
+    more = {"leaves": LEAVES, "allowed": HANDSHAKE, "remade": True}
+    changed(hub, "interface, one relay", wanted, lambda: stems(hub) == {"office0"}, hub.members, **more)
+
+
+def _key(mesh: Mesh) -> str:
+    return mesh.lab.underlay[RELAY].run("wg", "show", mesh.name, "public-key").strip()
