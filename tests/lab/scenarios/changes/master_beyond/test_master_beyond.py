@@ -45,6 +45,10 @@ def beyond(mesh: Mesh) -> Iterator[Mesh]:
     finally:
         salt.restart_minion(NODE)
         gateway.run("nft", "delete", "table", "ip", "beyond")
+        mesh.lab.salt.set_policy(policy())
+        with suppress(CommandFailed):
+            # What it took back is tried again when somebody asks for it.
+            mesh.lab.salt.salt_run("wgmesh.converge", node=NODE)
         restored(mesh)
 
 
