@@ -234,9 +234,10 @@ def _look(host: Host, store: Store, view: View, public_key: str, applied: View |
     families = frozenset({4, 6} if host.has_ipv6 else {4})
     advertised = observe.advertised(host) if view.forward else ()
     own = wanted.Own(public_key=public_key, families=families, advertised=advertised)
-    target = wanted.state(view, _routes(host, view), own)
     seen = observe.snapshot(host, rules=_has_trunk(store, view))
     _refuse_foreign(host, store, view, seen)
+    # After the kernel: what the watcher believed before would put back a route that it has just moved.
+    target = wanted.state(view, _routes(host, view), own)
     live = _part(host, store, view, seen, [key for key, _ in target.sysctls])
     applied = applied or store.view()
     now = time.time()
