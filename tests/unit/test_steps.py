@@ -120,6 +120,17 @@ def test_who_is_away_holds_nobody_up_and_keeps_its_links(fleet):
     assert all(set(homes) == {"r2", "r3"} for homes in fleet.homes().values())
 
 
+def test_relays_leave_though_only_one_stays(fleet):
+    """They can't be drained further than to be everybody's last choice."""
+    wanted = copy.deepcopy(fleet.policy)
+    wanted["wg0"] |= {"sites": {"s": {"relays": ["r1"]}}, "prune_guard": 100}
+    for relay in ("r2", "r3"):
+        del wanted["wg0"]["nodes"][relay]
+    fleet.policy = wanted
+    run(fleet)
+    assert fleet.homes() == {"a": ("r1",), "b": ("r1",)}
+
+
 def test_a_relay_that_leaves_the_policy_is_drained_first(fleet):
     """By the old policy; then the new one counts, and it is told to leave."""
     fleet.policy = copy.deepcopy(fleet.policy)

@@ -64,10 +64,10 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
         report.rotating = rotate.waiting(ledger, look)
         report.warnings = rotate.warnings(one.head, one.facts, wanted)
         report.goes_on = rotate.goes_on(ledger, one.policy, look)
-    for report in reports:
+    for one, report in zip(drafts, reports, strict=True):
         presharing.conclude(ledger, report)
         known = health.get(report.mesh, Health())
-        report.goes_on |= not report.stopped and _goes_on(ledger, report.mesh)
+        report.goes_on |= not report.stopped and _goes_on(ledger, one, report)
         report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)
         if report.eventful:
             log.log(logging.WARNING if report.newly_held else logging.INFO, "wgmesh %s", report.as_dict())
@@ -77,9 +77,12 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     return reports
 
 
-def _goes_on(ledger: Ledger, mesh: str) -> bool:
+def _goes_on(ledger: Ledger, one: Draft, report: Report) -> bool:
     """Whether the next step of a rollout is worth another look now; later, the schedule looks."""
-    return time.time() - ledger.head(mesh).published_at < STEP_PATIENCE and steps.may_go_on(ledger, mesh)
+    # Relays that are about to leave were drained by the policy before.
+    drained = one.origin.policy != one.policy and not report.not_acknowledged
+    is_fresh = time.time() - ledger.head(report.mesh).published_at < STEP_PATIENCE
+    return is_fresh and (drained or steps.may_go_on(ledger, report.mesh))
 
 
 def _basis(ledger: Ledger, found: inventory.Inventory, health: Mapping[str, Health]) -> str:

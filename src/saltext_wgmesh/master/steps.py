@@ -43,7 +43,11 @@ def next_step(
             old = record.origin_of(ledger, mesh)
             stays = goal.members.keys() | leaving
             drained = old.of_now(stays, wanted.register, wanted.health, wanted.drained | leaving)
-            return _step(before, head, drained, witness, drained.plan())
+            step = _step(before, head, drained, witness, drained.plan())
+            absent = wanted.health.down | wanted.health.silent
+            # Where too few others are left it stays behind them in the lists, and nothing more can be done.
+            if _differs(step[1], head) or not all(witness.runs(n) for n in before.members if n not in absent):
+                return step
         except PlanError:
             pass
     return _step(before, head, wanted, witness, goal)
