@@ -120,6 +120,21 @@ def test_who_is_away_holds_nobody_up_and_keeps_its_links(fleet):
     assert all(set(homes) == {"r2", "r3"} for homes in fleet.homes().values())
 
 
+def test_nobody_depends_on_a_new_relay_until_the_others_hear_it(fleet):
+    fleet.mine["r4"] = mine("r4")
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["nodes"]["r4"] = {"role": "relay", "endpoint": "203.0.113.4"}
+    fleet.policy["wg0"]["sites"]["s"]["relays"] = ["r4", "r1"]
+    fleet.unheard = {frozenset({"r4", "r2"})}
+    assert "r4" in fleet.converge().waiting
+    fleet.converge()
+    assert all("r4" not in homes[:1] for homes in fleet.homes().values())
+    fleet.unheard = set()
+    run(fleet)
+    assert all(set(homes) == {"r4", "r1"} for homes in fleet.homes().values())
+    assert fleet.ledger.head("wg0").drained == frozenset()
+
+
 def test_relays_leave_though_only_one_stays(fleet):
     """They can't be drained further than to be everybody's last choice."""
     wanted = copy.deepcopy(fleet.policy)

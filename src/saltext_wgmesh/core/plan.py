@@ -36,6 +36,7 @@ def make(
     left_out = _not_ready(mesh, matched, facts)
     nodes = {node: rule for node, rule in matched.items() if node not in left_out}
     relays = _relays(mesh, nodes)
+    drained |= kept.fresh
 
     assigned, problems = addresses.assign(mesh, nodes, register)
     numbers = _numbers(relays, register)

@@ -18,6 +18,8 @@ A node that gets another address has both for a while: it is reached at both, th
 old one goes.
 
 A subnet that gets another gateway goes by ``core.moves``.
+
+A relay that is new is there first, and nobody depends on it until it is heard by all its neighbours.
 """
 
 from __future__ import annotations
@@ -57,9 +59,11 @@ class Kept:
     """Node → its addresses while it has some that it is to lose; of each family, it sends from the first."""
     moves: Mapping[str, Move] = field(default_factory=lambda: MappingProxyType({}))
     """Subnets on their way from one gateway to another."""
+    fresh: frozenset[str] = frozenset()
+    """Relays that are not heard by the others yet."""
 
     def __bool__(self) -> bool:
-        return bool(self.homes or self.idle or self.pairs or self.places or self.addresses or self.moves)
+        return self != NOTHING
 
 
 NOTHING = Kept()
@@ -77,6 +81,7 @@ def as_dict(kept: Kept) -> dict[str, Any]:
         },
         "addresses": {node: list(addresses) for node, addresses in kept.addresses.items()},
         "moves": moving.as_dict(kept.moves),
+        "fresh": sorted(kept.fresh),
     }
 
 
@@ -89,6 +94,7 @@ def from_dict(raw: Mapping[str, Any]) -> Kept:
         places=MappingProxyType({node: _place(*told) for node, told in raw.get("places", {}).items()}),
         addresses=MappingProxyType({node: tuple(told) for node, told in raw.get("addresses", {}).items()}),
         moves=MappingProxyType(moving.from_dict(raw.get("moves", {}))),
+        fresh=frozenset(raw.get("fresh", ())),
     )
 
 
@@ -108,6 +114,19 @@ class Witness:
 
     def _carries(self, a: str, b: str) -> bool:
         return self.runs(a) and self.runs(b) and self.hears(_pair(a, b))
+
+
+def fresh(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> frozenset[str]:
+    """The relays of *after* that are new, unless all are, until they are heard. What is down nobody depends on anyhow.
+
+    The plan that ``keep`` is asked about is one in which nobody depends on these.
+    """
+    relays = {n for n, m in after.members.items() if m.is_relay}
+    had = {n for n, m in before.members.items() if m.is_relay} - kept_before.fresh
+    if not relays & had:
+        return frozenset()
+    heard = {r for r in kept_before.fresh & before.members.keys() if _is_heard(r, before, health, witness)}
+    return frozenset(relays - had - heard - health.down)
 
 
 def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Kept:

@@ -54,7 +54,10 @@ def next_step(
 
 
 def _step(before: Plan, head: Head, origin: Origin, witness: Witness, goal: Plan) -> tuple[Origin, Plan]:
-    kept = rollout.keep(before, head.kept, goal, origin.health, witness)
+    fresh = rollout.fresh(before, head.kept, goal, origin.health, witness)
+    if fresh:
+        goal = replace(origin, kept=Kept(fresh=fresh)).plan()
+    kept = replace(rollout.keep(before, head.kept, goal, origin.health, witness), fresh=fresh)
     if not kept:
         return origin, goal
     step = replace(origin, kept=kept)
@@ -91,7 +94,7 @@ def concerned(head: Head) -> frozenset[str]:
     """The nodes whose word a rollout that is under way waits for."""
     kept = head.kept
     # A relay can tell how it hears all its neighbours.
-    relays = head.register.numbers if kept.places else ()
+    relays = head.register.numbers if kept.places or kept.fresh else ()
     everyone = head.digests if kept.addresses or kept.moves else ()
     return frozenset({*everyone, *kept.homes, *kept.idle, *(n for pair in kept.pairs for n in pair), *relays})
 
@@ -102,14 +105,20 @@ def may_go_on(ledger: Ledger, mesh: str) -> bool:
     runs = _witness(ledger, mesh, head, {}).runs
     return any(runs(a) and runs(b) for a, b in _links(head.kept)) or any(
         runs(node)
-        for node in (*head.kept.places, *head.kept.addresses, *(move.new for move in head.kept.moves.values()))
+        for node in (
+            *head.kept.places,
+            *head.kept.addresses,
+            *head.kept.fresh,
+            *(move.new for move in head.kept.moves.values()),
+        )
     )
 
 
 def waits_for(kept: Kept) -> list[str]:
-    """The links that are kept, as ``a--b``, the nodes that are heard where they were, and the subnets on their way to
-    another gateway, sorted."""
-    return sorted([*("--".join(pair) for pair in _links(kept)), *kept.places, *kept.addresses, *kept.moves])
+    """The links that are kept, as ``a--b``, the nodes that are heard where they were, the subnets on their way to
+    another gateway, and the relays that are not heard yet, sorted."""
+    links = ("--".join(pair) for pair in _links(kept))
+    return sorted([*links, *kept.places, *kept.addresses, *kept.moves, *kept.fresh])
 
 
 def _links(kept: Kept) -> list[Pair]:
