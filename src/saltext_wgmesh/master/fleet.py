@@ -18,7 +18,7 @@ from saltext_wgmesh.core.errors import FleetError
 
 BATCH = 500
 """Minion ids in one job: a list target travels to every minion."""
-POLL = 0.05
+POLL = 0.02
 """Seconds between two looks into the job cache; longer where a look takes long."""
 
 
