@@ -38,6 +38,8 @@ AFTER = 2.0
 LATEST = 180.0
 """Seconds in which a job of ours must have come to its end."""
 SIZES = (10, 20)
+TALKERS = 8
+"""Leaves that talk to each other while all keys are rotated: what two cores carry beside twenty minions."""
 TOPOLOGY = replace(
     twosites.TOPOLOGY,
     machines=(*twosites.TOPOLOGY.machines, host(EXTRA, "west", "10.1.1.22/24", "10.1.1.1")),
@@ -232,7 +234,7 @@ def rotation(size: int, runs: int) -> list[Measure]:
     took, gone = [], []
     with flat(size) as mesh:
         overlay = mesh.overlay()
-        leaves = [node for node in mesh.members if node not in RELAYS]
+        leaves = [node for node in mesh.members if node not in RELAYS][:TALKERS]
         pairs = list(zip(leaves, [*leaves[1:], leaves[0]], strict=True))
         flows = [Flow(source=a, target=b, address=overlay[b][0]) for pair in pairs for a, b in (pair, pair[::-1])]
         for _ in range(runs):
