@@ -29,7 +29,7 @@ def tag() -> Iterator[str]:
 
 
 def demo(tag: str, *options: str) -> subprocess.Popen[str]:
-    """The demo, as a user would start it."""
+    """The demo, as a user would start it: whoever runs this in the background may have SIGINT ignored."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.lab", "--tag", tag, "demo", *options],
         cwd=REPOSITORY,
@@ -37,6 +37,7 @@ def demo(tag: str, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
