@@ -130,26 +130,24 @@ def test_a_gateway_that_is_down_is_not_waited_for():
     assert rollout.keep(before, NOTHING, after, Health(down=frozenset({"gw1"})), ALL_IS_WELL) == NOTHING
 
 
-def test_a_step_waits_until_all_run_it():
-    raw, wanted = office("gw1"), office("gw2")
-    facts = _facts(raw)
-    before = planner.make(policy.parse(raw).meshes["wg0"], facts, Register())
-    mesh = policy.parse(wanted).meshes["wg0"]
+def _begun() -> tuple[Kept, Plan, Plan]:
+    """The first step from gw1 to gw2, what it keeps and the plan that it makes; and the plan that is wanted."""
+    facts = _facts(office("gw1"))
+    before = planner.make(policy.parse(office("gw1")).meshes["wg0"], facts, Register())
+    mesh = policy.parse(office("gw2")).meshes["wg0"]
     after = planner.make(mesh, facts, before.register)
-    kept = rollout.keep(before, NOTHING, after, CALM, IDLE)
-    ready = planner.make(mesh, facts, before.register, kept=kept)
+    kept = rollout.keep(before, NOTHING, after, CALM, ALL_IS_WELL)
+    return kept, planner.make(mesh, facts, before.register, kept=kept), after
+
+
+def test_a_step_waits_until_all_run_it():
+    kept, ready, after = _begun()
     assert rollout.keep(ready, kept, after, CALM, IDLE) == kept
     assert rollout.keep(ready, kept, after, CALM, ALL_IS_WELL).moves[LAN].stage is Stage.FIRST
 
 
 def test_the_gateways_and_their_relays_are_waited_for_though_they_are_silent():
-    raw, wanted = office("gw1"), office("gw2")
-    facts = _facts(raw)
-    before = planner.make(policy.parse(raw).meshes["wg0"], facts, Register())
-    mesh = policy.parse(wanted).meshes["wg0"]
-    after = planner.make(mesh, facts, before.register)
-    kept = rollout.keep(before, NOTHING, after, CALM, ALL_IS_WELL)
-    ready = planner.make(mesh, facts, before.register, kept=kept)
+    kept, ready, after = _begun()
     for silent, waits in (("web", False), ("gw1", True), ("gw2", True), ("r1", True), ("r2", True)):
         witness = Witness(runs=lambda n, silent=silent: n != silent, hears=lambda _: True)
         health = Health(silent=frozenset({silent}))

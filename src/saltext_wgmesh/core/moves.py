@@ -24,6 +24,7 @@ from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.types import Member, Plan, Route
 
 Pair = tuple[str, str]
+"""Two neighbours, sorted."""
 
 
 class Stage(enum.Enum):
@@ -96,7 +97,7 @@ def apart(homes: Mapping[str, tuple[str, ...]], moves: Moves, health: Health) ->
     found = dict(homes)
     for move in moves.values():
         first, *others = found.get(move.new, ())[:2] or ("",)
-        usable = [r for r in others if r not in health.down and _pair(move.new, r) not in health.cut]
+        usable = [r for r in others if r not in health.down and pair(move.new, r) not in health.cut]
         if usable and found.get(move.old, ())[:1] == (first,):
             found[move.new] = (usable[0], first, *found[move.new][2:])
     return found
@@ -107,13 +108,13 @@ def unused(members: Mapping[str, Member], direct: Iterable[Pair], moves: Moves) 
     move, and those of the gateways to all their relays but the first."""
     if not moves:
         return frozenset()
-    pairs = {_pair(*pair) for pair in direct}
-    nodes = {node for pair in pairs for node in pair}
+    pairs = {pair(a, b) for a, b in direct}
+    nodes = {node for two in pairs for node in two}
     found: set[Pair] = set()
     for move in moves.values():
-        for two in ({_pair(node, gateway) for gateway in move.order} for node in nodes.difference(move.order)):
+        for two in ({pair(node, gateway) for gateway in move.order} for node in nodes.difference(move.order)):
             found |= two if two <= pairs else set()
-        found.update(_pair(gateway, r) for gateway in move.order for r in members[gateway].homes[1:])
+        found.update(pair(gateway, r) for gateway in move.order for r in members[gateway].homes[1:])
     return frozenset(found)
 
 
@@ -180,5 +181,6 @@ def from_dict(raw: Mapping[str, Sequence[str]]) -> dict[str, Move]:
     return {subnet: Move(old=old, new=new, stage=Stage(stage)) for subnet, (old, new, stage) in raw.items()}
 
 
-def _pair(a: str, b: str) -> Pair:
+def pair(a: str, b: str) -> Pair:
+    """The two, sorted."""
     return (a, b) if a < b else (b, a)

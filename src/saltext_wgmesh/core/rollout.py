@@ -31,11 +31,9 @@ from typing import Any
 
 from saltext_wgmesh.core import moves as moving
 from saltext_wgmesh.core.health import Health
-from saltext_wgmesh.core.moves import Move
+from saltext_wgmesh.core.moves import Move, Pair
 from saltext_wgmesh.core.types import Endpoint, Kind, Place, Plan
 
-Pair = tuple[str, str]
-"""Two neighbours, sorted."""
 Homes = Mapping[str, tuple[str, ...]]
 
 
@@ -113,7 +111,7 @@ class Witness:
     """Whether an end of a link says that it is up."""
 
     def _carries(self, a: str, b: str) -> bool:
-        return self.runs(a) and self.runs(b) and self.hears(_pair(a, b))
+        return self.runs(a) and self.runs(b) and self.hears(moving.pair(a, b))
 
 
 def fresh(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> frozenset[str]:
@@ -211,7 +209,7 @@ def _places(before: Plan, kept_before: Kept, after: Plan, health: Health, witnes
 def _is_heard(relay: str, plan: Plan, health: Health, witness: Witness) -> bool:
     """Whether all its neighbours hear it that can be asked."""
     absent = health.down | health.silent
-    links = [_pair(link.a, link.b) for link in plan.links if relay in (link.a, link.b)]
+    links = [moving.pair(link.a, link.b) for link in plan.links if relay in (link.a, link.b)]
     return witness.runs(relay) and all(
         witness.hears(pair) for pair in links if pair not in health.cut and not absent & set(pair)
     )
@@ -219,12 +217,8 @@ def _is_heard(relay: str, plan: Plan, health: Health, witness: Witness) -> bool:
 
 def _is_usable(leaf: str, relay: str, after: Plan, health: Health) -> bool:
     there = after.members.get(relay)
-    return bool(there and there.is_relay and relay not in health.down and _pair(leaf, relay) not in health.cut)
+    return bool(there and there.is_relay and relay not in health.down and moving.pair(leaf, relay) not in health.cut)
 
 
 def _direct(plan: Plan) -> frozenset[Pair]:
-    return frozenset(_pair(link.a, link.b) for link in plan.links if link.kind is Kind.ACCESS)
-
-
-def _pair(a: str, b: str) -> Pair:
-    return (a, b) if a < b else (b, a)
+    return frozenset(moving.pair(link.a, link.b) for link in plan.links if link.kind is Kind.ACCESS)

@@ -13,7 +13,8 @@ from saltext_wgmesh.core import rollout
 from saltext_wgmesh.core.errors import PlanError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.linkstate import LinkReport, LinkState
-from saltext_wgmesh.core.rollout import Kept, Pair, Witness
+from saltext_wgmesh.core.moves import Pair
+from saltext_wgmesh.core.rollout import Kept, Witness
 from saltext_wgmesh.core.types import Plan
 from saltext_wgmesh.master import record
 from saltext_wgmesh.master.ledger import Head, Ledger
