@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import salt.utils.data
 import salt.utils.reactor
 import yaml
 
-from saltext_wgmesh.master import gate, install
+from saltext_wgmesh.master import install
 
 PARAMETERS = {
     "drift": ["drifted"],
@@ -67,10 +66,24 @@ HOSTILE = [
 class Words:
     """What was left at the gate."""
 
-    folder: Path
+    gate: Path
 
     def __call__(self):
-        return sorted(json.loads(p.read_text()) for p in self.folder.iterdir())
+        return sorted(json.loads(p.read_text()) for p in self._left())
+
+    @contextmanager
+    def held(self):
+        """As if a run were under way."""
+        with open(self.gate / "converge.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def forget(self):
+        for path in self._left():
+            path.unlink()
+
+    def _left(self):
+        return list((self.gate / "words").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +127,12 @@ def converge(opts):
 
 @pytest.fixture
 def words(opts):
-    """Lists what is left at the gate, while another run holds it."""
+    """What is left at the gate; nothing is afterwards."""
     folder = Path(opts["cachedir"]) / "wgmesh"
     (folder / "words").mkdir(parents=True, exist_ok=True)
-    with open(folder / "converge.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Words(folder / "words")
-    for path in (folder / "words").iterdir():
-        path.unlink()
+    left = Words(folder)
+    yield left
+    left.forget()
 
 
 def reaction(reactor, tag, data):
@@ -165,35 +176,40 @@ def test_no_event_becomes_more_than_one_call_with_texts(reactor, tag, value):
         assert {type(text) for text in found.values()} <= {str}
 
 
-def test_what_is_asked_for_already_is_not_asked_for_again(reactor, converge, words):
-    """Until a run takes the word, or should have taken it long ago; another node's is another word."""
+def test_while_a_run_is_on_it_is_told_and_nothing_is_called(reactor, words):
+    """Each event leaves what its call would have left; when nobody has the gate, there is a call again."""
     tag, down = "salt/beacon/web1/wgmesh/link-down", {"id": "web1", "neighbours": ["17", "unknown"]}
-    converge(**reaction(reactor, tag, down))
-    assert reactor.reactions(tag, down, reactor.list_reactors(tag)) == []
-    assert reaction(reactor, tag, {"id": "17", "neighbours": []})
-    assert reaction(reactor, "salt/minion/web1/start", {"id": "web1"})
-    assert reaction(reactor, "salt/key", {}) == {}
-    for word in words.folder.iterdir():
-        os.utime(word, times=(0, time.time() - gate.FRESH - 1))
-    assert reaction(reactor, tag, down)
+    with words.held():
+        for each, given in ((tag, down), ("salt/minion/web1/start", {"id": "web1"}), ("salt/key", {})):
+            assert reactor.reactions(each, given, reactor.list_reactors(each)) == []
+        assert words() == [[], ["hints", "web1"], ["started", "web1"], ["suspects", "17"]]
+    assert reaction(reactor, tag, down) == {"hint": "web1", "suspects": "17,unknown"}
 
 
-def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words, monkeypatch):
-    """A thousand ids without an accepted key leave one word, the empty one; each node with a key has its own."""
-    monkeypatch.setattr(gate, "FRESH", 0)
-    for number in range(1000):
-        converge(hint=f"made-up-{number}")
-    for value in [*HOSTILE, "waiting", "bad", "web1"]:
-        for tag in ("salt/beacon/web1/wgmesh/link-down", "salt/minion/web1/start", "salt/beacon/web1/wgmesh/drift"):
-            converge(**reaction(reactor, tag, {"id": value, "neighbours": [value]}))
+def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words):
+    """A thousand ids without an accepted key leave one word, the empty one; each node with a key has its own. So do the
+    calls, and so does what is left instead of a call."""
     named = [[kind, node] for kind in ("drifted", "hints", "started", "suspects") for node in ("17", "web1")]
-    assert words() == [[], *named]
+    tags = ("salt/beacon/web1/wgmesh/link-down", "salt/minion/web1/start", "salt/beacon/web1/wgmesh/drift")
+    events = [(tag, {"id": v, "neighbours": [v]}) for v in [*HOSTILE, "waiting", "bad", "web1"] for tag in tags]
+    calls = [reaction(reactor, tag, given) for tag, given in events]
+    with words.held():
+        for number in range(1000):
+            converge(hint=f"made-up-{number}")
+        for call in calls:
+            converge(**call)
+        assert words() == [[], *named]
+    words.forget()
+    with words.held():
+        assert [reactor.reactions(tag, given, reactor.list_reactors(tag)) for tag, given in events] == [[]] * len(calls)
+        assert words() == [[], *named]
 
 
 def test_a_name_that_somebody_mistyped_is_an_error(converge, words):
     """Only events may name whom they like; an id of digits, which Salt's command line makes a number, is one."""
-    with pytest.raises(salt.exceptions.NotImplemented, match="web9 is no accepted minion id: 'salt-key"):
-        converge(node="web9")
-    assert words() == []
-    converge(node=17)
-    assert words() == [["again", "17"]]
+    with words.held():
+        with pytest.raises(salt.exceptions.NotImplemented, match="web9 is no accepted minion id: 'salt-key"):
+            converge(node="web9")
+        assert words() == []
+        converge(node=17)
+        assert words() == [["again", "17"]]

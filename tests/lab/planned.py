@@ -28,22 +28,20 @@ def status(fleet: Fleet, mesh: str) -> dict[str, Any]:
 
 
 def await_settled(fleet: Fleet, mesh: str, members: set[str], deadline: float = 60) -> dict[str, Any]:
-    """Exactly *members* are in the published plan, and each runs its part of it. Returns the status."""
+    """Exactly *members* are in the published plan, each runs its part of it, and none follows. Returns the status."""
     seen: dict[str, Any] = {}
 
     def settled() -> bool:
         seen.clear()
         seen.update(status(fleet, mesh))
-        return set(seen.get("nodes", ())) == members and not seen["not_acknowledged"]
+        return set(seen.get("nodes", ())) == members and not seen["not_acknowledged"] and "rollout" not in seen
 
     try:
         wait_until(settled, deadline, f"{mesh} to settle", every=0.5)
     except AssertionError as error:
         missing = sorted(members - set(seen.get("nodes", ())))
-        late = seen.get("not_acknowledged", [])
-        raise AssertionError(
-            f"{error}; not planned: {missing}; not acknowledged: {late}; left out: {seen.get('left_out')}"
-        ) from None
+        told = {key: seen.get(key) for key in ("not_acknowledged", "rollout", "left_out") if seen.get(key)}
+        raise AssertionError(f"{error}; not planned: {missing}; {told}") from None
     return seen
 
 

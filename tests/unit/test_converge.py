@@ -316,7 +316,7 @@ class Ailing(World):
         self.reports: dict[str, Any] = {}
         self.asked: list[list[str]] = []
         self.enrolled: list[list[str]] = []
-        monkeypatch.setattr(fleet, "links", lambda _opts, nodes: self._links(nodes))
+        monkeypatch.setattr(fleet, "links", lambda _opts, nodes, _gone: self._links(nodes))
         monkeypatch.setattr(fleet, "enrol", lambda _opts, nodes: self.enrolled.append(nodes))
         super().converge()
 

@@ -24,7 +24,7 @@ class Client:
             assert arg == ("1",)
             self.inquiries.append(nodes)
             return {"jid": "2", "minions": nodes}
-        assert (nodes, function, arg) == (["db1", "web1", "web2"], "wgmesh.apply", ())
+        assert (nodes, arg) == (["db1", "web1", "web2"], ())
         return {"jid": "1", "minions": nodes}
 
     def get_cache_returns(self, jid):
@@ -81,6 +81,24 @@ def test_a_node_that_is_at_it_for_ever_is_given_up(monkeypatch, clock):
     answered = ask(monkeypatch, Client(("db1", {"ret": 1}), at_it=("web1", "web2")))
     assert answered.returned == {"db1": 1}
     assert fleet.APPLYING.most <= clock[0] <= fleet.APPLYING.most + fleet.APPLYING.pause
+
+
+@pytest.mark.parametrize(
+    ("answered", "gone", "pause"),
+    [
+        (["db1", "web1"], {"web2"}, fleet.SHORT),
+        (["db1"], {"web2"}, fleet.ASKING.pause),
+        (["db1", "web1"], set(), fleet.ASKING.pause),
+        ([], {"db1", "web1", "web2"}, fleet.ASKING.first),
+    ],
+    ids=["all silent seem gone", "one silent does not", "nobody tells", "nobody answered"],
+)
+def test_who_is_gone_by_what_others_answer_is_not_waited_for_long(monkeypatch, clock, answered, gone, pause):
+    client = Client(*[(node, {"ret": {}}) for node in answered])
+    monkeypatch.setattr(salt.client, "get_local_client", lambda **_: contextlib.nullcontext(client))
+    returned = fleet.links({}, ["web2", "web1", "db1"], lambda said: gone if said else ())
+    assert sorted(returned) == answered
+    assert pause <= clock[0] <= pause + 0.5
 
 
 def test_an_answer_that_came_late_is_found(monkeypatch):

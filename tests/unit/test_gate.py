@@ -81,6 +81,60 @@ def test_what_was_asked_meanwhile_is_heeded_by_the_next_round(tmp_path):
     assert rounds == [{("started", "c")}, {("hint", "a"), ("hint", "b")}]
 
 
+def test_what_is_passed_on_is_heeded_once_by_who_runs(tmp_path):
+    """While somebody runs, words are left for the next round; while nobody does, nothing is, and the caller knows."""
+    rounds, passed = [], []
+
+    def work(words):
+        rounds.append(words)
+        if len(rounds) == 1:
+            passed.extend([Gate(tmp_path).pass_on(("hint", "a"), ("hint", "b")), Gate(tmp_path).pass_on()])
+
+    assert not Gate(tmp_path).pass_on(("hint", "a"))
+    Gate(tmp_path, hurry=True).run(work, ("started", "c"))
+    assert passed == [True, True]
+    assert rounds == [{("started", "c")}, {("hint", "a"), ("hint", "b"), ()}]
+    assert not Gate(tmp_path).pass_on()
+
+
+def test_nothing_that_is_passed_on_falls_between_the_last_look_and_the_release(tmp_path):
+    """Of many threads that ask at random, by passing on or else by a run, each is followed by a run that began after
+    it."""
+    lock, asked, seen, passed = threading.Lock(), 0, 0, 0
+
+    def work(_):
+        nonlocal seen
+        with lock:
+            seen = asked
+
+    def ask():
+        nonlocal asked, passed
+        for _ in range(100):
+            with lock:
+                asked += 1
+            if Gate(tmp_path).pass_on():
+                with lock:
+                    passed += 1
+            else:
+                Gate(tmp_path, hurry=True).run(work)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (asked, seen) == (800, 800)
+    assert passed
+
+
+def test_where_the_kernel_tells_of_no_locks_nothing_is_passed_on(tmp_path, monkeypatch):
+    """Who asks calls then, as before."""
+    monkeypatch.setattr("saltext_wgmesh.master.gate.PROC_LOCKS", tmp_path / "none")
+    passed = []
+    Gate(tmp_path, hurry=True).run(lambda _: passed.append(Gate(tmp_path).pass_on()), ("started", "c"))
+    assert passed == [False]
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A list with the time, which only sleeping moves."""
@@ -105,7 +159,7 @@ def test_runs_are_spaced_unless_the_caller_is_in_a_hurry(tmp_path, clock):
 
 
 def test_runs_that_come_to_nothing_are_spaced_by_what_they_take(tmp_path, clock):
-    """Twice as long; one that did something makes nobody wait for that, and no pause is longer than ten seconds."""
+    """As long again; one that did something makes nobody wait for that, and no pause is longer than ten seconds."""
     begun, takes, fruitful = [], [2.0], []
 
     def work(_):
@@ -117,16 +171,16 @@ def test_runs_that_come_to_nothing_are_spaced_by_what_they_take(tmp_path, clock)
 
     for _ in range(7):
         ask()
-    assert begun == [0, 2, 4, 6, 8, 14, 20]
+    assert begun == [0, 2, 4, 6, 8, 12, 16]
     fruitful.append(True)
     ask()
     ask()
-    assert begun[7:] == [26, 28]
+    assert begun[7:] == [20, 22]
     fruitful.clear()
     takes[0] = 60.0
     ask()
     ask()
-    assert begun[9:] == [30, 100]
+    assert begun[9:] == [24, 94]
 
 
 def test_a_clock_that_was_set_back_makes_nobody_wait_long(tmp_path, clock):

@@ -56,15 +56,29 @@ def examine(
 
 def ask(opts: dict[str, Any], nodes: Collection[str]) -> Answers:
     """What *nodes* report now. Who does not answer is missing; what can't be read is left out and logged."""
-    found: dict[str, dict[str, LinkReport]] = {}
-    for node, raw in (fleet.links(opts, sorted(nodes)) if nodes else {}).items():
-        found[node] = {}
+    found, unread = _read(fleet.links(opts, sorted(nodes), _called_dead)) if nodes else ({}, [])
+    for node, mesh, why in unread:
+        log.warning("wgmesh: %s said of %s what can't be read: %s", node, mesh, why)
+    return found
+
+
+def _called_dead(returned: Mapping[str, Any]) -> set[str]:
+    """The nodes that one of those that answered does not hear."""
+    reports = [report for said in _read(returned)[0].values() for report in said.values()]
+    return {n for report in reports for n, link in report.links.items() if link.state is LinkState.DOWN}
+
+
+def _read(returned: Mapping[str, Any]) -> tuple[dict[str, dict[str, LinkReport]], list[tuple[str, str, str]]]:
+    """What nodes report; and of what can't be read the node, the mesh and why."""
+    found: dict[str, dict[str, LinkReport]] = {node: {} for node in returned}
+    unread: list[tuple[str, str, str]] = []
+    for node, raw in returned.items():
         for mesh, report in raw.items() if isinstance(raw, Mapping) else ():
             try:
                 found[node][str(mesh)] = LinkReport.from_dict(report)
             except ViewError as error:
-                log.warning("wgmesh: %s said of %s what can't be read: %s", node, mesh, error)
-    return found
+                unread.append((node, str(mesh), str(error)))
+    return found, unread
 
 
 def neighbours(plan: Plan) -> dict[str, frozenset[str]]:

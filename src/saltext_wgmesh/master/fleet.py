@@ -8,8 +8,8 @@ nothing that the node itself did not sign; return events any accepted minion cou
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import salt.client
@@ -20,6 +20,16 @@ BATCH = 500
 """Minion ids in one job: a list target travels to every minion."""
 POLL = 0.02
 """Seconds between two looks into the job cache; longer where a look takes long."""
+SHORT = 0.5
+"""Seconds since the last answer in which those must answer that seem gone."""
+
+Gone = Callable[[Mapping[str, Any]], Collection[str]]
+"""From what nodes returned to the nodes that are gone, as these tell it."""
+
+
+def nobody(_: Mapping[str, Any]) -> Collection[str]:
+    """That no node tells anything of others."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +44,8 @@ class Patience:
     """Since the last answer came: who has not answered by then is taken for gone, or asked whether it is at it."""
     asks: bool = False
     """Whether who is silent is asked if it is at the job still, and then waited for."""
+    gone: Gone = nobody
+    """Who, by what others answered, is probably gone: if only such are silent, they have SHORT seconds."""
 
 
 APPLYING = Patience(most=60.0, first=4.0, pause=4.0, asks=True)
@@ -66,9 +78,10 @@ def late(opts: dict[str, Any], jobs: Mapping[str, str]) -> dict[str, Any]:
     return {node: returned[jid][node] for node, jid in jobs.items() if node in returned[jid]}
 
 
-def links(opts: dict[str, Any], nodes: Sequence[str]) -> dict[str, Any]:
-    """How the links of *nodes* are; node → what its ``wgmesh.links`` returned. The silent are missing."""
-    return _ask(opts, nodes, "wgmesh.links", ASKING).returned
+def links(opts: dict[str, Any], nodes: Sequence[str], gone: Gone = nobody) -> dict[str, Any]:
+    """How the links of *nodes* are; node → what its ``wgmesh.links`` returned. The silent are missing; those that are
+    *gone* by what others returned are not waited for long."""
+    return _ask(opts, nodes, "wgmesh.links", replace(ASKING, gone=gone)).returned
 
 
 def forwarded(opts: dict[str, Any], node: str) -> int | None:
@@ -139,8 +152,11 @@ def _collect(
         found = {node: returned[node] for node in wanted & returned.keys()}
         if len(found) > len(answers):
             answers, heard_at = found, now
+        missing = wanted - answers.keys()
         pause = patience.pause if answers else patience.first
-        if wanted - answers.keys() <= set(unlikely) or now - heard_at > pause or now > deadline:
+        if now - heard_at > SHORT and missing <= set(patience.gone(answers)):
+            pause = SHORT
+        if missing <= set(unlikely) or now - heard_at > pause or now > deadline:
             return answers
         time.sleep(max(POLL, 2 * (now - looked_at)))
 

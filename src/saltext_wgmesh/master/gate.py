@@ -1,8 +1,8 @@
 """One converge at a time, and no word forgotten: a lock, and a folder of what was asked meanwhile.
 
 Whoever asks while another runs leaves a word and goes; the one that runs, runs once more with all words that were
-left. Runs are spaced, too, and those that come to nothing by more than they take: whoever fires events can keep the
-master busy for a third of its time at most. So a thousand events make a handful of runs, and the last of them has seen
+left. Runs are spaced, too, and those that come to nothing by as much as they take: whoever fires events can keep the
+master busy for half of its time at most. So a thousand events make a handful of runs, and the last of them has seen
 everything that came before it.
 """
 
@@ -14,10 +14,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
+
+from saltext_wgmesh.core import proclocks
 
 Result = TypeVar("Result")
 Word = tuple[str, ...]
@@ -27,12 +29,11 @@ BURST = 5
 """Runs that may follow each other at once."""
 SPACING = 5.0
 """Seconds in which no more than BURST runs begin, unless the caller is in a hurry."""
-REST = 2.0
-"""By what factor a pause is longer than the run before it, if that came to nothing."""
+REST = 1.0
+"""How long a pause is, as a multiple of the run before it, if that came to nothing."""
 LONGEST = 10.0
 """Seconds of the longest pause."""
-FRESH = 15.0
-"""Seconds in which a word is taken, unless whoever ran has died: then the next call takes it."""
+PROC_LOCKS = Path("/proc/locks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,21 @@ class Gate:
         partial.write_text(text)
         partial.replace(path)
 
-    def awaits(self, words: Iterable[Word]) -> bool:
-        """Whether each of *words*, or the empty one if there are none, was left a moment ago and is not taken yet: the
-        run that will take it begins after this look."""
-        now = time.time()
+    def pass_on(self, *words: Word) -> bool:
+        """Whether somebody has the gate, and a run that begins after this call heeds *words*: they were left for it."""
+        if not self._is_held():
+            return False
+        for word in words or ((),):
+            self.leave(word)
+        # Whoever lets go looks for words once more: if somebody has it still, these are found.
+        return self._is_held()
+
+    def _is_held(self) -> bool:
+        """Whether somebody has the gate. To try the lock would be to have it, and send away who tries just then."""
         try:
-            return all(0 <= now - self._path(word).stat().st_mtime < FRESH for word in list(words) or ((),))
+            lock = self._lock.stat()
+            device = os.major(lock.st_dev), os.minor(lock.st_dev)
+            return proclocks.holder(PROC_LOCKS.read_text(), device, lock.st_ino) is not None
         except OSError:
             return False
 

@@ -1,7 +1,8 @@
-"""What the reactor files say: call the runner, unless a run that heeds the same is about to begin anyhow.
+"""What the reactor files say: call the runner, or while it runs, leave it word.
 
-A call takes the reactor many times as long as a look at what is asked for already, and it takes one event after the
-other: whoever fires a hundred events a second would have those of all others wait.
+The call would leave the same word, and takes a hundred times as long, in the process in which the run goes on and in
+which one event waits for the other: so neither a relay's death, of which many tell at once, nor whoever fires a
+hundred events a second slows down the run that is under way.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ MOST_SUSPECTS = 16
 
 def converge(opts: dict[str, Any], **names: object) -> dict[str, Any]:
     """The reaction that asks for a converge with these *names* as texts, whatever an event gave for them; an empty one
-    if that is asked for already. *names* are parameters of the runner's function."""
+    if whoever runs was told. *names* are parameters of the runner's function."""
     texts = {key: _suspects(value) if key == "suspects" else str(value) for key, value in names.items()}
-    if Gate(folder(opts)).awaits(words(opts, **texts)):
+    if Gate(folder(opts)).pass_on(*words(opts, **texts)):
         return {}
     args = [{"args": [{key: text} for key, text in texts.items()]}] if texts else []
     return {"wgmesh_converge": {"runner.wgmesh.converge": args}}

@@ -12,6 +12,7 @@ import subprocess
 import time
 from typing import Any
 
+from saltext_wgmesh.core import proclocks
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.minion import files, watch
 from saltext_wgmesh.minion.host import Host
@@ -96,14 +97,13 @@ def holders(host: Host) -> list[int]:
 
 
 def _holder(host: Host, lock: str) -> int | None:
-    """The process that holds *lock*, as the kernel says it (proc_locks(5)); None if none does."""
+    """The process that holds *lock*; None if none does."""
     try:
         there = (host.run_dir / lock).stat()
     except FileNotFoundError:
         return None
-    place = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
-    lines = (line.split() for line in host.proc_locks.read_text().splitlines())
-    return next((int(words[4]) for words in lines if words[1] == "FLOCK" and words[5] == place), None)
+    device = os.major(there.st_dev), os.minor(there.st_dev)
+    return proclocks.holder(host.proc_locks.read_text(), device, there.st_ino)
 
 
 def supervise() -> None:
