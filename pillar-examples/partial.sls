@@ -1,4 +1,5 @@
-# Two sites. Nodes of one site speak directly; from site to site, packets go by the relays.
+# Two sites. Nodes of one site speak directly where one of them can be called: the web servers, all behind NAT, go by their
+# relays; so do packets from site to site.
 wgmesh:
   wg0:
     network: [10.100.0.0/16, fd00:64::/64]

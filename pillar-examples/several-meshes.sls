@@ -1,9 +1,10 @@
 # Two meshes on the same nodes: one for the services, one for those who administer them.
-# Each has networks and UDP ports of its own. A mesh with two relays or more takes one port more for each relay.
+# Each has networks and UDP ports of its own. A mesh with two relays or more takes one port more for each relay that it
+# ever had: leave room.
 wgmesh:
   wg0:
     network: 10.100.0.0/16
-    listen_port: 51820              # 51820, and 51821 to 51822 on the relays
+    listen_port: 51820              # 51820; on the relays also 51821 and 51822
     sites:
       fra: {network: 10.100.16.0/20}
       nyc: {network: 10.100.32.0/20}

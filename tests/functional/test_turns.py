@@ -5,9 +5,11 @@ n5 is a leaf of the relays n1 and n2, which have a trunk between them.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -100,14 +102,27 @@ def all_up(machines):
 def pinged(address):
     """What was lost of the packets that went there and back, 100 a second, from before the block until after it."""
     lost = []
-    process = subprocess.Popen(["ping", "-i", "0.01", "-W", "2", address], stdout=subprocess.PIPE, text=True)
-    time.sleep(0.5)
-    yield lost
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    sent, heard = re.search(r"(\d+) packets transmitted, (\d+) received", process.communicate(timeout=10)[0]).groups()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(["ping", "-i", "0.01", "-W", "2", address], stdout=said, text=True)
+
+        def heard():
+            return os.pread(said.fileno(), 1 << 24, 0).count(b"bytes from")
+
+        def flows():
+            before = heard()
+            wait_until(lambda: heard() > before + 20, 10, f"answers of {address}", every=0.05)
+
+        try:
+            flows()
+            yield lost
+            flows()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+        text = os.pread(said.fileno(), 1 << 24, 0).decode()
+    sent, received = re.search(r"(\d+) packets transmitted, (\d+) received", text).groups()
     # One may be on its way at the end.
-    lost.append(max(0, int(sent) - int(heard) - 1))
+    lost.append(max(0, int(sent) - int(received) - 1))
 
 
 def test_a_link_at_rest_is_left_at_both_ends_and_used_again_at_once(mesh):

@@ -93,7 +93,7 @@ def test_a_new_fleet_is_published_and_pushed_once(world):
 def test_a_run_that_nobody_waits_for_plans_only_what_changed(world, monkeypatch):
     """Since a run that left nothing to do; a new policy, new facts, a deleted key and a word that insists do."""
     answer = {"wg0": LinkReport(mesh="wg0", watched=True)}
-    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: dict.fromkeys(nodes, answer))
+    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes, _gone: dict.fromkeys(nodes, answer))
     world.converge()
 
     def planned(**words: str) -> bool:
@@ -117,7 +117,7 @@ def test_a_run_that_nobody_waits_for_plans_only_what_changed(world, monkeypatch)
 
 def test_what_rests_is_forgotten_when_it_was_quiet_for_long_though_nobody_is_asked(world, monkeypatch):
     """By any run; until then it stays as it was believed."""
-    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: dict.fromkeys(nodes))
+    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes, _gone: dict.fromkeys(nodes))
     world.converge()
     returned = health.Trouble(since=0.0, by=("a",), good_since=1.0)
     world.ledger.keep_health("wg0", health.Health(nodes={"r1": returned}, resting=frozenset({"r1"})))
@@ -131,7 +131,7 @@ def test_what_rests_is_forgotten_when_it_was_quiet_for_long_though_nobody_is_ask
 
 def test_who_does_not_answer_a_question_for_the_first_time_is_to_be_asked_once_more(world, monkeypatch):
     """Not again and again: who is away would keep the master busy."""
-    monkeypatch.setattr(checkup, "ask", lambda _opts, _nodes: {})
+    monkeypatch.setattr(checkup, "ask", lambda _opts, _nodes, _gone: {})
     world.converge()
     hinted = converge.Asked(hints=frozenset({"a"}))
     assert [converge.converge({}, hinted)[0].unheard for _ in range(2)] == [["a"], []]
@@ -170,7 +170,7 @@ def test_a_silent_node_is_asked_again_ever_more_slowly(world):
 
 def test_a_silent_node_is_pushed_to_as_soon_as_it_is_heard_of_again(world, monkeypatch):
     """Not one that answered, and could not apply what it was told: it would be told again at each event."""
-    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: {n: {} for n in set(nodes) - world.off})
+    monkeypatch.setattr(checkup, "ask", lambda _opts, nodes, _gone: {n: {} for n in set(nodes) - world.off})
     world.off = {"a"}
     world.converge()
     hinted = converge.Asked(hints=frozenset({"a"}))
@@ -196,6 +196,40 @@ def test_an_answer_that_nobody_waited_for_counts_all_the_same(world):
     world.late = {"a": world.applied("a")}
     assert world.converge().not_acknowledged == []
     assert world.pushes == [["a", "b", "r1"]]
+
+
+def test_a_late_answer_speaks_of_the_plan_that_was_asked_for(world):
+    """Not of the one that came after: of that the node did not hear yet, and nobody is held up for it."""
+    world.off = {"a"}
+    world.converge()
+    world.late = {"a": {"wg0": {"error": "the relay is not heard any more", "taken_back": True, "digest": None}}}
+    world.off = set()
+    world.policy["wg0"]["mtu"] = 1400
+    report = world.converge()
+    assert (report.stopped, report.not_acknowledged, report.failed) == ("", [], {})
+
+
+def test_two_meshes_that_would_listen_on_one_port_of_a_node_are_refused(world):
+    """The ports of relays grow with each that comes in another's place; the policy alone looks well."""
+    first, second = ({"role": "relay", "endpoint": f"203.0.113.{i}"} for i in (1, 2))
+    world.policy["wg0"]["nodes"] = {"r1": first, "r2": second, "a": {}}
+    world.policy["wg1"] = {
+        "network": "10.1.0.0/16",
+        "listen_port": 51823,
+        "nodes": {"r1": {**first, "endpoint": "203.0.113.1"}, "a": {}},
+    }
+    world.mine["r2"] = mine("r2")
+    converge.converge({})
+    del world.policy["wg0"]["nodes"]["r2"]
+    world.policy["wg0"]["nodes"]["r3"] = second
+    world.mine["r3"] = mine("r3")
+
+    def some_runs():
+        for _ in range(5):
+            converge.converge({})
+
+    with pytest.raises(PlanError, match="UDP port 51823 of r1 is also one of the mesh wg0"):
+        some_runs()
 
 
 def test_a_node_out_of_the_policy_is_told_to_leave_and_a_stranger_is_not(world):
@@ -393,6 +427,19 @@ def test_a_run_without_trouble_asks_nobody_and_one_with_trouble_asks_the_witness
     assert ailing.asked == [["a", "r1"]] * 3
     assert ailing.look().down == []
     assert len(ailing.asked) == 3
+
+
+def test_who_was_silent_is_asked_again_when_it_starts_or_others_are(ailing):
+    """Else a node that was asked while it was away could never be given another relay."""
+    ailing.reports = {n: report(r1="up", r2="up") for n in "bc"}
+    ailing.look(hints="a")
+    assert ailing.ledger.health("wg0").silent == {"a"}
+    ailing.asked.clear()
+    ailing.look(hints="b")
+    ailing.reports["a"] = report(r1="up", r2="up")
+    ailing.look(started="a")
+    assert ailing.asked == [["a", "b"], ["a"]]
+    assert ailing.ledger.health("wg0").silent == set()
 
 
 def test_a_node_that_starts_without_facts_is_told_to_apply_the_formula(ailing):

@@ -107,6 +107,7 @@ def test_an_answer_that_came_late_is_found(monkeypatch):
     assert fleet.late({}, {"db1": "1", "web1": "1"}) == {"db1": 1}
 
 
-def test_a_master_without_a_job_cache_is_an_error(monkeypatch):
-    with pytest.raises(FleetError, match="job_cache"):
-        fleet.links({"job_cache": False}, ["a"])
+@pytest.mark.parametrize("opts", [{"job_cache": False}, {"ext_job_cache": "redis"}, {"pillar_cache": True}])
+def test_a_master_that_is_set_up_otherwise_is_an_error(opts):
+    with pytest.raises(FleetError, match=next(iter(opts))):
+        fleet.links(opts, ["a"])

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master.gate import Gate
 
 
@@ -133,6 +134,41 @@ def test_where_the_kernel_tells_of_no_locks_nothing_is_passed_on(tmp_path, monke
     passed = []
     Gate(tmp_path, hurry=True).run(lambda _: passed.append(Gate(tmp_path).pass_on()), ("started", "c"))
     assert passed == [False]
+
+
+def test_what_power_left_unwritten_of_a_word_asks_for_a_run(tmp_path):
+    gate = Gate(tmp_path, hurry=True)
+    gate.leave(("hint", "a"))
+    next((tmp_path / "words").iterdir()).write_text("")
+    assert gate.run(lambda words: words, ("hint", "b")) == [{(), ("hint", "b")}]
+
+
+def test_one_who_is_alone_has_others_wait(tmp_path, monkeypatch):
+    """They leave their word; and whoever wants to be alone waits for who runs, up to a minute."""
+    with Gate(tmp_path).alone():
+        assert Gate(tmp_path).run(lambda _: 1, ("hint", "a")) == []
+        monkeypatch.setattr("saltext_wgmesh.master.gate.PATIENCE", 0.1)
+        with pytest.raises(WgmeshError, match="another run"), Gate(tmp_path).alone():
+            pass
+    assert Gate(tmp_path, hurry=True).run(lambda words: words) == [{(), ("hint", "a")}]
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["heeded", "goes on"])
+def test_a_caller_in_a_hurry_does_not_run_for_others_for_ever(tmp_path, monkeypatch, more):
+    """After a minute, unless what it began goes on, it leaves what others ask to the next call."""
+    now = [0.0]
+    monkeypatch.setattr("saltext_wgmesh.master.gate.time.monotonic", lambda: now[0])
+    rounds = []
+
+    def work(words):
+        rounds.append(words)
+        now[0] += 20.0
+        if len(rounds) < 10:
+            Gate(tmp_path).leave(("hint", "a"))
+
+    Gate(tmp_path, hurry=True).run(work, ("drain", "r1"), goes_on=lambda _: more)
+    assert len(rounds) == (10 if more else 4)
+    assert Gate(tmp_path, hurry=True).run(lambda words: words) == [{(), *(() if more else [("hint", "a")])}]
 
 
 @pytest.fixture

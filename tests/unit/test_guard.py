@@ -30,7 +30,7 @@ class Fleet(World):
         self.mine = {node: mine(node) for node in nodes}
         monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: self._inventory().accepted)
         monkeypatch.setattr(inventory, "raw_policy", lambda _opts: self.policy)
-        monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: {node: self.hears(node) for node in nodes})
+        monkeypatch.setattr(checkup, "ask", lambda _opts, nodes, _gone: {node: self.hears(node) for node in nodes})
         self.reports()
         self.pushes.clear()
 

@@ -50,7 +50,7 @@ def test_the_file_is_never_open_to_others(host: Host, monkeypatch: pytest.Monkey
     assert keys.mode(host) == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "short", ALICE_PRIVATE[:-5], "!" * 44, ALICE_PRIVATE + ALICE_PRIVATE])
+@pytest.mark.parametrize("text", ["", "short", ALICE_PRIVATE[:-5], "!" * 44, "é" * 22, ALICE_PRIVATE + ALICE_PRIVATE])
 def test_a_damaged_key_is_kept_and_not_quoted(host: Host, text: str) -> None:
     """The error names the file; what was in it stays there and is not shown."""
     files.write(host.key_file, text)

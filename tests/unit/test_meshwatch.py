@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from saltext_wgmesh.core import bfd, plan, preshared
-from saltext_wgmesh.core.linkstate import LinkState
+from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import Register
 from saltext_wgmesh.minion import apply, keys, meshwatch, resting
 from saltext_wgmesh.minion import preshared as preshared_files
@@ -53,6 +54,46 @@ def test_a_link_that_returns_waits_while_another_carries(watch):
     assert states(watch)["r1"] is LinkState.DOWN
     hear(watch, 101.0 + RETURNED, "r1", "r2")
     assert states(watch)["r1"] is LinkState.UP
+
+
+def test_a_link_that_is_held_down_is_used_before_one_that_is_dead(watch):
+    """It carries, whatever it did before; the other, which went down last, does not."""
+    hear(watch, 100.0, "r2")
+    watch.links["r1"].damping = replace(watch.links["r1"].damping, hold=30.0)
+    hear(watch, 200.0)
+    watch.links["r1"].session.state = bfd.State.UP
+    assert watch._note_heard(watch.links["r1"])
+    assert not watch._note_heard(watch.links["r1"])
+    assert max(watch.report().down.items(), key=lambda item: item[1])[0] == "r1"
+    again = LinkReport.from_dict(watch.report().as_dict())
+    assert again == watch.report()
+    assert again.links["r1"].heard
+
+
+def test_another_multiplier_counts_for_sessions_that_run(watch):
+    faster = replace(watch.view, bfd=replace(watch.view.bfd, multiplier=7))
+    before = watch.links["r1"].session
+    watch.update(faster)
+    assert watch.links["r1"].session is before
+    assert before.tick(1e9, 0.5).multiplier == 7
+
+
+def test_damping_is_forgotten_by_a_watcher_that_came_after(tmp_path):
+    """A link that has been good for long, as the file says, is used at once when it returns."""
+    now = 1_000.0
+    good = Link(neighbour="r1", interface="wg0-u1", state=LinkState.UP, since=time.time() - 3600, hold=60.0)
+    assert meshwatch._remembered(good, now).went_down(now).hold == 0.0
+    assert meshwatch._remembered(replace(good, since=time.time() - 5), now).went_down(now).hold == 60.0
+    assert meshwatch._remembered(replace(good, state=LinkState.DOWN), now).went_down(now).hold == 60.0
+
+
+@pytest.mark.parametrize("field", ["since", "hold", "interval"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1, 1e300, "x", None, []])
+def test_a_report_with_numbers_out_of_range_is_refused(watch, field, value):
+    raw = watch.report().as_dict()
+    raw["links"]["r1"][field] = value
+    with pytest.raises(ViewError, match="damaged"):
+        LinkReport.from_dict(raw)
 
 
 def test_a_relay_that_says_that_it_is_alone_is_kept_until_another_is_good(watch):

@@ -256,7 +256,7 @@ def test_a_node_that_is_down_holds_nobody_up(mesh: Fleet) -> None:
     mesh.off = {"c"}
     mesh.after_each = lambda: None
     mesh.ledger.keep_health("wg0", Health(down=frozenset({"c"}), nodes={"c": Trouble(since=1.0, by=("r1", "r2"))}))
-    mesh.monkeypatch.setattr(checkup, "ask", lambda _opts, _nodes: {})
+    mesh.monkeypatch.setattr(checkup, "ask", lambda _opts, _nodes, _gone: {})
     mesh.rotate("r*")
     for _ in range(10):
         mesh.now += 30

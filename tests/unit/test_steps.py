@@ -31,7 +31,9 @@ class Fleet(World):
         self.mine = {node: mine(node) for node in (*RELAYS, "a", "b")}
         self.unheard: set[frozenset[str]] = set()
         """Links that are not up yet."""
-        monkeypatch.setattr(checkup, "ask", lambda _opts, nodes: {n: self._says(n) for n in nodes if n not in self.off})
+        monkeypatch.setattr(
+            checkup, "ask", lambda _opts, nodes, _gone: {n: self._says(n) for n in nodes if n not in self.off}
+        )
 
     def _says(self, node: str) -> dict[str, LinkReport]:
         def state(other: str) -> LinkState:
@@ -157,6 +159,24 @@ def test_a_relay_that_leaves_the_policy_is_drained_first(fleet):
     assert "r1" not in record.published(fleet.ledger, "wg0").plan.members
     assert fleet.ledger.views("r1")["wg0"]["removed"]
     assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
+
+
+@pytest.mark.parametrize("how", ["away", "refuses"])
+def test_one_leaf_can_not_keep_a_relay_in_the_mesh(fleet, monkeypatch, how):
+    """It has left two pushes unanswered, or refuses what it is told; the others go on."""
+    fleet.policy = copy.deepcopy(fleet.policy)
+    for relay in ("r1", "r3"):
+        del fleet.policy["wg0"]["nodes"][relay]
+    fleet.policy["wg0"] |= {"sites": {"s": {"relays": ["r2"]}}, "prune_guard": 100}
+    if how == "away":
+        fleet.off = {"a"}
+    else:
+        answer: Any = fleet.applied
+        monkeypatch.setattr(fleet, "applied", lambda n: {"wg0": {"error": "no"}} if n == "a" else answer(n))
+    for _ in range(8):
+        fleet.converge("a")
+    assert fleet.homes()["b"] == ("r2",)
+    assert "r1" not in record.published(fleet.ledger, "wg0").plan.members
 
 
 def test_a_relay_whose_key_is_deleted_goes_at_once(fleet):

@@ -191,6 +191,10 @@ class Session:
         """When ``tick`` must be called next; infinity: only a packet can change anything."""
         return min(self._expires_at, self._next_tx if self._sends else float("inf"))
 
+    def set_multiplier(self, multiplier: int) -> None:
+        """Our packets say from now on that so many of them must be missing; it needs no poll (section 6.8.3)."""
+        self._multiplier = multiplier
+
     # -- what happens -----------------------------------------------------------------------------------
 
     def receive(self, packet: Packet, now: float) -> Packet | None:

@@ -113,6 +113,12 @@ def rested(before: Health) -> Health:
     )
 
 
+def gone(neighbours: Mapping[str, frozenset[str]], words: Words) -> frozenset[str]:
+    """The nodes that are down by what those say that answered so far."""
+    verdicts = {node: _verdict(node, others, words) for node, others in neighbours.items()}
+    return frozenset(node for node, verdict in verdicts.items() if verdict and verdict[0])
+
+
 _Verdict = tuple[bool, tuple[str, ...]] | None
 """Whether it is down, and who says so; None: nobody can tell."""
 

@@ -11,6 +11,8 @@ from typing import Any
 from saltext_wgmesh.core.errors import ViewError
 
 SCHEMA = 1
+MOST = 1e11
+"""Of all numbers in a report: seconds since the epoch for some thousand years."""
 
 
 class LinkState(enum.Enum):
@@ -44,6 +46,8 @@ class Link:
     """Milliseconds between packets, as negotiated; 0: no session, the state comes from elsewhere."""
     heeded: bool = False
     """Whether this end lets it rest, and the other has heard it and sends nothing by it that has another way."""
+    heard: bool = False
+    """Whether it is DOWN for its past alone: packets go both ways, and it is used before those that are dead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class LinkReport:
     @property
     def down(self) -> Mapping[str, float]:
         """The neighbours whose links carry nothing, as far as is known → since when. A new link is not used before it
-        is up, and has no time; one that rests may well carry, and so went down last of all."""
+        is up, and has no time; one that rests, or is heard, may well carry, and so went down last of all."""
         return {n: _down_since(link) for n, link in self.links.items() if link.state in _DOWN}
 
     @property
@@ -81,6 +85,7 @@ class LinkReport:
                     "hold": link.hold,
                     "interval": link.interval,
                     **({"heeded": True} if link.heeded else {}),
+                    **({"heard": True} if link.heard else {}),
                 }
                 for name, link in sorted(self.links.items())
             },
@@ -97,7 +102,7 @@ class LinkReport:
                 watched=raw["watched"] is True,
                 links=MappingProxyType({_text(n): _link(n, value) for n, value in sorted(raw["links"].items())}),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ViewError(f"a report of links is damaged ({error!r})") from error
 
 
@@ -105,7 +110,7 @@ _DOWN = (LinkState.DOWN, LinkState.NEW, LinkState.ADMIN_DOWN)
 
 
 def _down_since(link: Link) -> float:
-    if link.state is LinkState.ADMIN_DOWN:
+    if link.state is LinkState.ADMIN_DOWN or link.heard:
         return float("inf")
     return link.since if link.state is LinkState.DOWN else 0.0
 
@@ -115,11 +120,19 @@ def _link(neighbour: str, raw: Mapping[str, Any]) -> Link:
         neighbour=neighbour,
         interface=_text(raw["interface"]),
         state=LinkState(raw["state"]),
-        since=float(raw["since"]),
-        hold=float(raw["hold"]),
-        interval=int(raw["interval"]),
+        since=_number(raw["since"]),
+        hold=_number(raw["hold"]),
+        interval=int(_number(raw["interval"])),
         heeded=raw.get("heeded") is True,
+        heard=raw.get("heard") is True,
     )
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= MOST:
+        raise ValueError(f"{value!r} is out of range")
+    return number
 
 
 def _text(value: Any) -> str:

@@ -130,7 +130,7 @@ def fresh(before: Plan, kept_before: Kept, after: Plan, health: Health, witness:
 def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Kept:
     """What *after* must have of *before*, which had *kept_before*: the next step of each link that *after* lacks.
 
-    No link is kept that is down anyhow, or that leads to a node that left.
+    No link is kept that counts as cut, or that leads to a node that left.
     """
     homes: dict[str, tuple[str, ...]] = {}
     idle: dict[str, tuple[str, ...]] = {}

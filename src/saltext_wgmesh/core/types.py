@@ -84,7 +84,7 @@ class Site:
 
     name: str
     relays: tuple[str, ...] = ()
-    """Node ids in the operator's order; may be relays that stand at other sites. Empty: any relay of the mesh."""
+    """Node ids, in no order of preference; may be relays that stand at other sites. Empty: any relay of the mesh."""
     direct: bool = True
     """Whether leaves of the site link directly (partial topology)."""
     networks: tuple[Network, ...] = ()

@@ -44,7 +44,7 @@ def state(view: View, routes: Iterable[KernelRoute], own: Own) -> NodeState:
         devices=tuple(devices),
         routes=tuple(sorted(entries, key=lambda r: r.place)),
         rules=tuple(sorted(_rules(view, families))),
-        sysctls=tuple(sorted(_sysctls(view, families, own.advertised))),
+        sysctls=tuple(sorted(_sysctls(view, families, own.advertised), key=_in_time)),
     )
 
 
@@ -100,6 +100,12 @@ def _rules(view: View, families: Iterable[int]) -> Iterator[RuleEntry]:
         if interface.kind is Kind.TRUNK:
             for family in families:
                 yield RuleEntry(family=family, device=interface.name, table=table)
+
+
+def _in_time(sysctl: tuple[str, str]) -> tuple[bool, tuple[str, str]]:
+    """Before forwarding is switched on: at that moment the kernel drops the default routes that advertisements gave,
+    but those of devices that accept them all the same (rt6_purge_dflt_routers)."""
+    return not sysctl[0].endswith("/accept_ra"), sysctl
 
 
 def _sysctls(view: View, families: Collection[int], advertised: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -48,8 +48,12 @@ def _interface(wanted: NodeState, device: Device, secrets: Secrets, *, first: bo
             # Only now: a keepalive that is switched on starts the handshake, which takes the key.
             yield f"PostUp = wg set %i peer {peer.public_key} persistent-keepalive {peer.keepalive}"
     for key, value in wanted.sysctls:
-        if f"/{device.name}/" in key or (first and not _of_a_device(wanted, key)):
+        if f"/{device.name}/" in key:
             yield f"PostUp = echo {value} > /proc/sys/{key}"
+        elif first and not _of_a_device(wanted, key):
+            # One of a device that is there no more must not cost the interface.
+            lenient = " || true" if key.endswith("/accept_ra") else ""
+            yield f"PostUp = echo {value} > /proc/sys/{key}{lenient}"
     for route in wanted.routes:
         if route.device == device.name or (first and route.device is None):
             yield f"PostUp = ip -{route.family} {' '.join(iptext.route_line('replace', route))}"

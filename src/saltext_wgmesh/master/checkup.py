@@ -32,20 +32,27 @@ def examine(
 ) -> tuple[dict[str, Health], Answers]:
     """Mesh → what is to be believed of its links now; and what the nodes that answered say. Without hints, trouble or a
     rollout under way nobody is asked."""
-    plans = {mesh: record.published(ledger, mesh).plan for mesh in _to_examine(ledger, asked.hints)}
+    plans = {mesh: record.published(ledger, mesh).plan for mesh in _to_examine(ledger, asked.hints | asked.started)}
     around = {mesh: neighbours(plan) for mesh, plan in plans.items()}
     before = {mesh: ledger.health(mesh) for mesh in ledger.meshes()}
     first = set(asked.hints)
     for mesh, plan in plans.items():
         first |= _witnesses(before[mesh], around[mesh]) | _concerned(plan, around[mesh], asked.suspects)
         first |= steps.concerned(ledger.head(mesh))
+        # Who was silent once, or away, may answer now.
+        first |= (before[mesh].silent - before[mesh].down) | (asked.started & plan.members.keys())
     first &= set(accepted)
-    answers = ask(opts, first)
+
+    def gone(returned: Mapping[str, Any]) -> set[str]:
+        said = _read(returned)[0]
+        return {n for mesh, others in around.items() for n in health_module.gone(others, words(mesh, others, said))}
+
+    answers = ask(opts, first, gone)
     second: set[str] = set()
     for mesh, plan in plans.items():
         second |= _concerned(plan, around[mesh], _suspects(words(mesh, around[mesh], answers)))
     second = (second & set(accepted)) - first
-    answers = {**answers, **ask(opts, second)}
+    answers = {**answers, **ask(opts, second, gone)}
     now = time.time()
     for mesh, others in around.items():
         said = words(mesh, others, answers)
@@ -54,18 +61,13 @@ def examine(
     return before, answers
 
 
-def ask(opts: dict[str, Any], nodes: Collection[str]) -> Answers:
-    """What *nodes* report now. Who does not answer is missing; what can't be read is left out and logged."""
-    found, unread = _read(fleet.links(opts, sorted(nodes), _called_dead)) if nodes else ({}, [])
+def ask(opts: dict[str, Any], nodes: Collection[str], gone: fleet.Gone = fleet.nobody) -> Answers:
+    """What *nodes* report now. Who does not answer is missing, those soon that are *gone*; what can't be read is left
+    out and logged."""
+    found, unread = _read(fleet.links(opts, sorted(nodes), gone)) if nodes else ({}, [])
     for node, mesh, why in unread:
         log.warning("wgmesh: %s said of %s what can't be read: %s", node, mesh, why)
     return found
-
-
-def _called_dead(returned: Mapping[str, Any]) -> set[str]:
-    """The nodes that one of those that answered does not hear."""
-    reports = [report for said in _read(returned)[0].values() for report in said.values()]
-    return {n for report in reports for n, link in report.links.items() if link.state is LinkState.DOWN}
 
 
 def _read(returned: Mapping[str, Any]) -> tuple[dict[str, dict[str, LinkReport]], list[tuple[str, str, str]]]:

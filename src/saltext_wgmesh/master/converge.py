@@ -152,7 +152,8 @@ def _announce(opts: dict[str, Any], report: Report) -> None:
 
 
 def release(opts: dict[str, Any], node: str) -> dict[str, list[str]]:
-    """Mesh → the addresses that were reserved for *node* and are free now; LedgerError if it is still there."""
+    """Mesh → the addresses that were reserved for *node* and are free now; LedgerError if it is still there. The caller
+    holds the gate."""
     if node in inventory.accepted_keys(opts):
         raise LedgerError(f"{node} has an accepted key: delete it first, 'salt-key -d {node}'")
     ledger = Ledger.of(opts)
@@ -164,7 +165,8 @@ def release(opts: dict[str, Any], node: str) -> dict[str, list[str]]:
             raise LedgerError(f"{node} is in the published plan of {mesh}: run 'salt-run wgmesh.converge' first")
         if node in addresses:
             freed[mesh] = list(addresses.pop(node))
-            ledger.keep(mesh, replace(head, register=replace(head.register, addresses=addresses)))
+            homes = {leaf: relays for leaf, relays in head.register.homes.items() if leaf != node}
+            ledger.keep(mesh, replace(head, register=replace(head.register, addresses=addresses, homes=homes)))
     if not freed:
         raise LedgerError(f"no addresses are reserved for {node}")
     return freed

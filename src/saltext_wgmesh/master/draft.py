@@ -5,7 +5,7 @@ converge makes real. Drafting has no effect at all.
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -99,7 +99,25 @@ def draft(
     if problems:
         raise PlanError(problems)
     _refuse_conflicts(policy, sources)
+    problems += _shared_ports(one.plan for one in drafts)
+    if problems:
+        raise PlanError(problems)
     return drafts
+
+
+def _shared_ports(plans: Iterable[Plan]) -> list[Problem]:
+    """One problem for each two meshes that would listen on one UDP port of a node: ports grow with each relay that
+    comes in place of another, so the policy alone does not tell."""
+    owners: dict[tuple[str, int], str] = {}
+    found: dict[tuple[str, str], Problem] = {}
+    for plan in plans:
+        for node, port in sorted({(n, i.listen_port) for n, v in plan.views.items() for i in v.interfaces}):
+            other = owners.setdefault((node, port), plan.mesh)
+            if port and other != plan.mesh:
+                what = f"UDP port {port} of {node} is also one of the mesh {other}"
+                do = "choose ports that are further apart: one more is taken for each relay that there ever was"
+                found.setdefault((other, plan.mesh), Problem(where=f"wgmesh:{plan.mesh}:listen_port", what=what, do=do))
+    return list(found.values())
 
 
 def _refuse_conflicts(policy: Policy, sources: Mapping[str, guard.Source]) -> None:

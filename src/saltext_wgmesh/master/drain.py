@@ -61,9 +61,12 @@ def _dependants(ledger: Ledger, node: str) -> list[str]:
         head = ledger.head(plan.mesh)
         found += [f"{plan.mesh}: {leaf} has it as a relay" for leaf, m in plan.members.items() if node in m.homes[:1]]
         found += [f"{plan.mesh}: {subnet} has no other gateway" for subnet in plan.members[node].subnets]
+        health = ledger.health(plan.mesh)
         kept = [link for link in steps.waits_for(head.kept) if node in link.split("--")]
-        found += [f"{plan.mesh}: the link {link} waits for others to be up" for link in kept]
-        down = ledger.health(plan.mesh).down | ledger.health(plan.mesh).silent
+        # What is switched off uses no link, though it finds it there when it is back.
+        used = [link for link in kept if not health.down & (set(link.split("--")) - {node})]
+        found += [f"{plan.mesh}: the link {link} waits for others to be up" for link in used]
+        down = health.down | health.silent
         for other, digest in head.digests.items():
             runs = ledger.acknowledged(other).get("digests", {}).get(plan.mesh) == digest
             if not runs and other not in down | {node}:

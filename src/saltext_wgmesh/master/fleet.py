@@ -112,6 +112,10 @@ def _ask(
             "the master keeps no job cache, from which wgmesh reads what nodes answer: "
             "set job_cache: True and no ext_job_cache in the master's configuration"
         )
+    if opts.get("pillar_cache"):
+        raise FleetError(
+            "the master gives nodes pillars that it made a while ago, and with them old views: set pillar_cache: False"
+        )
     answers = Answers()
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):

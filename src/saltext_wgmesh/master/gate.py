@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from saltext_wgmesh.core import proclocks
+from saltext_wgmesh.core.errors import WgmeshError
 
 Result = TypeVar("Result")
 Word = tuple[str, ...]
@@ -33,7 +34,11 @@ REST = 1.0
 """How long a pause is, as a multiple of the run before it, if that came to nothing."""
 LONGEST = 10.0
 """Seconds of the longest pause."""
+PATIENCE = 60.0
+"""Seconds after which a caller in a hurry leaves further runs, of which it needs none, to whoever calls next."""
 PROC_LOCKS = Path("/proc/locks")
+POLL = 0.2
+"""Seconds between two tries to have the gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +78,27 @@ class Gate:
         work: Callable[[frozenset[Word]], Result],
         *words: Word,
         fruitful: Callable[[Result], bool] = lambda _: True,
+        goes_on: Callable[[Result], bool] = lambda _: False,
     ) -> list[Result]:
         """Do *work* until nobody has asked meanwhile; what each round gave. Empty: another does it for us.
 
         Each round gets the words that were left until it began. An error of *work* passes through; what others asked
-        meanwhile stays for the next run.
+        meanwhile stays for the next run. So does, after PATIENCE seconds, what they ask of a caller in a hurry: unless
+        what its last round began *goes_on*.
         """
         for word in words or ((),):
             self.leave(word)
         results: list[Result] = []
-        while self._asked():
+        patient_until = time.monotonic() + PATIENCE
+
+        def may_go() -> bool:
+            return self._hurry and bool(results) and time.monotonic() > patient_until and not goes_on(results[-1])
+
+        while self._asked() and not may_go():
             with self._held() as lock:
                 if lock is None:
                     break
-                while self._asked():
+                while self._asked() and not may_go():
                     pace = self._space(lock)
                     results.append(work(self._take()))
                     _note(lock, pace.ends(time.time(), fruitful=fruitful(results[-1])))
@@ -100,16 +112,30 @@ class Gate:
         partial.write_text(text)
         partial.replace(path)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else runs meanwhile; WgmeshError if somebody does all PATIENCE seconds. What is asked meanwhile stays
+        for the next run."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            with self._held() as lock:
+                if lock is not None:
+                    yield
+                    return
+            if time.monotonic() > end:
+                raise WgmeshError(f"another run of wgmesh has been at it for {PATIENCE:g} s: try again later")
+            time.sleep(POLL)
+
     def pass_on(self, *words: Word) -> bool:
         """Whether somebody has the gate, and a run that begins after this call heeds *words*: they were left for it."""
-        if not self._is_held():
+        if not self.is_held():
             return False
         for word in words or ((),):
             self.leave(word)
         # Whoever lets go looks for words once more: if somebody has it still, these are found.
-        return self._is_held()
+        return self.is_held()
 
-    def _is_held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether somebody has the gate. To try the lock would be to have it, and send away who tries just then."""
         try:
             lock = self._lock.stat()
@@ -127,7 +153,11 @@ class Gate:
     def _take(self) -> frozenset[Word]:
         words = set()
         for path in sorted(self._words.glob("[!.]*")):
-            words.add(tuple(json.loads(path.read_text())))
+            try:
+                words.add(tuple(json.loads(path.read_text())))
+            except ValueError:
+                # Power failed while it was written. The schedule's runs find what an event would have told.
+                words.add(())
             path.unlink()
         return frozenset(words)
 

@@ -42,13 +42,13 @@ def read(opts: dict[str, Any]) -> Inventory:
 def drop_mine(opts: dict[str, Any], node: str) -> None:
     """The mine holds no facts of a node whose key is gone: Salt 3008 keeps a deleted minion's mine."""
     cache = salt.cache.factory(opts)
-    entries = cache.fetch("mine", node) or {}
+    entries = _entries(cache.fetch("mine", node))
     if entries.pop(names.FACTS_FUNCTION, None) is not None:
         cache.store("mine", node, entries)
 
 
 def raw_policy(opts: dict[str, Any]) -> Any:
-    """The pillar key ``wgmesh``, compiled afresh for the master's own id, which no minion can have.
+    """The pillar key ``wgmesh``, compiled afresh for the master's own id.
 
     A pillar that fails to render is an error, not an empty policy.
     """
@@ -87,9 +87,14 @@ def mine_entry(cache: salt.cache.Cache, node: str) -> Any:
     a minion of the master's own first.)
     """
     for bank, key in (("mine", node), (f"minions/{node}", "mine")):
-        entry = (cache.fetch(bank, key) or {}).get(names.FACTS_FUNCTION)
+        entry = _entries(cache.fetch(bank, key)).get(names.FACTS_FUNCTION)
+        # A minion writes what it likes: of an entry with rights and without data there is nothing.
         if isinstance(entry, dict) and salt.utils.mine.MINE_ITEM_ACL_ID in entry:
-            entry = entry[salt.utils.mine.MINE_ITEM_ACL_DATA]
+            entry = entry.get(salt.utils.mine.MINE_ITEM_ACL_DATA)
         if entry:
             return entry
     return None
+
+
+def _entries(bank: Any) -> dict[str, Any]:
+    return bank if isinstance(bank, dict) else {}

@@ -139,7 +139,8 @@ def _records(
     records = {node: ledger.acknowledged(node) for node in wanted}
     jobs = {node: record["silent"]["job"] for node, record in records.items() if record.get("silent", {}).get("job")}
     for node, answer in fleet.late(opts, jobs).items():
-        records[node] = _answered(answer, wanted[node], records[node], now)
+        # The plan may have changed since: of what is wanted now the node did not speak.
+        records[node] = _answered(answer, records[node]["silent"]["digests"], records[node], now)
         ledger.acknowledge(node, records[node])
     for node, record in records.items():
         if "silent" in record and _acknowledged(record, wanted[node]):

@@ -19,13 +19,15 @@ from saltext_wgmesh.minion import boot, files, keys, linkfile, observe, preshare
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.running import run
 from saltext_wgmesh.minion.selfcheck import Master
-from saltext_wgmesh.minion.store import Owned, Store, TakenBackView
+from saltext_wgmesh.minion.store import Owned, Store, TakenBackView, meshes
 
 log = logging.getLogger(__name__)
 
 NO_KEY = "(not made yet)"
 MOVE = 0.5
 """Seconds in which the watcher has said why it moved a route."""
+UNWATCHED = 2.0
+"""Seconds in which the watcher has seen that a mesh is gone."""
 AGAIN = 600.0
 """Seconds in which a view that was taken back is not tried again, unless somebody insists."""
 
@@ -89,7 +91,7 @@ def apply(
     store = Store(host=host, mesh=view.mesh)
     if dry_run:
         work = _look_settled(host, store, view, keys.chosen(host, view.turn_to) or NO_KEY)
-        return _report(store, view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
+        return _report(store, store.view(), view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
     with store.locked():
         if not insists:
             _refuse_again(store, view)
@@ -110,9 +112,16 @@ def _apply(host: Host, store: Store, view: View, master: Master | None) -> Repor
     store.keep_taken_back(None)
     preshared.drop(store)
     if turning.finish(host):
-        # At boot the node now runs the new key, and the preshared keys that go with it.
-        boot.write(host, view.mesh, _look(host, store, view, keys.chosen(host, view.turn_to) or NO_KEY).boot)
+        # At boot all meshes now run the new key, and the preshared keys that go with it.
+        for mesh in meshes(host):
+            _write_boot(host, Store(host=host, mesh=mesh))
     return Report(mesh=view.mesh, digest=view.digest(), changes=changes)
+
+
+def _write_boot(host: Host, store: Store) -> None:
+    view = store.view()
+    if view:
+        boot.write(host, store.mesh, _look(host, store, view, keys.chosen(host, view.turn_to) or NO_KEY).boot)
 
 
 def _take_up(host: Host, store: Store, view: View, asked: View, master: Master | None) -> tuple[wording.Entry, ...]:
@@ -133,7 +142,7 @@ def _take_up(host: Host, store: Store, view: View, asked: View, master: Master |
         if unresolved:
             raise HostError("; ".join(unresolved))
         _confirm(host, store, view, public_key)
-    report = _report(store, view, work.changes, boot.write(host, view.mesh, work.boot))
+    report = _report(store, store.view(), view, work.changes, boot.write(host, view.mesh, work.boot))
     store.keep(view)
     store.own(_owns(view))
     lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.one_of) if work.changes else ()
@@ -147,7 +156,7 @@ def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
     store = Store(host=host, mesh=mesh)
     if dry_run:
         changes = diff(_live(host, store, None, ()), NodeState())
-        return _report(store, None, changes, boot.remove(host, mesh, dry_run=True))
+        return _report(store, store.view(), None, changes, boot.remove(host, mesh, dry_run=True))
     with store.locked():
         report = _remove(host, store)
         files.remove(store.lock)
@@ -155,9 +164,15 @@ def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
 
 
 def _remove(host: Host, store: Store) -> Report:
+    held = store.view()
+    # The watcher would put back routes that it finds missing, for as long as it knows of the mesh.
+    store.end()
+    deadline = time.monotonic() + UNWATCHED
+    while linkfile.watched(host, store.mesh) and time.monotonic() < deadline:
+        time.sleep(0.05)
     changes = diff(_live(host, store, None, ()), NodeState())
     run(host, changes, store.mesh)
-    report = _report(store, None, changes, boot.remove(host, store.mesh))
+    report = _report(store, held, None, changes, boot.remove(host, store.mesh))
     preshared.forget(store)
     store.forget()
     linkfile.remove(host, store.mesh)
@@ -347,8 +362,9 @@ def _confirm(host: Host, store: Store, view: View, public_key: str) -> None:
         raise HostError(f"after the apply of {view.mesh} this still differs: {told}")
 
 
-def _report(store: Store, view: View | None, changes: tuple[Change, ...], filed: tuple[wording.Entry, ...]) -> Report:
-    before = store.view()
+def _report(
+    store: Store, before: View | None, view: View | None, changes: tuple[Change, ...], filed: tuple[wording.Entry, ...]
+) -> Report:
     labels = {**(wanted.labels(before) if before else {}), **(wanted.labels(view) if view else {})}
     told = tuple(wording.entry(change, labels) for change in changes)
     return Report(mesh=store.mesh, digest=view.digest() if view else None, changes=(*told, *filed))

@@ -44,7 +44,7 @@ class Host:
         command = shlex.join(argv)
         try:
             done = subprocess.run(
-                argv, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=_environment()
+                argv, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environment()
             )
         except FileNotFoundError:
             raise HostError(f"'{argv[0]}' is not installed on this node: apply the state wgmesh.tools") from None
@@ -64,7 +64,7 @@ class Host:
                 stderr=subprocess.DEVNULL,
                 timeout=TIMEOUT,
                 check=False,
-                env=_environment(),
+                env=environment(),
                 cwd="/",
                 # Else it would share its turns with the jobs of the minion that starts it (sched(7), autogroup).
                 start_new_session=True,
@@ -121,7 +121,8 @@ class Host:
                     raise HostError(f"'{shlex.join(('ip', f'-{family}', *line))}' failed: {failed[1]}") from None
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """What programs that we start get."""
     kept = {k: v for k, v in os.environ.items() if k not in ("WG_PROCESS_FOREGROUND", "LD_LIBRARY_PATH")}
     return {**kept, "LC_ALL": "C", "WG_ENDPOINT_RESOLUTION_RETRIES": LOOKUPS}
 

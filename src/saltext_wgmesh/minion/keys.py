@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import os
 import stat
@@ -76,12 +75,12 @@ def private_keys(host: Host) -> tuple[bytes, ...]:
 
 
 def _private_of(path: Path) -> bytes | None:
-    text = files.read(path)
-    if text is None:
-        return None
     try:
+        text = files.read(path)
+        if text is None:
+            return None
         raw = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:
         raw = b""
     if len(raw) != KEY_BYTES:
         # Nothing of the text, nor of its length: a damaged key is still a secret.

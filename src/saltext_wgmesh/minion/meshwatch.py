@@ -21,6 +21,7 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.holddown import HoldDown
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import Interface, Kind, Peer, View
+from saltext_wgmesh.minion import host as host_module
 from saltext_wgmesh.minion import keys, linkfile, preshared, resting
 from saltext_wgmesh.minion.following import Follower
 from saltext_wgmesh.minion.host import Host
@@ -79,10 +80,18 @@ class MeshWatch:
 
     def update(self, view: View) -> None:
         """*view* is the one to watch; links that stay as they were keep their sessions."""
+        self.end()
         self.view = view
         self.source = view.addresses[0]
         self._adopt(view, None)
         self._sweep()
+
+    def end(self) -> None:
+        """Nothing that was begun by the view goes on: a name that is looked up still may be of a peer that has left."""
+        for process in self._anew:
+            process.kill()
+            process.wait()
+        self._anew = []
 
     def _sweep(self) -> None:
         """No route of an earlier view is left: one that was set while an apply was under way, it did not see."""
@@ -117,6 +126,7 @@ class MeshWatch:
         if old and same and old.interface.name == interface.name:
             old.peer, old.interface = peer, interface
             old.session.set_interval(interval, now)
+            old.session.set_multiplier(self.view.bfd.multiplier)
             return old
         known = told.links.get(peer.node) if told else None
         session = bfd.Session(
@@ -129,7 +139,7 @@ class MeshWatch:
             state=known.state if known else LinkState.NEW,
             since=known.since if known else time.time(),
             grace_until=now + (SETTLED if known else GRACE),
-            damping=HoldDown(hold=known.hold if known else 0.0),
+            damping=_remembered(known, now),
             down_since=now,
             rested_at=now,
         )
@@ -220,6 +230,7 @@ class MeshWatch:
                         hold=link.damping.hold,
                         interval=link.interval,
                         heeded=link.heeded,
+                        heard=link.heard,
                     )
                     for name, link in sorted(self.links.items())
                 }
@@ -296,6 +307,7 @@ class MeshWatch:
         self._refresh_indices()
         self._follow_keys(now)
         changed = [self.judge(link, now) for link in self.links.values()]
+        changed += [self._note_heard(link) for link in self.links.values()]
         # Sessions that came up since the last belief changed have not been told.
         self._tell_leaves()
         if any(changed):
@@ -314,8 +326,17 @@ class MeshWatch:
                 self._add_anew(link)
         self._anew = [process for process in self._anew if process.poll() is None]
         if self.dirty:
-            linkfile.write(self.host, self.report())
-            self.dirty = False
+            try:
+                linkfile.write(self.host, self.report())
+                self.dirty = False
+            except OSError as error:
+                log.warning("%s: the file of links can't be written: %s", self.view.mesh, error)
+
+    def _note_heard(self, link: Watched) -> bool:
+        heard = link.state is LinkState.DOWN and link.session.state is bfd.State.UP
+        changed = heard != link.heard
+        link.heard, self.dirty = heard, self.dirty or changed
+        return changed
 
     def _follow_keys(self, now: float) -> None:
         """Who turned to its other key is taken by that one. Who is heard has not turned; who is quiet for long is
@@ -350,6 +371,7 @@ class MeshWatch:
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
+                        env=host_module.environment(),
                     )
                 )
         except (HostError, OSError) as error:
@@ -398,6 +420,14 @@ class MeshWatch:
                 continue
             link.probed = now if link.probed is None else link.probed
             yield from ((link, target) for target in targets)
+
+
+def _remembered(known: Link | None, now: float) -> HoldDown:
+    """The damping of a link of which an earlier watcher said what is *known*."""
+    if known is None:
+        return HoldDown()
+    up_at = now - max(0.0, time.time() - known.since) if known.state is LinkState.UP else None
+    return HoldDown(hold=known.hold, up_at=up_at)
 
 
 def discriminator(address: str) -> int:

@@ -137,6 +137,10 @@ class Store:
             raw = {"interfaces": sorted(owned.interfaces), "prefixes": sorted(owned.prefixes)}
             files.write(self.folder / "owned.json", _text(raw))
 
+    def end(self) -> None:
+        """No view of the mesh is applied."""
+        files.remove(self.folder / "view.json")
+
     def forget(self) -> None:
         """Nothing is remembered of the mesh. What is ours goes last, so that a crash can be finished."""
         for name in ("view.json", "previous.json", _TAKEN_BACK, "owned.json"):

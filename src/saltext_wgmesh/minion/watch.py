@@ -60,7 +60,8 @@ class _Family:
     """The sockets of one address family."""
 
     sender: Udp
-    reflector: Udp
+    reflector: Udp | None = None
+    """None while another program has the port."""
     listeners: dict[int, Udp] = field(default_factory=dict)
     """By index of the interface."""
 
@@ -80,6 +81,8 @@ class Watcher:
         self._timers: list[tuple[float, int]] = []
         """When to tick which session (its discriminator); entries that were overtaken are skipped."""
         self._mended = self._alive = time.monotonic()
+        self._is_deaf = False
+        """Whether another program had a port that we want."""
 
     def run(self) -> None:
         """Watch until the process is ended."""
@@ -113,6 +116,8 @@ class Watcher:
             self._mended = now
             for mesh in self.meshes.values():
                 mesh.mend()
+            if self._is_deaf:
+                self._index(now)
         if now - self._alive > ALIVE_EVERY:
             self._alive = now
             for mesh in self.meshes.values():
@@ -126,7 +131,8 @@ class Watcher:
         changed = False
         for name in self.meshes.keys() - found.keys():
             log.info("%s: there is no view any more", name)
-            del self.meshes[name], self._seen[name]
+            self.meshes.pop(name).end()
+            del self._seen[name]
             linkfile.remove(self.host, name)
             changed = True
         for name, (path, stamp) in found.items():
@@ -159,29 +165,36 @@ class Watcher:
                     self._by_address[index, canonical(link.peer.address)] = mesh, link
                     wanted.setdefault(family_of(link.peer.address), {})[index] = link.interface.name
                 self._schedule(link)
+        self._is_deaf = False
         for number, devices in wanted.items():
             self._listen(number, devices)
 
     def _listen(self, number: int, devices: dict[int, str]) -> None:
         """There is a listener on each of *devices*, and no other of this family."""
         if number not in self._families:
-            made = _Family(sender=Udp(number), reflector=Udp(number, names.SBFD_PORT))
-            self._families[number] = made
-            self._register(made.sender, self._echo)
-            self._register(made.reflector, lambda got: self._reflect(number, got))
+            self._families[number] = _Family(sender=Udp(number))
+            self._register(self._families[number].sender, self._echo)
         family = self._families[number]
+        if family.reflector is None and (reflector := self._opened(number, names.SBFD_PORT)):
+            family.reflector = reflector
+            self._register(reflector, lambda got: self._reflect(number, got))
         for index in family.listeners.keys() - devices.keys():
             gone = family.listeners.pop(index)
             self._selector.unregister(gone)
             gone.close()
         for index, device in devices.items():
-            if index not in family.listeners:
-                try:
-                    family.listeners[index] = Udp(number, names.BFD_PORT, device)
-                except OSError as error:
-                    log.warning("UDP port %d on %s can't be heard: %s", names.BFD_PORT, device, error)
-                    continue
-                self._register(family.listeners[index], self._hear)
+            if index not in family.listeners and (listener := self._opened(number, names.BFD_PORT, device)):
+                family.listeners[index] = listener
+                self._register(listener, self._hear)
+
+    def _opened(self, number: int, port: int, device: str | None = None) -> Udp | None:
+        """A socket; None, until it is tried again, while another program has the port."""
+        try:
+            return Udp(number, port, device)
+        except OSError as error:
+            log.warning("UDP port %d on %s can't be heard: %s", port, device or "all devices", error)
+            self._is_deaf = True
+            return None
 
     def _register(self, udp: Udp, heed) -> None:  # type: ignore[no-untyped-def]
         def drain() -> None:
@@ -277,10 +290,15 @@ class Watcher:
         """A probe that is for us is answered, by whatever way leads back (RFC 7880 section 7.2)."""
         mesh = next((m for m in self.meshes.values() if got.interface in m.indices.values()), None)
         with contextlib.suppress(bfd.BfdError, OSError):
-            packet = bfd.decode(got.data)
-            if mesh and packet.your_discriminator == meshwatch.discriminator(got.destination) and packet.demand:
+            packet, reflector = bfd.decode(got.data), self._families[number].reflector
+            if (
+                mesh
+                and reflector
+                and packet.your_discriminator == meshwatch.discriminator(got.destination)
+                and packet.demand
+            ):
                 answer = bfd.reflect(packet).encode()
-                self._families[number].reflector.send(answer, (got.source, got.port), got.destination)
+                reflector.send(answer, (got.source, got.port), got.destination)
 
     def _echo(self, got: Received) -> None:
         """A probe of ours came back."""
@@ -342,7 +360,8 @@ def main() -> int:
             # Where sessions are scheduled against each other, this is what counts (sched(7), autogroup).
             AUTOGROUP.write_text(str(PRIORITY))
         told = {"pid": os.getpid(), "version": importlib.metadata.version("saltext-wgmesh")}
-        (host.run_dir / PID).write_text(json.dumps(told))
+        with contextlib.suppress(OSError):
+            (host.run_dir / PID).write_text(json.dumps(told))
         Watcher(host).run()
     return 0
 

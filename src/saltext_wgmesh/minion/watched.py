@@ -39,6 +39,8 @@ class Watched:
     """When it was last seen at rest."""
     heeded: bool = False
     """Whether this end lets it rest, and the other knew when it was last looked at."""
+    heard: bool = False
+    """Whether it was up again, though not used yet, when it was last looked at."""
     interval: int = 0
     """Milliseconds between packets, as negotiated when it was last looked at."""
     scheduled: float = float("inf")

@@ -41,7 +41,7 @@ Restart=always
 RestartSec=1
 OOMScoreAdjust=-500
 Nice={watch.PRIORITY}
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_OVERRIDE
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_OVERRIDE CAP_SYS_NICE
 ProtectHome=read-only
 PrivateTmp=yes
 

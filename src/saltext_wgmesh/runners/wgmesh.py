@@ -24,6 +24,8 @@ from saltext_wgmesh.master.round import Asked, together
 log = logging.getLogger(__name__)
 
 __virtualname__ = "wgmesh"
+TOLD_BY_EVENTS = (("hints",), ("suspects",), ("started",), ("drifted",), ("step",))
+"""Words that no operator waits for."""
 PATIENCE = 60.0
 """Seconds in which a run of somebody else must have ended, for those who wait for what comes of theirs."""
 
@@ -280,7 +282,8 @@ def release(node):
 
         salt-run wgmesh.release web7
     """
-    return converging.release(__opts__, node)
+    with Gate(reactions.folder(__opts__)).alone():
+        return converging.release(__opts__, str(node))
 
 
 @_told
@@ -365,7 +368,14 @@ def _converge(*words):
     gate = Gate(reactions.folder(__opts__), hurry=waited_for)
 
     def work(words):
-        reports = converging.converge(__opts__, Asked.of(words), waited_for=waited_for)
+        try:
+            reports = converging.converge(__opts__, Asked.of(words), waited_for=waited_for)
+        except WgmeshError:
+            # Nobody repeats what an event told; who called is told of the error, and calls again.
+            for word in words:
+                if word[:1] in TOLD_BY_EVENTS:
+                    gate.leave(word)
+            raise
         # On a busy node an answer may take long, and the plan left such a node as it was.
         for node in {node for report in reports for node in report.unheard}:
             gate.leave(("hints", node))
@@ -376,19 +386,28 @@ def _converge(*words):
         return reports
 
     def rounds_of(*words):
-        return gate.run(work, *words, fruitful=lambda reports: any(report.eventful for report in reports))
+        return gate.run(
+            work,
+            *words,
+            fruitful=lambda reports: any(report.eventful for report in reports),
+            goes_on=lambda reports: any(report.goes_on for report in reports),
+        )
 
     try:
         rounds = rounds_of(*words)
         end = time.monotonic() + PATIENCE
         while waited_for and not rounds and time.monotonic() < end:
             time.sleep(0.5)
-            rounds = rounds_of()
+            # A word that is left while another runs would have that one run once more, and never end.
+            rounds = [] if gate.is_held() else rounds_of()
     except Exception as error:
         # Reactor and schedule throw a runner's errors away: the master's log is where they can be found.
         if not waited_for:
             log.error("wgmesh.converge: %s", error, exc_info=not isinstance(error, WgmeshError))
         raise
+    if not rounds and waited_for:
+        busy = f"another run has been at it for {PATIENCE:g} s, and heeds this one: 'salt-run wgmesh.status' tells"
+        return {"busy": busy, "retcode": 1}
     if not rounds:
         return "another run is at it, and will run once more"
     reports = together(rounds)
