@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import threading
 from types import MappingProxyType
@@ -17,12 +18,13 @@ from types import MappingProxyType
 import pytest
 import salt.loader
 
+from saltext_wgmesh.core import names
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.minion import apply, keys, linkfile, watch, watching
 from saltext_wgmesh.minion.host import Host
 from tests.functional import namespace
 from tests.lab.wait import wait_until
-from tests.nodeviews import NETWORKS, leaf
+from tests.nodeviews import NETWORKS, leaf, relay
 
 COMMAND = list(watching.COMMAND)
 
@@ -191,6 +193,40 @@ def test_what_the_beacon_wrote_meanwhile_the_watcher_replaces(node, watchers):
     wait_until(lambda: linkfile.read(Host(), "wg0"), 20, "the watcher to say how the links are")
     linkfile.write(Host(), LinkReport(mesh="wg0", watched=False))
     wait_until(lambda: linkfile.read(Host(), "wg0").watched, 20, "the watcher to say it again")
+
+
+def test_a_mesh_that_is_removed_beside_it_leaves_no_route(watchers, outside, monkeypatch):
+    """However long the files take: it would put back a network that is unreachable, and nobody would own that."""
+    keys.ensure(Host())
+    apply.apply(Host(), relay())
+    watching.start(Host())
+    wait_until(lambda: linkfile.watched(Host(), "wg0"), 20, "the watcher to say how the links are")
+    routes = ("ip", "route", "show", "table", "all", "proto", str(names.ROUTE_PROTOCOL))
+    assert "unreachable" in outside(*routes)
+    quick = apply.boot.remove
+
+    def slowly(*args, **options):
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: outside(*routes), 3 * watch.TEND_EVERY, "a route that must not come")
+        return quick(*args, **options)
+
+    monkeypatch.setattr(apply.boot, "remove", slowly)
+    apply.remove(Host(), "wg0")
+    wait_until(lambda: not linkfile.path(Host(), "wg0").exists(), 20, "the watcher to know")
+    assert outside(*routes) == ""
+
+
+@pytest.mark.parametrize("port", [names.BFD_PORT, names.SBFD_PORT])
+def test_a_port_that_another_program_has_ends_no_watcher_and_is_heard_when_it_is_free(node, watchers, outside, port):
+    """Of the control packets' port only a program that takes it on all devices stands in the way."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", port))
+        watching.start(Host())
+        pid = wait_until(told, 20, "a watcher to run")
+        wait_until(lambda: linkfile.read(Host(), "wg0"), 20, "the watcher to say how the links are")
+    listening = ("ss", "-Hlun4", f"sport = {port}")
+    wait_until(lambda: outside(*listening), 3 * watch.MEND_EVERY, "the watcher to hear it")
+    assert told() == pid
 
 
 @pytest.fixture
