@@ -37,6 +37,15 @@ def test_who_asks_meanwhile_gets_one_more_run_however_many_they_are(tmp_path):
     assert results == [[1, 2]]
 
 
+def _in_threads(ask):
+    """Eight at once."""
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+
 def test_no_request_falls_between_the_last_look_and_the_release(tmp_path):
     """Of many threads that ask at random, every request is followed by a run that began after it."""
     lock, asked, seen = threading.Lock(), 0, 0
@@ -53,11 +62,7 @@ def test_no_request_falls_between_the_last_look_and_the_release(tmp_path):
                 asked += 1
             Gate(tmp_path, hurry=True).run(work)
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    _in_threads(ask)
     assert (asked, seen) == (800, 800)
 
 
@@ -119,11 +124,7 @@ def test_nothing_that_is_passed_on_falls_between_the_last_look_and_the_release(t
             else:
                 Gate(tmp_path, hurry=True).run(work)
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    _in_threads(ask)
     assert (asked, seen) == (800, 800)
     assert passed
 

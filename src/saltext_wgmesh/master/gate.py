@@ -35,7 +35,8 @@ REST = 1.0
 LONGEST = 10.0
 """Seconds of the longest pause."""
 PATIENCE = 60.0
-"""Seconds after which a caller in a hurry leaves further runs, of which it needs none, to whoever calls next."""
+"""Seconds in which a run of somebody else must have ended, for those who wait; and after which a caller in a hurry
+leaves further runs, of which it needs none, to whoever calls next."""
 PROC_LOCKS = Path("/proc/locks")
 POLL = 0.2
 """Seconds between two tries to have the gate."""

@@ -21,10 +21,9 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.holddown import HoldDown
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import Interface, Kind, Peer, View
-from saltext_wgmesh.minion import host as host_module
 from saltext_wgmesh.minion import keys, linkfile, preshared, resting
 from saltext_wgmesh.minion.following import Follower
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.host import Host, environment
 from saltext_wgmesh.minion.store import Store
 from saltext_wgmesh.minion.watched import Watched
 
@@ -371,7 +370,7 @@ class MeshWatch:
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
-                        env=host_module.environment(),
+                        env=environment(),
                     )
                 )
         except (HostError, OSError) as error:

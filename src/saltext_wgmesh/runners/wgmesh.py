@@ -17,17 +17,15 @@ from saltext_wgmesh.master import drain as draining
 from saltext_wgmesh.master import install, inventory, pinned, presharing, reactions, show
 from saltext_wgmesh.master import rotate as rotating
 from saltext_wgmesh.master import status as state_of
-from saltext_wgmesh.master.gate import Gate
+from saltext_wgmesh.master.gate import PATIENCE, Gate
 from saltext_wgmesh.master.ledger import Ledger
 from saltext_wgmesh.master.round import Asked, together
 
 log = logging.getLogger(__name__)
 
 __virtualname__ = "wgmesh"
-TOLD_BY_EVENTS = (("hints",), ("suspects",), ("started",), ("drifted",), ("step",))
-"""Words that no operator waits for."""
-PATIENCE = 60.0
-"""Seconds in which a run of somebody else must have ended, for those who wait for what comes of theirs."""
+TOLD_BY_EVENTS = ("hints", "suspects", "started", "drifted", "step")
+"""Kinds of words that no operator waits for."""
 
 
 def __virtual__():
@@ -373,7 +371,7 @@ def _converge(*words):
         except WgmeshError:
             # Nobody repeats what an event told; who called is told of the error, and calls again.
             for word in words:
-                if word[:1] in TOLD_BY_EVENTS:
+                if word and word[0] in TOLD_BY_EVENTS:
                     gate.leave(word)
             raise
         # On a busy node an answer may take long, and the plan left such a node as it was.
