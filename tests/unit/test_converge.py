@@ -52,14 +52,20 @@ class World:
         monkeypatch.setattr(inventory, "read", lambda _opts: self._inventory())
         monkeypatch.setattr(inventory, "drop_mine", lambda _opts, node: self.mine.pop(node))
         monkeypatch.setattr(converge, "_announce", lambda _opts, _report: None)
+        self.insisted = True
+        """Whether the last push did."""
         self.late: dict[str, Any] = {}
         """What nodes returned to the job that they left unanswered at first."""
-        monkeypatch.setattr(fleet, "apply", lambda _opts, nodes, _unlikely: self._push(nodes))
+        monkeypatch.setattr(fleet, "apply", lambda _opts, nodes, _unlikely, **how: self._told(nodes, **how))
         monkeypatch.setattr(fleet, "late", lambda _opts, jobs: {n: self.late[n] for n in jobs if n in self.late})
 
     def _inventory(self) -> inventory.Inventory:
         accepted = {node: f"key of {node}" for node in self.mine if node not in self.deleted}
         return inventory.Inventory(policy=self.policy, accepted=accepted, mine=dict(self.mine))
+
+    def _told(self, nodes: list[str], *, insists: bool) -> fleet.Answers:
+        self.insisted = insists
+        return self._push(nodes)
 
     def _push(self, nodes: list[str]) -> fleet.Answers:
         self.pushes.append(list(nodes))
@@ -207,6 +213,21 @@ def test_a_late_answer_speaks_of_the_plan_that_was_asked_for(world):
     world.policy["wg0"]["mtu"] = 1400
     report = world.converge()
     assert (report.stopped, report.not_acknowledged, report.failed) == ("", [], {})
+
+
+def test_who_left_a_push_unanswered_is_not_made_to_try_it_again_unless_somebody_asks(world):
+    """It may have taken the view back; whoever sees to it that it would hold now names the node."""
+    world.off = {"a"}
+    world.converge()
+    assert world.insisted
+    world.now += 100
+    world.converge()
+    assert not world.insisted
+    world.converge("a")
+    assert world.insisted
+    world.policy["wg0"]["mtu"] = 1400
+    world.converge()
+    assert world.insisted
 
 
 def test_two_meshes_that_would_listen_on_one_port_of_a_node_are_refused(world):

@@ -25,12 +25,12 @@ class Mortal(Fleet):
         self.last: int | None = None
         whole = fleet.apply
 
-        def push(opts: dict[str, Any], nodes: list[str], unlikely: Any) -> fleet.Answers:
+        def push(opts: dict[str, Any], nodes: list[str], unlikely: Any, **how: Any) -> fleet.Answers:
             if self.last is not None:
                 self.last -= 1
                 if self.last < 0:
                     raise Cut
-            return whole(opts, nodes, unlikely)
+            return whole(opts, nodes, unlikely, **how)
 
         monkeypatch.setattr(fleet, "apply", push)
 

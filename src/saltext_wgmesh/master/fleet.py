@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import salt.client
+import salt.utils.args
 
 from saltext_wgmesh.core.errors import FleetError
 
@@ -63,10 +64,13 @@ class Answers:
     """Each silent node → the id of the job, which it may answer yet."""
 
 
-def apply(opts: dict[str, Any], nodes: Sequence[str], unlikely: Collection[str] = ()) -> Answers:
+def apply(
+    opts: dict[str, Any], nodes: Sequence[str], unlikely: Collection[str] = (), *, insists: bool = True
+) -> Answers:
     """Have *nodes* apply their views: what their ``wgmesh.apply`` returned. The answers of the *unlikely* are taken if
-    they come, and not waited for."""
-    return _ask(opts, nodes, "wgmesh.apply", APPLYING, unlikely)
+    they come, and not waited for. If nobody *insists*, whoever took just this view back says so, and why."""
+    arguments = () if insists else salt.utils.args.condition_input([], {"insists": False})
+    return _ask(opts, nodes, "wgmesh.apply", APPLYING, unlikely, *arguments)
 
 
 def late(opts: dict[str, Any], jobs: Mapping[str, str]) -> dict[str, Any]:
@@ -105,7 +109,12 @@ def renew(opts: dict[str, Any], nodes: Sequence[str]) -> None:
 
 
 def _ask(
-    opts: dict[str, Any], nodes: Sequence[str], function: str, patience: Patience, unlikely: Collection[str] = ()
+    opts: dict[str, Any],
+    nodes: Sequence[str],
+    function: str,
+    patience: Patience,
+    unlikely: Collection[str] = (),
+    *arguments: Any,
 ) -> Answers:
     if not opts.get("job_cache", True) or opts.get("ext_job_cache"):
         raise FleetError(
@@ -119,14 +128,14 @@ def _ask(
     answers = Answers()
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):
-            jid, returned = _job(client, batch, function, patience, unlikely)
+            jid, returned = _job(client, batch, function, patience, unlikely, *arguments)
             answers.returned.update(returned)
             answers.jobs.update({node: jid for node in batch if node not in returned})
     return answers
 
 
 def _job(
-    client: Any, nodes: Sequence[str], function: str, patience: Patience, unlikely: Collection[str], *arguments: str
+    client: Any, nodes: Sequence[str], function: str, patience: Patience, unlikely: Collection[str], *arguments: Any
 ) -> tuple[str, dict[str, Any]]:
     """The id of a job, and what those of *nodes* returned to it that answered in time."""
     job = client.run_job(list(nodes), function, arg=arguments, tgt_type="list")

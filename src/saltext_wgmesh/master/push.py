@@ -45,7 +45,10 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
         told |= set(members)
         free = [node for node in members if node in asked.again or not held.keys() & wanted[node].keys()]
         stale = [node for node in free if _to_push(node, records[node], wanted[node], asked, heard, now)]
-        answers = fleet.apply(opts, stale, unlikely) if stale else fleet.Answers()
+        # Who left just this unanswered may have taken it back, and lost its answer with its way to us.
+        left = {node: records[node].get("silent", {}).get("digests") for node in stale}
+        repeated = [node for node in stale if node not in asked.again and left[node] == wanted[node]]
+        answers = fleet.apply(opts, stale, unlikely, insists=not repeated) if stale else fleet.Answers()
         for node in stale:
             answer, job = answers.returned.get(node), answers.jobs.get(node, "")
             records[node] = record = _answered(answer, wanted[node], records[node], now, job)
@@ -84,10 +87,16 @@ def _late(
 ) -> str:
     """One of those *told* that may still be about to answer: it left the first push of its views unanswered."""
     for node in sorted(set(told) - unlikely):
-        silent = records[node].get("silent", {})
-        if not _acknowledged(records[node], wanted[node]) and silent.get("tries", 1) < 2 and "error" not in silent:
+        if not _acknowledged(records[node], wanted[node]) and not is_stuck(records[node]):
             return node
     return ""
+
+
+def is_stuck(record: Mapping[str, Any]) -> bool:
+    """Whether nobody need wait for the node of *record*: it refused what it was told last, or left it unanswered
+    twice."""
+    silent = record.get("silent", {})
+    return "error" in silent or silent.get("tries", 0) >= 2
 
 
 def _views(ledger: Ledger, node: str, mesh: str, record: Mapping[str, Any]) -> tuple[View | None, View | None]:

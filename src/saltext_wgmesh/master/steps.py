@@ -18,6 +18,7 @@ from saltext_wgmesh.core.rollout import Kept, Witness
 from saltext_wgmesh.core.types import Plan
 from saltext_wgmesh.master import record
 from saltext_wgmesh.master.ledger import Head, Ledger
+from saltext_wgmesh.master.push import is_stuck
 from saltext_wgmesh.master.record import Origin
 
 Answers = Mapping[str, Mapping[str, LinkReport]]
@@ -45,7 +46,11 @@ def next_step(
             stays = goal.members.keys() | leaving
             drained = old.of_now(stays, wanted.register, wanted.health, wanted.drained | leaving)
             step = _step(before, head, drained, witness, drained.plan())
-            absent = wanted.health.down | wanted.health.silent | {n for n in before.members if _is_stuck(ledger, n)}
+            absent = (
+                wanted.health.down
+                | wanted.health.silent
+                | {n for n in before.members if is_stuck(ledger.acknowledged(n))}
+            )
             # Where too few others are left it stays behind them in the lists, and nothing more can be done.
             if _differs(step[1], head) or not all(witness.runs(n) for n in before.members if n not in absent):
                 return step
@@ -63,12 +68,6 @@ def _step(before: Plan, head: Head, origin: Origin, witness: Witness, goal: Plan
         return origin, goal
     step = replace(origin, kept=kept)
     return step, step.plan()
-
-
-def _is_stuck(ledger: Ledger, node: str) -> bool:
-    """Whether nobody need wait for *node*: it refused what it was told last, or left it unanswered twice."""
-    silent = ledger.acknowledged(node).get("silent", {})
-    return "error" in silent or silent.get("tries", 0) >= 2
 
 
 def _differs(plan: Plan, head: Head) -> bool:

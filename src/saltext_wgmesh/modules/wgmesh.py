@@ -169,7 +169,7 @@ def diff_view(mesh=None):
 
 
 @_translated
-def apply_view(mesh=None):
+def apply_view(mesh=None, insists=True):
     """
     Fetch this node's views from the master and make the node what they say.
 
@@ -183,6 +183,9 @@ def apply_view(mesh=None):
     mesh
         Only the mesh of that name.
 
+    insists
+        False: a view that was taken back a while ago is not tried again, and the return says why it was.
+
     CLI Example:
 
     .. code-block:: bash
@@ -195,7 +198,7 @@ def apply_view(mesh=None):
         keys.ensure(Host())
     sealed = pillar.get(names.PRESHARED_KEY)
     outcomes = offers.take(
-        Host(), pillar.get(names.VIEW_KEY), mesh, sealed=sealed, master=Master.of(__opts__), insists=True
+        Host(), pillar.get(names.VIEW_KEY), mesh, sealed=sealed, master=Master.of(__opts__), insists=insists
     )
     ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
     # A node without a key has nothing to publish; each mesh's error says so already.
