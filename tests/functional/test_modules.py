@@ -58,7 +58,7 @@ def test_each_function_is_documented(modules, name):
         ("public_key", []),
         ("show", ["mesh"]),
         ("diff", ["mesh"]),
-        ("apply", ["mesh"]),
+        ("apply", ["mesh", "insists"]),
         ("rollback", ["mesh"]),
         ("links", []),
         ("forwarded", []),
