@@ -20,7 +20,7 @@ from tests.unit.strategies import facts_of, fleets
 from tests.unit.test_rollout import ALL_IS_WELL, CALM, mixed
 
 LAN, HOST = "192.168.7.0/24", "192.168.7.9"
-IDLE = Witness(runs=lambda _: False, hears=lambda _: True)
+IDLE = Witness(runs=lambda _: False, hears=lambda _: True, alive=lambda _: True)
 
 
 def office(*gateways: str) -> dict:
@@ -149,7 +149,7 @@ def test_a_step_waits_until_all_run_it():
 def test_the_gateways_and_their_relays_are_waited_for_though_they_are_silent():
     kept, ready, after = _begun()
     for silent, waits in (("web", False), ("gw1", True), ("gw2", True), ("r1", True), ("r2", True)):
-        witness = Witness(runs=lambda n, silent=silent: n != silent, hears=lambda _: True)
+        witness = Witness(runs=lambda n, silent=silent: n != silent, hears=lambda _: True, alive=lambda _: True)
         health = Health(silent=frozenset({silent}))
         assert (rollout.keep(ready, kept, after, health, witness) == kept) is waits, silent
 

@@ -20,7 +20,7 @@ from tests.unit import oracle
 from tests.unit.strategies import SITES, fleets
 
 CALM = Health()
-ALL_IS_WELL = Witness(runs=lambda _: True, hears=lambda _: True)
+ALL_IS_WELL = Witness(runs=lambda _: True, hears=lambda _: True, alive=lambda _: True)
 MOST = 6
 """Plans from the old one to the new one, both counted: a subnet that moves has four between; one more would be one too
 many."""
@@ -148,7 +148,9 @@ def test_no_interleaving_loses_a_packet_and_all_end_in_the_new_plan(change, rand
             away = set()
         if random.random() < 0.3:
             witness = Witness(
-                runs=lambda n, now=published: applied[n] is now, hears=lambda p: set(p) in up(mixed(applied, before))
+                runs=lambda n, now=published: applied[n] is now,
+                hears=lambda p: set(p) in up(mixed(applied, before)),
+                alive=lambda p: set(p) in up(mixed(applied, before)),
             )
             kept = rollout.keep(published, kept, after, CALM, witness)
             plan = make(kept)

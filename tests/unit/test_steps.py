@@ -31,18 +31,23 @@ class Fleet(World):
         self.mine = {node: mine(node) for node in (*RELAYS, "a", "b")}
         self.unheard: set[frozenset[str]] = set()
         """Links that are not up yet."""
+        self.held: set[frozenset[str]] = set()
+        """Links that carry again and still count as down, by what they did before."""
+        self.dead: set[frozenset[str]] = set()
         monkeypatch.setattr(
             checkup, "ask", lambda _opts, nodes, _gone: {n: self._says(n) for n in nodes if n not in self.off}
         )
 
     def _says(self, node: str) -> dict[str, LinkReport]:
-        def state(other: str) -> LinkState:
-            return LinkState.NEW if frozenset({node, other}) in self.unheard else LinkState.UP
+        def link(other: str) -> Link:
+            pair = frozenset({node, other})
+            down = pair in self.held | self.dead
+            state = LinkState.NEW if pair in self.unheard else LinkState.DOWN if down else LinkState.UP
+            return Link(neighbour=other, interface="wg0", state=state, since=0.0, heard=pair in self.held)
 
         view = record.published(self.ledger, "wg0").plan.views[node]
         peers = [p.node for i in view.interfaces for p in i.peers]
-        links = {n: Link(neighbour=n, interface="wg0", state=state(n), since=0.0) for n in peers}
-        return {"wg0": LinkReport(mesh="wg0", watched=True, links=links)}
+        return {"wg0": LinkReport(mesh="wg0", watched=True, links={n: link(n) for n in peers})}
 
     def homes(self) -> dict[str, tuple[str, ...]]:
         """Leaf → its relays in the published plan."""
@@ -120,6 +125,25 @@ def test_who_is_away_holds_nobody_up_and_keeps_its_links(fleet):
     fleet.converge("a")
     run(fleet)
     assert all(set(homes) == {"r2", "r3"} for homes in fleet.homes().values())
+
+
+def test_a_link_that_carries_again_goes_when_others_carry_though_it_counts_as_cut(fleet):
+    """The node's own hold may end at any moment: then it uses the link again, and must not lose it under its feet."""
+    had = fleet.homes()["a"]
+    fleet.held, fleet.unheard = {frozenset({"a", "r1"})}, {frozenset({"a", "r3"})}
+    report = fleet.ask(hints="a")
+    assert (fleet.ledger.health("wg0").cut, report.waiting) == ({("a", "r1")}, ["a--r1"])
+    assert fleet.homes()["a"] == (*(r for r in had if r != "r1"), "r3", "r1")
+    fleet.unheard = set()
+    assert run(fleet)[-1] == 2
+    assert fleet.homes()["a"] == (*(r for r in had if r != "r1"), "r3")
+
+
+def test_a_link_that_is_dead_goes_at_once(fleet):
+    had = fleet.homes()["a"]
+    fleet.dead = {frozenset({"a", "r1"})}
+    assert fleet.ask(hints="a").waiting == []
+    assert fleet.homes()["a"] == (*(r for r in had if r != "r1"), "r3")
 
 
 def test_nobody_depends_on_a_new_relay_until_the_others_hear_it(fleet):

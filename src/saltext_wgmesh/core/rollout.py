@@ -24,7 +24,7 @@ A relay that is new is there first, and nobody depends on it until it is heard b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -109,6 +109,8 @@ class Witness:
     """Whether a node has acknowledged its view."""
     hears: Callable[[Pair], bool]
     """Whether an end of a link says that it is up."""
+    alive: Callable[[Pair], bool]
+    """Whether packets go by a link, as an end of it says, though it may count as down for its past."""
 
     def _carries(self, a: str, b: str) -> bool:
         return self.runs(a) and self.runs(b) and self.hears(moving.pair(a, b))
@@ -130,8 +132,10 @@ def fresh(before: Plan, kept_before: Kept, after: Plan, health: Health, witness:
 def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Kept:
     """What *after* must have of *before*, which had *kept_before*: the next step of each link that *after* lacks.
 
-    No link is kept that counts as cut, or that leads to a node that left.
+    No link is kept that leads to a node that left, or that counts as cut; but one that is alive is used by now, or in
+    a moment, by nodes that have no better.
     """
+    dead = frozenset(p for p in health.cut if not witness.alive(p))
     homes: dict[str, tuple[str, ...]] = {}
     idle: dict[str, tuple[str, ...]] = {}
     for leaf, member in after.members.items():
@@ -139,17 +143,19 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
         if old is None or member.is_relay or old.is_relay:
             continue
         had_idle = kept_before.idle.get(leaf, ())
-        left = [r for r in (*old.homes, *had_idle) if r not in member.homes and _is_usable(leaf, r, after, health)]
+        left = [
+            r for r in (*old.homes, *had_idle) if r not in member.homes and _is_usable(leaf, r, after, health, dead)
+        ]
         if not left:
             continue
         unused = {r for r in had_idle if r not in old.homes}
-        new = [r for r in member.homes if _is_usable(leaf, r, after, health)]
+        new = [r for r in member.homes if _is_usable(leaf, r, after, health, health.cut)]
         carried = set(new) <= set(old.homes) and any(new) and all(witness._carries(leaf, r) for r in new)
         homes[leaf] = tuple(r for r in left if r not in unused and not carried)
         gone = {r for r in unused if witness.runs(leaf) and witness.runs(r)}
         idle[leaf] = tuple(r for r in left if r not in homes[leaf] and r not in gone)
     leaves = {n for n, m in after.members.items() if not m.is_relay} - health.down
-    pairs = _direct(before) - _direct(after) - health.cut
+    pairs = _direct(before) - _direct(after) - dead
     heard = {p for p in kept_before.pairs if witness.runs(p[0]) and witness.runs(p[1])}
     return Kept(
         homes={leaf: relays for leaf, relays in homes.items() if relays},
@@ -215,9 +221,9 @@ def _is_heard(relay: str, plan: Plan, health: Health, witness: Witness) -> bool:
     )
 
 
-def _is_usable(leaf: str, relay: str, after: Plan, health: Health) -> bool:
+def _is_usable(leaf: str, relay: str, after: Plan, health: Health, cut: Set[Pair]) -> bool:
     there = after.members.get(relay)
-    return bool(there and there.is_relay and relay not in health.down and moving.pair(leaf, relay) not in health.cut)
+    return bool(there and there.is_relay and relay not in health.down and moving.pair(leaf, relay) not in cut)
 
 
 def _direct(plan: Plan) -> frozenset[Pair]:

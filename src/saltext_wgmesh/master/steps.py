@@ -12,7 +12,7 @@ from dataclasses import replace
 from saltext_wgmesh.core import rollout
 from saltext_wgmesh.core.errors import PlanError
 from saltext_wgmesh.core.health import Health
-from saltext_wgmesh.core.linkstate import LinkReport, LinkState
+from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.moves import Pair
 from saltext_wgmesh.core.rollout import Kept, Witness
 from saltext_wgmesh.core.types import Plan
@@ -85,15 +85,15 @@ def _witness(ledger: Ledger, mesh: str, head: Head, answers: Answers) -> Witness
     def runs(node: str) -> bool:
         return bool(ledger.acknowledged(node).get("digests", {}).get(mesh) == head.digests.get(node))
 
-    def hears(pair: Pair) -> bool:
-        return any(_says_up(answers, mesh, node, other) for node, other in (pair, pair[::-1]))
+    def said_of(pair: Pair) -> list[Link]:
+        reports = ((answers.get(node, {}).get(mesh), other) for node, other in (pair, pair[::-1]))
+        return [report.links[other] for report, other in reports if report and other in report.links]
 
-    return Witness(runs=runs, hears=hears)
-
-
-def _says_up(answers: Answers, mesh: str, node: str, other: str) -> bool:
-    report: LinkReport | None = answers.get(node, {}).get(mesh)
-    return bool(report and other in report.links and report.links[other].state is LinkState.UP)
+    return Witness(
+        runs=runs,
+        hears=lambda pair: any(link.state is LinkState.UP for link in said_of(pair)),
+        alive=lambda pair: any(link.state is LinkState.UP or link.heard for link in said_of(pair)),
+    )
 
 
 def concerned(head: Head) -> frozenset[str]:
