@@ -55,6 +55,20 @@ def test_files_come_down_and_up_again(machine, outside):
     assert lines == []
 
 
+def test_a_name_that_does_not_resolve_costs_no_interface(machine, outside):
+    """Nor the time until that is sure: at boot there may be nobody to ask yet."""
+    host = Host()
+    keys.ensure(host)
+    apply.apply(host, leaf(direct=(peer(7, endpoint="localhost:51820"), peer(8)), relays=()))
+    told = host.conf_dir / "wg0.conf"
+    told.write_text(told.read_text().replace("localhost", "n7.invalid"))
+    outside("ip", "link", "del", "wg0")
+    outside("wg-quick", "up", "wg0")
+    looking_up = outside("pgrep", "-f", "endpoint n7[.]invalid")
+    assert len(outside("wg", "show", "wg0", "peers").split()) == 2
+    outside("kill", *looking_up.split())
+
+
 def test_a_keepalive_starts_the_handshake_at_boot(machine, outside):
     """The key comes after the peers, so the keepalive must come after the key: a packet leaves at once."""
     host = Host()

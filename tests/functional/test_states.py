@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from saltext_wgmesh.core import facts, names
+from saltext_wgmesh.minion import keys
+from saltext_wgmesh.minion.host import Host
 from tests import nodeviews
 from tests.functional.conftest import private_key_forms
 from tests.nodeviews import leaf, peer, relay
@@ -283,6 +285,17 @@ class TestAbsent:
         assert list(Path("/etc/wireguard").iterdir()) == []
         assert states.wgmesh.key_present("key").result is True
         assert states.wgmesh.joined("mesh").result is True
+
+    def test_takes_what_an_apply_left_that_did_not_come_far(self, states, modules, with_key):
+        """Preshared keys come before everything else; a view that is taken back leaves word of it."""
+        folder = Host().state_dir / "wg0"
+        folder.joinpath("preshared").mkdir(parents=True)
+        folder.joinpath("preshared", "0123456789abcdef").write_text("secret")
+        folder.joinpath("taken_back.json").write_text("{}")
+        assert modules.wgmesh.meshes() == ["wg0"]
+        KEY_FILE.rename(keys.next_file(Host()))
+        assert states.wgmesh.absent("wg0", key=True).changes["key"] == {"old": str(KEY_FILE), "new": None}
+        assert (modules.wgmesh.meshes(), folder.exists(), keys.is_any(Host())) == ([], False, False)
 
     @pytest.mark.parametrize("test", [True, False])
     def test_is_content_where_there_is_nothing(self, states, test):

@@ -265,8 +265,9 @@ def _ip_show(kernel: Kernel, argv: tuple[str, ...]) -> str:
         )
     if argv[-1] == "default":
         return "[]"
-    assert argv == ("ip", "-json", "route", "show", "table", "all", "proto", "87"), argv
-    return json.dumps([_shown_route(place, route) for place, route in kernel.routes.items()])
+    *words, protocol = argv
+    assert words == ["ip", "-json", "route", "show", "table", "all", "proto"], argv
+    return json.dumps([_shown_route(p, r) for p, r in kernel.routes.items() if r["proto"] == protocol])
 
 
 def _shown(name: str, device: FakeDevice) -> dict[str, object]:

@@ -376,6 +376,20 @@ def test_a_foreign_device_is_not_touched(host: FakeHost) -> None:
     assert host.kernel.devices == {"wg0-u2": FakeDevice(peers={key(9): FakePeer()})}
 
 
+def test_a_route_that_somebody_made_is_not_replaced(host: FakeHost) -> None:
+    """It stops the apply before anything is changed; one over a device of the mesh is the mesh's."""
+    foreign = {("main", "10.100.0.0/16"): {"dev": "eth1", "proto": "static"}}
+    host.kernel.routes.update(foreign)
+    for dry_run in (True, False):
+        with pytest.raises(HostError, match=r"10\.100\.0\.0/16 of mesh wg0 has a route by eth1 .* nothing was changed"):
+            apply.apply(host, leaf(), dry_run=dry_run)
+    assert (host.kernel.routes, host.kernel.devices) == (foreign, {})
+    del host.kernel.routes["main", "10.100.0.0/16"]
+    apply.apply(host, leaf())
+    host.kernel.routes["main", "10.100.0.0/16"] = {"dev": "wg0-u1", "proto": "boot"}
+    assert len(apply.apply(host, leaf()).lines) == 1
+
+
 def test_a_name_that_was_ours_once_is_free_again(host: FakeHost) -> None:
     """After an interface is gone, a device that somebody makes under its name is not ours to remove."""
     apply.apply(host, leaf(relays=(1, 2)))

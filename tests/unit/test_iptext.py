@@ -77,6 +77,21 @@ def test_default_routes() -> None:
     assert iptext.parse_defaults(text) == ((4, "eth0", "192.0.2.9"), (4, "eth1", None), (6, "eth2", None))
 
 
+def test_routes_whose_place_one_of_ours_would_take() -> None:
+    """Those of the main table without a priority of their own; of IPv6 that is 1024."""
+    text = """[{"dst":"10.1.0.0/16","gateway":"192.0.2.254","dev":"eth1"},
+      {"dst":"10.2.0.0/16","dev":"eth1","metric":100},
+      {"dst":"10.3.0.0/16","dev":"eth1","table":"77"},
+      {"type":"blackhole","dst":"10.4.0.1"},
+      {"dst":"fd00:1::/64","dev":"eth2","metric":1024,"pref":"medium"},
+      {"dst":"fd00:2::/64","dev":"eth2","metric":256}]"""
+    assert iptext.parse_replaceable(text) == (
+        ("10.1.0.0/16", "eth1"),
+        ("10.4.0.1/32", "blackhole"),
+        ("fd00:1::/64", "eth2"),
+    )
+
+
 def test_advertised_default_routes() -> None:
     """The devices whose router advertised itself."""
     text = """[{"dst":"default","dev":"eth1","protocol":"ra"},{"dst":"default","dev":"eth0","protocol":"static"}]"""

@@ -99,6 +99,13 @@ def test_a_key_file_with_a_space_is_quoted() -> None:
     assert "preshared-key '/my keys/0123456789abcdef' || true\n" in told["wg0"]
 
 
+def test_a_name_is_looked_up_apart_and_costs_neither_the_interface_nor_a_minute() -> None:
+    view = relay(trunks=(), leaves=(peer(7, endpoint="n7.example.com:51820"),))
+    told = files(view)["wg0"]
+    assert "Endpoint" not in told
+    assert f"PostUp = wg set %i peer {key(7)} endpoint n7.example.com:51820 >/dev/null 2>&1 &\n" in told
+
+
 def test_a_preshared_key_comes_before_the_private_one() -> None:
     """Without a private key there is no handshake: none is tried without the preshared key, by either end. A key whose
     file is lost costs its own link, not those of all other peers."""

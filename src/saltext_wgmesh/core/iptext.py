@@ -11,6 +11,9 @@ from saltext_wgmesh.core import names
 from saltext_wgmesh.core.device import MAIN_TABLE, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
 
+_DEFAULT_METRIC = 1024
+"""IP6_RT_PRIO_USER of <net/ipv6.h>; IPv4 has 0."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
@@ -58,6 +61,16 @@ def _route(entry: Mapping[str, Any]) -> RouteEntry:
     )
 
 
+def parse_replaceable(text: str) -> tuple[tuple[str, str], ...]:
+    """Prefix and device (or kind) of the routes of ``ip -json route show table all …`` that lie in the main table and
+    have the priority that a route gets which names none: a route of ours would take the place of such a one."""
+    return tuple(
+        (_prefix(entry), str(entry.get("dev") or entry.get("type")))
+        for entry in _entries(text)
+        if "table" not in entry and int(entry.get("metric", 0)) == (_DEFAULT_METRIC if _family(entry) == 6 else 0)
+    )
+
+
 def _prefix(entry: Mapping[str, Any]) -> str:
     dst = str(entry["dst"])
     if dst == "default":
@@ -93,7 +106,7 @@ def parse_defaults(text: str) -> tuple[tuple[int, str, str | None], ...]:
 
 def _family(entry: Mapping[str, Any]) -> int:
     # Only IPv6 routes have a router preference (RFC 4191).
-    return 6 if "pref" in entry or ":" in str(entry.get("gateway", "")) else 4
+    return 6 if "pref" in entry or ":" in f"{entry.get('gateway', '')}{entry['dst']}" else 4
 
 
 def parse_advertised(text: str) -> tuple[str, ...]:

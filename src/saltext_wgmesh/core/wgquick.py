@@ -44,6 +44,10 @@ def _interface(wanted: NodeState, device: Device, secrets: Secrets, *, first: bo
             yield f"PostUp = wg set %i {shlex.join(wgtext.set_preshared(peer, secrets.preshared))} || true"
     yield f"PostUp = wg set %i private-key {shlex.quote(secrets.key_file)}"
     for peer in device.peers:
+        if peer.endpoint and wgtext.is_name(peer.endpoint):
+            # At boot there may be nobody to ask yet: that must cost neither the interface nor a minute.
+            yield f"PostUp = wg set %i peer {peer.public_key} endpoint {peer.endpoint} >/dev/null 2>&1 &"
+    for peer in device.peers:
         if peer.keepalive:
             # Only now: a keepalive that is switched on starts the handshake, which takes the key.
             yield f"PostUp = wg set %i peer {peer.public_key} persistent-keepalive {peer.keepalive}"
@@ -76,7 +80,7 @@ def _peers(device: Device) -> Iterator[str]:
 def _peer(peer: PeerConfig) -> Iterator[str]:
     yield "[Peer]"
     yield f"PublicKey = {peer.public_key}"
-    if peer.endpoint:
+    if peer.endpoint and not wgtext.is_name(peer.endpoint):
         yield f"Endpoint = {peer.endpoint}"
     if peer.allowed_ips:
         yield f"AllowedIPs = {', '.join(peer.allowed_ips)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from saltext_wgmesh.core import names, routes, turns, wanted, wording
-from saltext_wgmesh.core.device import NodeState
+from saltext_wgmesh.core.device import MAIN_TABLE, NodeState
 from saltext_wgmesh.core.diff import Change, RouteChange, diff
 from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
 from saltext_wgmesh.core.linkstate import LinkState
@@ -91,6 +91,7 @@ def apply(
     store = Store(host=host, mesh=view.mesh)
     if dry_run:
         work = _look_settled(host, store, view, keys.chosen(host, view.turn_to) or NO_KEY)
+        _refuse_routed(host, store, view, work.changes)
         return _report(store, store.view(), view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
     with store.locked():
         if not insists:
@@ -132,6 +133,7 @@ def _take_up(host: Host, store: Store, view: View, asked: View, master: Master |
     work = _look_settled(host, store, view, public_key)
     trial = trials.begin(host, store, view, work.changes, master)
     if work.changes:
+        _refuse_routed(host, store, view, work.changes)
         store.own(_owns(view) | store.owned())
         try:
             unresolved = trials.make(host, view.mesh, trial, lambda: _look(host, store, view, public_key).changes)
@@ -345,6 +347,24 @@ def _refuse_foreign(host: Host, store: Store, view: View, seen: observe.Snapshot
             f"remove it ('ip link del {foreign[0]}') or have the mesh use another interface"
         )
     boot.refuse_foreign(host, view.mesh, [i.name for i in view.interfaces])
+
+
+def _refuse_routed(host: Host, store: Store, view: View, changes: tuple[Change, ...]) -> None:
+    """HostError if a new route would take the place of one that somebody else made: nobody would bring that back. What
+    the node's networks bring along is for the master to refuse."""
+    new = {
+        c.new.prefix
+        for c in changes
+        if isinstance(c, RouteChange) and c.new and not c.old and c.new.table == MAIN_TABLE
+    }
+    routed = observe.routed(host) if new else {}
+    own = store.owned().interfaces
+    foreign = sorted(prefix for prefix in new & routed.keys() if routed[prefix] not in own)
+    if foreign:
+        raise HostError(
+            f"{', '.join(foreign)} of mesh {view.mesh} has a route by {routed[foreign[0]]} on this node already: "
+            f"nothing was changed; remove that ('ip route del {foreign[0]}'), or take the prefix out of the mesh"
+        )
 
 
 def _confirm(host: Host, store: Store, view: View, public_key: str) -> None:

@@ -169,6 +169,11 @@ def missing(host: Host) -> dict[str, dict[str, str | None]]:
     return {}
 
 
+def is_any(host: Host) -> bool:
+    """Whether there is a key, the next one, or the memory of one that was lost."""
+    return any(path.exists() for path in (host.key_file, next_file(host), _lost_file(host)))
+
+
 def remove(host: Host) -> None:
     """No key is there."""
     lock = host.state_dir / LOCK

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from saltext_wgmesh.core import names
 from saltext_wgmesh.core.device import MAIN_TABLE, Device, NodeState, PeerStats, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.iptext import Link, parse_advertised, parse_links, parse_routes, parse_rules
+from saltext_wgmesh.core.iptext import Link, parse_advertised, parse_links, parse_replaceable, parse_routes, parse_rules
 from saltext_wgmesh.core.wgtext import Dumped, parse_dump
 from saltext_wgmesh.minion.host import Host
 
@@ -47,6 +47,12 @@ def snapshot(host: Host, *, rules: bool = True) -> Snapshot:
             )
         ),
     )
+
+
+def routed(host: Host) -> dict[str, str]:
+    """Prefix → device, of the routes in the main table that people made and that ours would take the place of."""
+    made = [host.run("ip", "-json", "route", "show", "table", "all", "proto", proto) for proto in ("boot", "static")]
+    return {prefix: device for text in made for prefix, device in parse_replaceable(text)}
 
 
 def running_keys(host: Host, interfaces: Collection[str]) -> frozenset[str]:

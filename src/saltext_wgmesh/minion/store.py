@@ -23,6 +23,7 @@ from saltext_wgmesh.minion.host import Host
 OUTCOMES = "outcomes.json"
 UNDERLAY = "underlay.json"
 _TAKEN_BACK = "taken_back.json"
+_PRESHARED = "preshared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class Store:
     @property
     def preshared(self) -> Path:
         """The folder of its preshared keys."""
-        return self.folder / "preshared"
+        return self.folder / _PRESHARED
 
     @property
     def secrets(self) -> Secrets:
@@ -167,8 +168,9 @@ def _parsed_view(text: str) -> View:
 
 
 def meshes(host: Host) -> tuple[str, ...]:
-    """The meshes that have something on this node, sorted."""
-    return tuple(sorted(path.parent.name for path in host.state_dir.glob("*/owned.json")))
+    """The meshes that have something on this node, sorted; be it what an apply left that did not come far."""
+    found = (host.state_dir.glob(f"*/{name}") for name in ("owned.json", _TAKEN_BACK, _PRESHARED))
+    return tuple(sorted({path.parent.name for paths in found for path in paths}))
 
 
 def owned_interfaces(host: Host) -> frozenset[str]:

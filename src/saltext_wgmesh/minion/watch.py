@@ -88,16 +88,16 @@ class Watcher:
         """Watch until the process is ended."""
         next_tend = 0.0
         while True:
-            now = time.monotonic()
-            if now >= next_tend:
-                self._tend(now)
-                next_tend = time.monotonic() + TEND_EVERY
             first = min(next_tend, self._timers[0][0] if self._timers else next_tend)
             ready = self._selector.select(max(0.0, first - time.monotonic()))
             # Whatever has come is heard before anybody's time is up: our own delay is no verdict on others.
             for key, _ in ready:
                 key.data()
-            self._tick(time.monotonic())
+            now = time.monotonic()
+            self._tick(now)
+            if now >= next_tend:
+                self._tend(now)
+                next_tend = time.monotonic() + TEND_EVERY
 
     # -- views ------------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ def absent(name, key=False):
     host, test = Host(), __opts__["test"]
     try:
         changes = wording.as_changes(apply.remove(host, name, dry_run=test).changes)
-        if key and keys.mode(host) is not None and not set(store.meshes(host)) - {name}:
+        if key and keys.is_any(host) and not set(store.meshes(host)) - {name}:
             changes["key"] = {"old": str(host.key_file), "new": None}
             if not test:
                 keys.remove(host)
@@ -240,7 +240,7 @@ def _departing(host, key):
         changes["watcher"] = {"old": running, "new": None}
     if remembered := store.remembered(host):
         changes["memory"] = {"old": remembered, "new": None}
-    if key and keys.mode(host) is not None:
+    if key and keys.is_any(host):
         changes["key"] = {"old": str(host.key_file), "new": None}
     return changes
 
