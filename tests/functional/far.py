@@ -44,6 +44,8 @@ class Far:
         for name in self.call(os.listdir, "/sys/class/net"):
             if name.startswith("wg"):
                 self.call(run, "ip", "link", "del", name)
+        # By word: machines that were made later hold this pipe open too.
+        self._pipe.send(None)
         self._pipe.close()
         self._process.join(10)
 
@@ -82,9 +84,12 @@ def _serve(pipe: Connection, theirs: Connection) -> None:
     pipe.send(None)
     while True:
         try:
-            function, args = pipe.recv()
+            told = pipe.recv()
         except EOFError:
+            told = None
+        if told is None:
             os._exit(0)
+        function, args = told
         try:
             pipe.send((True, function(*args)))
         except Exception as error:
