@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from hypothesis import HealthCheck, given, reject, settings
@@ -15,9 +15,9 @@ from saltext_wgmesh.core import policy, rollout
 from saltext_wgmesh.core.errors import PlanError, PolicyError
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.rollout import NOTHING, Kept, Witness
-from saltext_wgmesh.core.types import Plan, Register, View
+from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Register, View
 from tests.unit import oracle
-from tests.unit.strategies import SITES, fleets
+from tests.unit.strategies import SITES, Fleet, fleets
 
 CALM = Health()
 ALL_IS_WELL = Witness(runs=lambda _: True, hears=lambda _: True, alive=lambda _: True)
@@ -26,10 +26,22 @@ MOST = 6
 many."""
 
 
-@st.composite
-def changes(draw):
-    """A plan, and what makes the one of another policy, which lacks links of it."""
-    fleet = draw(fleets(relays=4))
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A policy, with the relays that are drained, and the nodes' facts."""
+
+    mesh: MeshPolicy
+    drained: frozenset[str]
+    facts: dict[str, Facts]
+
+    def plan(self, register: Register, kept: Kept = NOTHING, silent: Iterable[str] = ()) -> Plan:
+        """The next plan while nodes are *silent*."""
+        health = Health(silent=frozenset(silent))
+        return planner.make(self.mesh, self.facts, register, health, drained=self.drained, kept=kept)
+
+
+def altered(draw: st.DrawFn, fleet: Fleet) -> Change:
+    """Another policy of *fleet*, which may lack links of its own; another may be drained."""
     raw = copy.deepcopy(fleet.raw)
     mesh = raw["wg0"]
     relays = [n for n, rule in mesh["nodes"].items() if rule.get("role") == "relay"]
@@ -44,12 +56,19 @@ def changes(draw):
     mesh["topology"] = draw(st.sampled_from([mesh["topology"], "partial", "hub"]))
     if draw(st.booleans()):
         mesh["links"] = []
+    return Change(policy.parse(raw).meshes["wg0"], drained, fleet.facts)
+
+
+@st.composite
+def changes(draw):
+    """A plan, and what makes the one of another policy, which lacks links of it."""
+    fleet = draw(fleets(relays=4))
     try:
-        second = policy.parse(raw).meshes["wg0"]
+        change = altered(draw, fleet)
         before = planner.make(fleet.mesh, fleet.facts, Register())
 
         def make(kept: Kept) -> Plan:
-            return planner.make(second, fleet.facts, before.register, drained=drained, kept=kept)
+            return change.plan(before.register, kept)
 
         after = make(NOTHING)
     except (PolicyError, PlanError):
@@ -57,6 +76,20 @@ def changes(draw):
     if not rollout.keep(before, NOTHING, after, CALM, ALL_IS_WELL):
         reject()
     return before, make
+
+
+@st.composite
+def histories(draw):
+    """A plan, and the changes that come after it."""
+    fleet = draw(fleets(relays=4))
+    try:
+        before = planner.make(fleet.mesh, fleet.facts, Register())
+        found = [altered(draw, fleet) for _ in range(draw(st.integers(2, 3)))]
+        for change in found:
+            change.plan(before.register)
+    except (PolicyError, PlanError):
+        reject()
+    return before, found
 
 
 def steps_of(before: Plan, make: Callable[[Kept], Plan]) -> list[Plan]:
@@ -164,3 +197,43 @@ def test_no_interleaving_loses_a_packet_and_all_end_in_the_new_plan(change, rand
         kept = rollout.keep(published, kept, after, CALM, ALL_IS_WELL)
         published = make(kept)
     assert published.views == after.views
+
+
+@given(histories(), st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_changes_one_after_the_other_lose_nothing_though_nodes_miss_some_of_them(history, random):
+    """At each, other nodes are away, and go on by what they hold; the master looks when it likes. At the end all are
+    back."""
+    before, found = history
+    applied = dict.fromkeys(before.members, before)
+    published, kept, whole, shown = before, NOTHING, [before], before
+
+    def look(change: Change, away: set[str]) -> None:
+        nonlocal published, kept
+        live = up(mixed(applied, before))
+        witness = Witness(
+            runs=lambda n: applied[n] is published, hears=lambda p: set(p) in live, alive=lambda p: set(p) in live
+        )
+        goal = change.plan(published.register, silent=away)
+        whole.append(goal)
+        kept = rollout.keep(published, kept, goal, Health(silent=frozenset(away)), witness)
+        plan = change.plan(published.register, kept, away)
+        published = plan if plan.views != published.views else published
+
+    for change in found:
+        away = set(random.sample(sorted(applied), random.randrange(len(applied))))
+        for _ in range(MOST):
+            look(change, away)
+            here = sorted(applied.keys() - away)
+            random.shuffle(here)
+            for node in here:
+                applied[node] = published
+                # Who runs a plan has noticed what became of its links before the next one runs another.
+                known, shown = up(shown), mixed(applied, before)
+                assert lost(shown, known, *whole) == []
+                if random.random() < 0.1:
+                    look(change, away)
+    for _ in range(MOST):
+        look(found[-1], set())
+        applied = dict.fromkeys(applied, published)
+    assert published.views == found[-1].plan(published.register).views
