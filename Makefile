@@ -12,8 +12,9 @@ APT += gcc libc6-dev python3-dev
 APT_TEST := frr
 # What the mesh is measured beside.
 APT_BENCH := nebula tinc babeld openssl
-# pytest-salt-factories listens for the logs of daemons that it started itself, and has been seen to hang at the end.
-NO_LOG_SERVER := -p no:salt-factories-log-server
+# pytest-salt-factories listens for the logs and events of daemons that it started itself, which only the integration tests
+# have it do; and it has been seen to hang at the end.
+NO_LISTENERS := -p no:salt-factories-log-server -p no:salt-factories-event-listener
 
 .PHONY: help demo test test-salt check format bench clean tools venv
 
@@ -30,14 +31,14 @@ demo: tools venv
 
 test: check
 	@$(MAKE) --no-print-directory tools APT='$(APT) $(APT_TEST)'
-	$(PY) -m pytest $(NO_LOG_SERVER) tests/packaging
-	$(PY) -m pytest tests/functional
+	$(PY) -m pytest $(NO_LISTENERS) tests/packaging
+	$(PY) -m pytest $(NO_LISTENERS) tests/functional
 	$(PY) -m pytest tests/integration
-	$(PY) -m pytest $(NO_LOG_SERVER) tests/lab
+	$(PY) -m pytest $(NO_LISTENERS) tests/lab
 
 test-salt: tools venv
-	$(PY) -m pytest -q $(NO_LOG_SERVER) tests/unit
-	$(PY) -m pytest tests/functional
+	$(PY) -m pytest -q $(NO_LISTENERS) tests/unit
+	$(PY) -m pytest $(NO_LISTENERS) tests/functional
 	$(PY) -m pytest tests/integration
 
 check: venv
@@ -45,7 +46,7 @@ check: venv
 	$(PY) -m ruff check src tests bench
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg
-	$(PY) -m pytest -q $(NO_LOG_SERVER) tests/unit
+	$(PY) -m pytest -q $(NO_LISTENERS) tests/unit
 
 format: venv
 	$(PY) -m ruff format src tests bench
