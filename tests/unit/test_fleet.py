@@ -107,7 +107,9 @@ def test_an_answer_that_came_late_is_found(monkeypatch):
     assert fleet.late({}, {"db1": "1", "web1": "1"}) == {"db1": 1}
 
 
-@pytest.mark.parametrize("opts", [{"job_cache": False}, {"ext_job_cache": "redis"}, {"pillar_cache": True}])
+@pytest.mark.parametrize(
+    "opts", [{"job_cache": False}, {"ext_job_cache": "redis"}, {"pillar_cache": True}, {"minion_data_cache": False}]
+)
 def test_a_master_that_is_set_up_otherwise_is_an_error(opts):
     with pytest.raises(FleetError, match=next(iter(opts))):
         fleet.links(opts, ["a"])

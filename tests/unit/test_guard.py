@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from saltext_wgmesh.core import health
 from saltext_wgmesh.core.errors import LedgerError, PolicyError
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
-from saltext_wgmesh.master import checkup, converge, inventory, pinned, show, status
+from saltext_wgmesh.master import checkup, converge, inventory, pinned, record, show, status
 from saltext_wgmesh.master.draft import draft
 from tests.unit.test_converge import World, mine
 
@@ -323,9 +324,26 @@ def test_a_mesh_in_the_place_of_one_that_is_held_waits_for_it(fleet):
     with pytest.raises(PolicyError, match="listen") as caught:
         fleet.reports()
     digest = str(caught.value).rpartition("confirm=")[2].split()[0].rstrip(";")
+    show.refuse_confirm(fleet.opts, digest)
     reports = fleet.reports(confirm=digest)
     assert (fleet.members("wg0"), fleet.members("wg1")) == (set(), ALL)
     assert reports["wg1"].published
+    # Nobody needs to say any more which of the two is meant.
+    assert show.graph(fleet.opts, None, "table")
+    assert record.mesh_of(fleet.ledger, None) == "wg1"
+
+
+def test_plan_tells_whom_the_policy_names_and_who_is_not_there(fleet, monkeypatch):
+    """A name that no minion has, a minion that published nothing; not who has no place, nor who is there."""
+    assert "lacking" not in show.plan(fleet.opts)["wg0"]
+    fleet.policy["wg0"]["nodes"] |= {"ghost": {}, "nobody": "absent", "f*": {}}
+    found = fleet._inventory()
+    accepted = {**found.accepted, **dict.fromkeys(("f1", "nobody", "stranger"), "key")}
+    monkeypatch.setattr(inventory, "read", lambda _opts: replace(found, accepted=accepted))
+    told = show.plan(fleet.opts)["wg0"]["lacking"]
+    assert set(told) == {"ghost", "f1"}
+    assert "no minion of this id has an accepted key" in told["ghost"]
+    assert "'salt f1 state.apply wgmesh'" in told["f1"]
 
 
 # --- back to an earlier generation -------------------------------------------------------------------------

@@ -221,7 +221,23 @@ def test_a_long_value_is_cut() -> None:
 @pytest.mark.parametrize("nothing", [None, {}], ids=repr)
 def test_an_empty_policy_is_an_error(nothing: object) -> None:
     """So that it changes nothing on a mesh that runs."""
-    assert problems(nothing) == ["wgmesh: has no mesh; give the master's own id this pillar key, with a mesh below it"]
+    what = "give the master's own id ('salt-run config.get id') this pillar key, with a mesh below it"
+    assert problems(nothing) == [f"wgmesh: has no mesh; {what}"]
+
+
+def test_a_policy_without_the_name_of_a_mesh_is_one_error() -> None:
+    """Not one for each of its keys."""
+    (told,) = problems({"network": "10.0.0.0/16", "nodes": {"a": {}}, "mtu": 1400})
+    assert told.startswith("wgmesh: has network and nodes, but no mesh; write the name of a mesh between them")
+
+
+def test_a_node_that_is_absent_is_no_member_though_a_glob_matches_it() -> None:
+    """Wherever the rules are asked; what it may not be is asked of nobody."""
+    nodes = {"web7": "absent", "db*": "absent", "db1": {}, "*": {}}
+    mesh = policy.parse({"wg0": {"network": "10.0.0.0/16", "nodes": nodes}}).meshes["wg0"]
+    ids = ("web1", "web7", "db1", "db2")
+    assert set(policy.rules_for(mesh, ids)) == {"web1"}
+    assert [node for node in ids if policy.rule_for(mesh, node)] == ["web1"]
 
 
 def test_all_problems_are_told_at_once() -> None:

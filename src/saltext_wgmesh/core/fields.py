@@ -224,7 +224,7 @@ def duration(shortest: int) -> Converter[int]:
     """A converter from text such as ``30d`` to seconds, of which there must be *shortest* at least."""
 
     def convert(value: object) -> int:
-        word = text(value)
+        word = shown(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
         number, unit = word[:-1], word[-1:]
         if unit not in _SECONDS or not (number.isascii() and number.isdigit()) or len(number) > 6:
             raise Wrong(f"{shown(word)} is not a time", f"write a number and one of {' '.join(_SECONDS)}, such as 30d")

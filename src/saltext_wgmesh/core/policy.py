@@ -5,12 +5,13 @@ This file reads each value by itself; ``conflicts`` then looks at what the value
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
 from saltext_wgmesh.core import conflicts, names
 from saltext_wgmesh.core.endpoints import endpoint
-from saltext_wgmesh.core.errors import PolicyError
+from saltext_wgmesh.core.errors import PolicyError, Problem
 from saltext_wgmesh.core.fields import (
     Problems,
     Section,
@@ -51,7 +52,8 @@ MESH_KEYS = (
     "preshared_keys",
 )
 ABSENT = "absent"
-"""In the place of a mesh: there shall be none of that name. So the only mesh can be taken out of the policy too."""
+"""In the place of a mesh: there shall be none of that name. So the only mesh can be taken out of the policy too.
+In the place of a node: it is no member, though a glob that comes later matches it."""
 BFD_KEYS = ("interval", "multiplier")
 SITE_KEYS = ("relays", "direct", "network")
 NODE_KEYS = ("role", "site", "endpoint", "address", "nat", "routes")
@@ -69,11 +71,15 @@ def parse(raw: object) -> Policy:
     it.
     """
     problems = Problems()
+    if isinstance(raw, Mapping) and {"network", "nodes"} <= raw.keys():
+        do = "write the name of a mesh between them and wgmesh, as in wgmesh: {wg0: {network: ..., nodes: ...}}"
+        raise PolicyError([Problem(where=names.POLICY_KEY, what="has network and nodes, but no mesh", do=do)])
     pairs = entries(names.POLICY_KEY, raw, text, problems)
     read = [_mesh(mesh_name, value, problems) for mesh_name, value in pairs if value != ABSENT]
     meshes = [mesh for mesh in read if mesh]
     if not pairs and not problems.found:
-        problems.add(names.POLICY_KEY, "has no mesh", "give the master's own id this pillar key, with a mesh below it")
+        do = "give the master's own id ('salt-run config.get id') this pillar key, with a mesh below it"
+        problems.add(names.POLICY_KEY, "has no mesh", do)
     conflicts.check(meshes, problems)
     if problems.found:
         raise PolicyError(problems.found)
@@ -135,7 +141,9 @@ def _nodes(mesh: Section, port: int) -> tuple[NodeRule, ...]:
     path = f"{mesh.path}:nodes"
     pairs = entries(path, mesh.values.get("nodes"), pattern, mesh.problems)
     return tuple(
-        _rule(Section.open(f"{path}:{name_in_path(key)}", raw, NODE_KEYS, mesh.problems), key, port)
+        NodeRule(pattern=key, absent=True)
+        if raw == ABSENT
+        else _rule(Section.open(f"{path}:{name_in_path(key)}", raw, NODE_KEYS, mesh.problems), key, port)
         for key, raw in pairs
     )
 

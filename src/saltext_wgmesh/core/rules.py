@@ -18,7 +18,7 @@ def rule_for(mesh: MeshPolicy, node: str) -> NodeRule | None:
     """The rule for one node; None: it is no member. For many nodes, ``rules_for`` is faster."""
     for rule in mesh.nodes:
         if rule.pattern == node or (has_wildcards(rule.pattern) and fnmatch.fnmatchcase(node, rule.pattern)):
-            return rule
+            return None if rule.absent else rule
     return None
 
 
@@ -44,7 +44,7 @@ def finder(rules: Iterable[NodeRule]) -> Callable[[str], NodeRule | None]:
             if place is not None and glob_place > place:
                 break
             if glob.match(node):
-                return rule
-        return found
+                return None if rule.absent else rule
+        return None if found and found.absent else found
 
     return find

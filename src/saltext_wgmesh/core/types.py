@@ -106,6 +106,8 @@ class NodeRule:
     """Explicit overlay addresses, at most one a family; only on a rule without wildcards."""
     nat: bool = False
     """Behind a NAT of its own: nobody can open a connection to it; it keeps its own open."""
+    absent: bool = False
+    """Whom it matches is no member, whatever comes after it."""
     routes: tuple[Network, ...] = ()
     """Subnets behind the node. One subnet on several nodes: gateways in the order of the rules."""
 

@@ -78,16 +78,11 @@ def draft(
     """
     found = found or in_force(ledger, inventory.read(opts))
     policy = policy_module.parse(found.policy)
-    look = guard.Look(
-        ledger=ledger,
-        report=facts_module.parse(found.mine, found.accepted),
-        accepted=found.accepted,
-        confirmed=asked.confirm,
-    )
+    look = _look(ledger, found, asked.confirm)
     sources: dict[str, guard.Source] = {}
     drafts: list[Draft] = []
     problems: list[Problem] = []
-    for name in sorted({*policy.meshes, *(mesh for mesh in ledger.meshes() if ledger.head(mesh).digests)}):
+    for name in _meshes(ledger, policy):
         try:
             sources[name] = guard.source(look, name, policy.meshes.get(name), found.policy.get(name))
             known = (health or {}).get(name) or ledger.health(name)
@@ -103,6 +98,26 @@ def draft(
     if problems:
         raise PlanError(problems)
     return drafts
+
+
+def held(opts: dict[str, Any], ledger: Ledger) -> dict[str, guard.Held]:
+    """Mesh → what of it would be held now, whether a plan can be made or not. PolicyError or PlanError as above."""
+    found = in_force(ledger, inventory.read(opts))
+    policy, look = policy_module.parse(found.policy), _look(ledger, found)
+    return {
+        name: guard.source(look, name, policy.meshes.get(name), found.policy.get(name)).held
+        for name in _meshes(ledger, policy)
+    }
+
+
+def _look(ledger: Ledger, found: inventory.Inventory, confirmed: frozenset[str] = frozenset()) -> guard.Look:
+    report = facts_module.parse(found.mine, found.accepted)
+    return guard.Look(ledger=ledger, report=report, accepted=found.accepted, confirmed=confirmed)
+
+
+def _meshes(ledger: Ledger, policy: Policy) -> list[str]:
+    """Those of the policy, and those that nodes may still have, sorted."""
+    return sorted({*policy.meshes, *(mesh for mesh in ledger.meshes() if ledger.head(mesh).digests)})
 
 
 def _shared_ports(plans: Iterable[Plan]) -> list[Problem]:

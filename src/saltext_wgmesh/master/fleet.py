@@ -125,6 +125,8 @@ def _ask(
         raise FleetError(
             "the master gives nodes pillars that it made a while ago, and with them old views: set pillar_cache: False"
         )
+    if not (opts.get("minion_data_cache", True) or opts.get("enforce_mine_cache")):
+        raise FleetError("the master keeps no mine, in which nodes publish their facts: set minion_data_cache: True")
     answers = Answers()
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):

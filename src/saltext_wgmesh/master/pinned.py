@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from saltext_wgmesh.core.errors import LedgerError
-from saltext_wgmesh.master import inventory
+from saltext_wgmesh.master import inventory, record
 from saltext_wgmesh.master.ledger import Ledger
 
 
@@ -29,10 +29,7 @@ def loosen(ledger: Ledger, raw: Any) -> None:
 def pin(opts: dict[str, Any], generation: int, mesh: str | None) -> None:
     """*mesh*, or the only one, is planned by the policy of *generation* from now on; by the pillar's if that is 0."""
     ledger = Ledger.of(opts)
-    known = ledger.meshes()
-    if mesh not in known and not (mesh is None and len(known) == 1):
-        raise LedgerError(f"say which mesh: mesh=<one of {', '.join(known) or 'none that was published'}>")
-    name = mesh or known[0]
+    name = record.mesh_of(ledger, mesh)
     if generation == 0:
         ledger.keep_pin(name, {})
         return

@@ -86,7 +86,7 @@ def _origin(mesh: str, raw: Mapping[str, Any]) -> Origin:
 
 def published(ledger: Ledger, mesh: str | None = None) -> Published:
     """The current generation of *mesh*, or of the only mesh there is; LedgerError if that is not clear."""
-    name = _the_mesh(ledger, mesh)
+    name = mesh_of(ledger, mesh)
     generation = ledger.head(name).generation
     raw = ledger.origin(name, generation)
     origin = _origin(name, raw)
@@ -99,15 +99,23 @@ def published(ledger: Ledger, mesh: str | None = None) -> Published:
     )
 
 
-def _the_mesh(ledger: Ledger, mesh: str | None) -> str:
+def mesh_of(ledger: Ledger, mesh: str | None) -> str:
+    """*mesh*, or the only one that the policy still has; LedgerError as above."""
     known = ledger.meshes()
     if not known:
         raise LedgerError(
             "no mesh was published yet: run `salt '*' state.apply wgmesh`, then `salt-run wgmesh.converge`"
         )
-    if mesh is None and len(known) == 1:
-        return known[0]
+    alive = [name for name in known if not is_retired(ledger, name)] if mesh is None else []
+    if len(alive or known) == 1 and mesh is None:
+        return (alive or known)[0]
     if mesh not in known:
         asked = "several meshes are published" if mesh is None else f"there is no mesh {mesh!r}"
         raise LedgerError(f"{asked}: say mesh=<one of {', '.join(known)}>")
     return mesh
+
+
+def is_retired(ledger: Ledger, mesh: str) -> bool:
+    """Whether its nodes were told to leave *mesh*: the policy has it no more."""
+    generation = ledger.head(mesh).generation
+    return bool(generation and ledger.origin(mesh, generation).get("retired"))

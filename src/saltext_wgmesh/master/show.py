@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from saltext_wgmesh.core import render, verify
 from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.rules import finder, has_wildcards
 from saltext_wgmesh.core.types import View
-from saltext_wgmesh.master import guard, pinned, presharing, record
-from saltext_wgmesh.master.draft import Draft, draft
+from saltext_wgmesh.master import guard, inventory, pinned, presharing, record
+from saltext_wgmesh.master.draft import Draft, draft, held, in_force
 from saltext_wgmesh.master.ledger import Ledger
 
 
 def plan(opts: dict[str, Any]) -> dict[str, Any]:
-    """Mesh → what a converge would change: node → readable lines; who is left out, and why; and what it would hold."""
+    """Mesh → what a converge would change: node → readable lines; who is left out or lacking, and why; and what it
+    would hold."""
     ledger = Ledger.of(opts)
-    return {one.policy.name: _pending(opts, ledger, one) for one in draft(opts, ledger)}
+    found = in_force(ledger, inventory.read(opts))
+    return {one.policy.name: _pending(opts, ledger, one, found.accepted) for one in draft(opts, ledger, found)}
 
 
 def refuse_confirm(opts: dict[str, Any], confirm: str) -> None:
     """Return if *confirm* is the digest of what would be held now; LedgerError with what would."""
-    guard.refuse_unknown(confirm, {one.policy.name: one.source.held for one in draft(opts, Ledger.of(opts))})
+    guard.refuse_unknown(confirm, held(opts, Ledger.of(opts)))
 
 
-def _pending(opts: dict[str, Any], ledger: Ledger, one: Draft) -> dict[str, Any]:
+def _lacking(one: Draft, accepted: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Whom the policy has a place for and who is not there: (minion id, why)."""
+    heard = {*one.facts, *(r.node for r in one.rejected)}
+    for rule in one.policy.nodes:
+        if not (has_wildcards(rule.pattern) or rule.absent) and rule.pattern not in accepted:
+            yield rule.pattern, "no minion of this id has an accepted key: 'salt-key -l accepted' lists those"
+    has_place = finder(one.policy.nodes)
+    for node in accepted:
+        if node not in heard and has_place(node):
+            yield node, f"it has published no facts: 'salt {node} state.apply wgmesh' has it join"
+
+
+def _pending(opts: dict[str, Any], ledger: Ledger, one: Draft, accepted: Collection[str]) -> dict[str, Any]:
     old: Mapping[str, View] = {}
     if one.head.generation:
         old = presharing.marked(opts, record.published(ledger, one.policy.name).plan, one.head.secrecy).views
@@ -33,11 +48,13 @@ def _pending(opts: dict[str, Any], ledger: Ledger, one: Draft) -> dict[str, Any]
         lines = render.view_diff(old.get(node), one.plan.views.get(node))
         nodes[node] = lines or [one.reasons.get(node, "is no longer told anything")]
     problems = verify.check(one.plan)
+    lacking = {} if one.source.retired else dict(_lacking(one, accepted))
     return {
         "generation": one.head.generation,
         "changes": nodes,
         "left_out": dict(one.reasons),
         "rejected": [str(r) for r in one.rejected],
+        **({"lacking": lacking} if lacking else {}),
         "proof": [str(p) for p in problems] or "holds",
         **({"held": one.source.held} if one.source.held else {}),
         **pinned.told(ledger, one.policy.name),

@@ -90,13 +90,13 @@ def _mesh(
         **({"other_preshared_key": sorted(head.secrecy.lags)} if head.secrecy.lags else {}),
         "not_acknowledged": sorted(n for n, row in nodes.items() if not row["acknowledged"]),
         "left_out": published.reasons,
-        **_retired(ledger, plan.mesh, published.generation),
+        **_retired(ledger, plan.mesh),
     }
 
 
-def _retired(ledger: Ledger, mesh: str, generation: int) -> dict[str, Any]:
+def _retired(ledger: Ledger, mesh: str) -> dict[str, Any]:
     """Of a mesh that the policy has no more: that it is so, and who has not heard it; else nothing."""
-    if not ledger.origin(mesh, generation).get("retired"):
+    if not record.is_retired(ledger, mesh):
         return {}
     told = ledger.head(mesh).digests
     unheard = [n for n, digest in told.items() if ledger.acknowledged(n).get("digests", {}).get(mesh) != digest]
