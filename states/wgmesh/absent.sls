@@ -1,4 +1,5 @@
-# salt 'web7' state.apply wgmesh.absent: nothing of any mesh is left on this node, and nothing else of it is touched.
+# salt 'web7' state.apply wgmesh.absent: nothing of any mesh is left on this node, and nothing else of it is touched
+# (packages stay, and so does forwarding, which others may rely on).
 # First take it out of the policy, or the mesh: else the master's next push brings it back. What is to go can be said:
 #   pillar='{"wgmesh_absent": {"meshes": ["wg0"], "key": true}}'
 # The node's key goes only if that is asked for, and with the last mesh; so do, unasked, the watcher and the beacon.
@@ -17,7 +18,7 @@ wgmesh-{{ mesh }}-absent:
     - key: {{ asked.get('key', False) | to_bool }}
 {%- endfor %}
 {%- if not left %}
-{%- if 'wgmesh' in salt['beacons.list'](return_yaml=False) %}
+{%- if 'wgmesh' in (salt['beacons.list'](return_yaml=False) or {}) %}
 
 # Not beacon.absent, which in test mode says of no beacon that it would go.
 wgmesh-beacon-absent:

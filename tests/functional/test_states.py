@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from saltext_wgmesh.core import facts, names
-from saltext_wgmesh.minion import keys
+from saltext_wgmesh.minion import keys, offers
 from saltext_wgmesh.minion.host import Host
 from tests import nodeviews
 from tests.functional.conftest import private_key_forms
@@ -130,6 +130,27 @@ class TestJoined:
         assert (again.result, again.changes) == (True, {})
         tested = states.wgmesh.joined("mesh", test=True)
         assert (tested.result, tested.changes) == (True, {})
+
+    def test_a_pillar_that_is_older_than_what_the_master_pushed_is_read_anew(
+        self, states, modules, offer, with_key, monkeypatch
+    ):
+        """A state run may take minutes, and its pillar is from when it began. A ledger that began anew is believed."""
+        new, old = leaf(relays=(1, 2)), leaf(relays=(1,))
+        is_old, seen = offers.is_old, []
+
+        def look(host, offered):
+            seen.append(is_old(host, offered))
+            offer(wg0={**new.as_dict(), "generation": 9, "digest": new.digest()})
+            return seen[-1]
+
+        look(Host(), {})
+        modules.wgmesh.apply()
+        monkeypatch.setattr(offers, "is_old", look)
+        offer(wg0=old)
+        told = states.wgmesh.joined("mesh")
+        assert (told.result, told.changes, seen) == (True, {}, [False, True])
+        offer(wg0=old)
+        assert modules.wgmesh.apply()["wg0"]["digest"] == old.digest()
 
     def test_tells_why_a_node_is_no_member(self, states, offer, with_key):
         """A reason in place of a view is no failure: the comment repeats it."""

@@ -495,6 +495,21 @@ def test_another_key_of_the_node_and_the_preshared_keys_with_it_are_one_command(
     assert apply.apply(host, replace(view, turn_to=own[1])).lines == []
 
 
+def test_who_lost_its_key_keeps_the_preshared_keys_of_the_one_that_it_runs(host: FakeHost) -> None:
+    """Until it may turn: its neighbours go by that key too."""
+    apply.apply(host, known(host, leaf(direct=(peer(7, preshared=FIRST),), relays=())), given=PRESHARED)
+    lost = str(keys.public_key(host))
+    host.key_file.unlink()
+    own = (lost, keys.ensure(host))
+    both = replace(peer(7), preshared=(FIRST, SECOND))
+    view = replace(leaf(direct=(both,), relays=()), keys=own)
+    apply.apply(host, view, given=PRESHARED)
+    device = host.kernel.devices["wg0"]
+    assert (device.peers[key(7)].preshared, keys.lost(host)) == (PRESHARED[FIRST], lost)
+    apply.apply(host, replace(view, turn_to=own[1]), given=PRESHARED)
+    assert (device.peers[key(7)].preshared, keys.lost(host)) == (PRESHARED[SECOND], None)
+
+
 # --- memory --------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,7 @@ class World:
             }
         }
         self.mine = {node: mine(node) for node in ("r1", "a", "b")}
+        self.opts: dict[str, Any] = {}
         self.off: set[str] = set()
         self.deleted: set[str] = set()
         self.pushes: list[list[str]] = []
@@ -78,7 +79,7 @@ class World:
 
     def converge(self, ask: str | None = None) -> converge.Report:
         again = frozenset([ask] if ask else [])
-        (report,) = converge.converge({}, converge.Asked(again=again))
+        (report,) = converge.converge(self.opts, converge.Asked(again=again))
         return report
 
 
@@ -545,6 +546,21 @@ def test_what_a_node_took_back_nobody_else_is_told_of(broken):
     assert (report.stopped, report.failed) == ("held back: r1: taken back: a is not heard", {})
     assert broken.pushes[1:] == [["r1"]]
     assert report.not_acknowledged == ["a", "b", "r1"]
+
+
+def test_other_meshes_go_on(broken, monkeypatch):
+    """What one mesh can't have stops no other one, neither in the run in which it shows nor later."""
+    told, rest = broken.applied, lambda node: World.applied(broken, node)
+    monkeypatch.setattr(broken, "applied", lambda node: {**rest(node), **told(node)})
+    nodes = {node: {"endpoint": f"192.0.2.{i}"} for i, node in enumerate(("x", "y"), 1)}
+    broken.policy["wg1"] = {"network": "10.1.0.0/24", "listen_port": 52000, "nodes": nodes}
+    broken.mine |= {node: mine(node) for node in nodes}
+    for mtu in (1420, 1400):
+        broken.policy["wg1"]["mtu"] = mtu
+        first, second = converge.converge({})
+        assert (first.mesh, first.stopped) == ("wg0", "held back: r1: taken back: a is not heard")
+        assert (second.mesh, second.stopped) == ("wg1", "")
+        assert {"x", "y"} <= set(second.applied)
 
 
 def test_what_was_taken_back_is_tried_again_when_asked_for_by_name(broken):

@@ -73,6 +73,20 @@ def test_a_failed_run_leaves_the_gate_open(tmp_path):
     assert Gate(tmp_path, hurry=True).run(lambda _: "done") == ["done"]
 
 
+def test_what_a_run_took_that_was_killed_is_heeded_by_the_next(tmp_path):
+    """Whoever asked for it waits for the gate, not for that run. Of what failed its caller is told."""
+
+    def work(words):
+        Gate(tmp_path).leave(("rotate", "a"))
+        raise KeyboardInterrupt if ("drain", "b") in words else ZeroDivisionError
+
+    with pytest.raises(KeyboardInterrupt):
+        Gate(tmp_path, hurry=True).run(work, ("drain", "b"))
+    with pytest.raises(ZeroDivisionError):
+        Gate(tmp_path, hurry=True).run(lambda words: 1 // 0 if words == {("drain", "b"), ("rotate", "a"), ()} else None)
+    assert Gate(tmp_path, hurry=True).run(lambda words: words) == [{()}]
+
+
 def test_what_was_asked_meanwhile_is_heeded_by_the_next_round(tmp_path):
     """Every word arrives in exactly one round, however often it was left."""
     rounds = []

@@ -43,9 +43,9 @@ def view(mark: str) -> dict[str, Any]:
     return {"mark": mark, "digest": mark}
 
 
-def publish(ledger: Ledger, generation: int, **nodes: str) -> None:
+def publish(ledger: Ledger, generation: int, policy: int = 0, **nodes: str) -> None:
     head = Head(generation=generation, digests=dict(nodes), register=Register(numbers={"r": generation}))
-    ledger.publish("wg0", head, {node: view(mark) for node, mark in nodes.items()}, {"policy": generation})
+    ledger.publish("wg0", head, {node: view(mark) for node, mark in nodes.items()}, {"policy": policy})
 
 
 @pytest.fixture
@@ -60,12 +60,12 @@ def ledger(cache: MemoryCache) -> Ledger:
 
 def test_what_is_published_is_what_nodes_and_runners_read(ledger):
     """Views by node, head and origin of the current generation."""
-    publish(ledger, 1, a="a1", b="b1")
+    publish(ledger, 1, 7, a="a1", b="b1")
     assert ledger.views("a") == {"wg0": {"mark": "a1", "digest": "a1", "generation": 1}}
     assert ledger.views("stranger") == {}
     assert ledger.head("wg0").digests == {"a": "a1", "b": "b1"}
     assert ledger.head("wg0").register.numbers == {"r": 1}
-    assert ledger.origin("wg0", 1)["policy"] == 1
+    assert ledger.origin("wg0", 1)["policy"] == 7
 
 
 @pytest.mark.parametrize("cut", range(5))
@@ -100,9 +100,16 @@ def test_old_generations_go_and_say_so(ledger):
     """The last ones are kept; an older one is an error that says how many are."""
     for generation in range(1, KEPT_GENERATIONS + 3):
         publish(ledger, generation, a=f"a{generation}")
-    assert ledger.origin("wg0", 3)["policy"] == 3
+    assert ledger.origin("wg0", 3)
     with pytest.raises(LedgerError, match="generation 2 is not in the ledger; the last 10 are"):
         ledger.origin("wg0", 2)
+
+
+def test_the_last_generation_of_each_of_the_last_policies_stays(ledger):
+    """However many follow by one policy, one can go back to those before."""
+    for generation in range(1, 100):
+        publish(ledger, generation, policy=(generation + 2) // 3 if generation < 50 else 0, a=f"a{generation}")
+    assert ledger.generations("wg0") == [*range(24, 49, 3), 49, *range(90, 100)]
 
 
 def test_a_deleted_node_is_forgotten_but_its_address_is_not(ledger):

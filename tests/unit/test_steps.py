@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,7 +61,7 @@ class Fleet(World):
         return len(record.published(self.ledger, "wg0").plan.views[leaf].interfaces) - 1
 
     def ask(self, **words: str) -> converge.Report:
-        (report,) = converge.converge({}, converge.Asked(**{k: frozenset({v}) for k, v in words.items()}))
+        (report,) = converge.converge(self.opts, converge.Asked(**{k: frozenset({v}) for k, v in words.items()}))
         return report
 
 
@@ -161,8 +163,12 @@ def test_nobody_depends_on_a_new_relay_until_the_others_hear_it(fleet):
     assert fleet.ledger.head("wg0").drained == frozenset()
 
 
-def test_relays_leave_though_only_one_stays(fleet):
-    """They can't be drained further than to be everybody's last choice."""
+@pytest.mark.parametrize("preshared_keys", [False, True])
+def test_relays_leave_though_only_one_stays(fleet, tmp_path, preshared_keys):
+    """They can't be drained further than to be everybody's last choice; that this is so shows in the plan alone."""
+    fleet.opts["pki_dir"] = str(tmp_path)
+    fleet.policy["wg0"]["preshared_keys"] = preshared_keys
+    run(fleet)
     wanted = copy.deepcopy(fleet.policy)
     wanted["wg0"] |= {"sites": {"s": {"relays": ["r1"]}}, "prune_guard": 100}
     for relay in ("r2", "r3"):
@@ -245,6 +251,30 @@ def test_what_still_depends_on_a_node_is_said(fleet, monkeypatch):
         drain.check({}, "r3")
     with pytest.raises(LedgerError, match="r3 is not drained; drained are: r1, r2"):
         drain.check_drained({}, "r3")
+
+
+@pytest.mark.parametrize(
+    ("counts", "down", "still"),
+    [
+        ([7, 7], False, []),
+        ([7, 9], False, ["it forwarded 2 packets within 1 s"]),
+        ([None, None], False, ["it does not answer: whether it forwards anything is not known"]),
+        ([None, None], True, []),
+    ],
+)
+def test_a_drained_relay_may_be_stopped_once_it_forwards_nothing(fleet, monkeypatch, counts, down, still):
+    """As it says itself; one that is silent may forward all the same, unless its neighbours call it down."""
+    monkeypatch.setattr(drain.Ledger, "of", lambda _opts: fleet.ledger)
+    fleet.ask(drain="r1")
+    run(fleet)
+    if down:
+        fleet.ledger.keep_health("wg0", replace(fleet.ledger.health("wg0"), down=frozenset({"r1"})))
+    told, now = itertools.cycle(counts), itertools.count(step=10.0)
+    monkeypatch.setattr(drain.fleet, "forwarded", lambda _opts, _node: next(told))
+    monkeypatch.setattr(drain.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(drain.time, "monotonic", lambda: next(now))
+    found = drain.wait({}, "r1")
+    assert (found["safe_to_stop"], found.get("still", [])) == (not still, still)
 
 
 def ports(fleet: Fleet) -> dict[str, int]:

@@ -193,13 +193,18 @@ def keep_followed(wanted: NodeState, live: NodeState, view: View) -> NodeState:
     return replace(wanted, devices=devices)
 
 
-def keep_key(wanted: NodeState, live: NodeState, key: str | None) -> NodeState:
-    """*wanted*, with the public *key* on the devices that run it."""
+def keep_key(wanted: NodeState, live: NodeState, key: str | None, view: View) -> NodeState:
+    """*wanted*, with the public *key*, and the preshared keys that go with it by *view*, on the devices that run it."""
     running = {d.name for d in live.devices if key and d.public_key == key}
     if not running:
         return wanted
-    devices = tuple(replace(d, public_key=key or "") if d.name in running else d for d in wanted.devices)
-    return replace(wanted, devices=devices)
+    known = {(i.name, k): peer for i in view.interfaces for peer in i.peers for k in peer.keys}
+
+    def kept(device: Device) -> Device:
+        peers = (shared(view, key or "", known[device.name, p.public_key], p) for p in device.peers)
+        return replace(device, public_key=key or "", peers=tuple(peers))
+
+    return replace(wanted, devices=tuple(kept(d) if d.name in running else d for d in wanted.devices))
 
 
 def keep_any(wanted: NodeState, live: NodeState) -> NodeState:

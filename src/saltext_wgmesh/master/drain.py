@@ -45,13 +45,16 @@ def wait(opts: dict[str, Any], node: str) -> dict[str, Any]:
     end = time.monotonic() + PATIENCE
     while True:
         still = _dependants(ledger, node)
-        moving = None if still else _forwards(opts, node)
-        if moving:
-            still = [f"it forwarded {moving} packets within {POLL:g} s"]
+        if still:
+            time.sleep(POLL)
+        elif not _is_down(ledger, node):
+            moving = _forwards(opts, node)
+            if moving is None:
+                still = ["it does not answer: whether it forwards anything is not known"]
+            elif moving:
+                still = [f"it forwarded {moving} packets within {POLL:g} s"]
         if not still or time.monotonic() > end:
             return {"node": node, "safe_to_stop": not still, **({"still": still} if still else {})}
-        if moving is None:
-            time.sleep(POLL)
 
 
 def _dependants(ledger: Ledger, node: str) -> list[str]:
@@ -74,12 +77,17 @@ def _dependants(ledger: Ledger, node: str) -> list[str]:
     return found
 
 
-def _forwards(opts: dict[str, Any], node: str) -> int:
-    """How many packets *node* forwards within POLL seconds; 0 too if it does not answer."""
+def _is_down(ledger: Ledger, node: str) -> bool:
+    """Whether its neighbours say so, in all meshes that it is in."""
+    return all(node in ledger.health(plan.mesh).down for plan in _plans(ledger, node))
+
+
+def _forwards(opts: dict[str, Any], node: str) -> int | None:
+    """How many packets *node* forwards within POLL seconds; None if it does not answer."""
     before = fleet.forwarded(opts, node)
     time.sleep(POLL)
     after = fleet.forwarded(opts, node)
-    return 0 if before is None or after is None else after - before
+    return None if before is None or after is None else after - before
 
 
 def _plans(ledger: Ledger, node: str) -> list[Plan]:

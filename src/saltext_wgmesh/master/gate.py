@@ -72,7 +72,10 @@ class Gate:
         self._lock = folder / "converge.lock"
         self._words = folder / "words"
         self._hurry = hurry
-        self._words.mkdir(parents=True, exist_ok=True)
+        self._taken = folder / "taken"
+        """Words that the run heeds which has the gate; if it dies, the next one does."""
+        for each in (self._words, self._taken):
+            each.mkdir(parents=True, exist_ok=True)
 
     def run(
         self,
@@ -99,9 +102,10 @@ class Gate:
             with self._held() as lock:
                 if lock is None:
                     break
+                self._put_back()
                 while self._asked() and not may_go():
                     pace = self._space(lock)
-                    results.append(work(self._take()))
+                    results.append(self._heed(work))
                     _note(lock, pace.ends(time.time(), fruitful=fruitful(results[-1])))
             # Whoever asked after our last look, and found the lock still held, left it to us: look again.
         return results
@@ -151,6 +155,25 @@ class Gate:
     def _asked(self) -> bool:
         return any(not path.name.startswith(".") for path in self._words.iterdir())
 
+    def _heed(self, work: Callable[[frozenset[Word]], Result]) -> Result:
+        """One round. Words of a round that failed are gone, as its caller is told; not those of one that was killed."""
+        words = self._take()
+        try:
+            result = work(words)
+        except Exception:
+            self._forget_taken()
+            raise
+        self._forget_taken()
+        return result
+
+    def _forget_taken(self) -> None:
+        for path in self._taken.iterdir():
+            path.unlink()
+
+    def _put_back(self) -> None:
+        for path in self._taken.iterdir():
+            path.replace(self._words / path.name)
+
     def _take(self) -> frozenset[Word]:
         words = set()
         for path in sorted(self._words.glob("[!.]*")):
@@ -159,7 +182,7 @@ class Gate:
             except ValueError:
                 # Power failed while it was written. The schedule's runs find what an event would have told.
                 words.add(())
-            path.unlink()
+            path.replace(self._taken / path.name)
         return frozenset(words)
 
     def _space(self, lock: int) -> _Pace:

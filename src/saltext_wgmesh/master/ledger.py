@@ -128,9 +128,18 @@ class Ledger:
         for node, entry in sorted(entries.items()):
             self._put_entries(mesh, head.generation, node, {**entry, "generation": head.generation})
         self.keep(mesh, head)
-        old = head.generation - KEPT_GENERATIONS
-        if old > 0:
-            self._cache.flush(_GENERATIONS, f"{mesh}.{old}")
+        self._thin(mesh, head.generation - KEPT_GENERATIONS)
+
+    def _thin(self, mesh: str, last: int) -> None:
+        """Of the generations up to *last*, the last one of each of KEPT_GENERATIONS policies stays: one can go back to
+        a policy though keys turned and links died ever so often since."""
+        if last <= 0:
+            return
+        policies = [self._fetch(_GENERATIONS, f"{mesh}.{number}").get("policy") for number in (last, last + 1)]
+        if policies[0] == policies[1]:
+            self._cache.flush(_GENERATIONS, f"{mesh}.{last}")
+        for number in [n for n in self.generations(mesh) if n <= last][:-KEPT_GENERATIONS]:
+            self._cache.flush(_GENERATIONS, f"{mesh}.{number}")
 
     def keep(self, mesh: str, head: Head) -> None:
         """Write the head alone, as when facts or register changed and no view did."""
@@ -155,7 +164,10 @@ class Ledger:
         """What a generation was planned from; LedgerError if it is no longer kept."""
         raw = self._fetch(_GENERATIONS, f"{mesh}.{generation}")
         if not raw:
-            raise LedgerError(f"{mesh}: generation {generation} is not in the ledger; the last {KEPT_GENERATIONS} are")
+            raise LedgerError(
+                f"{mesh}: generation {generation} is not in the ledger; the last {KEPT_GENERATIONS} are, and the last "
+                "of each policy before"
+            )
         return raw
 
     def generations(self, mesh: str) -> list[int]:

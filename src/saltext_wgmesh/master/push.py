@@ -32,18 +32,16 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
             wanted.setdefault(node, {})[report.mesh] = digest
     now = time.time()
     records = _records(opts, ledger, wanted, now)
-    held = held_back(wanted, records)
-    for report in reports:
-        report.stopped = held.get(report.mesh, "")
+    stopped = held_back(wanted, records)
     unlikely = {node for report in reports for node in report.down} - asked.again - asked.started - heard
     told: set[str] = set()
     for wave, members in _waves(ledger, wanted, records, asked):
-        if wave.gives_up and (late := _late(told, wanted, records, unlikely)):
-            for report in reports:
-                report.stopped = report.stopped or f"{late} did not answer yet: what it may still use is not given up"
-            break
+        if wave.gives_up:
+            for node in _late(told, wanted, records, unlikely):
+                why = f"{node} did not answer yet: what it may still use is not given up"
+                stopped = {**dict.fromkeys(_behind(records[node], wanted[node]), why), **stopped}
         told |= set(members)
-        free = [node for node in members if node in asked.again or not held.keys() & wanted[node].keys()]
+        free = [n for n in members if n in asked.again or not stopped.keys() & _behind(records[n], wanted[n])]
         stale = [node for node in free if _to_push(node, records[node], wanted[node], asked, heard, now)]
         # Who left just this unanswered may have taken it back, and lost its answer with its way to us.
         left = {node: records[node].get("silent", {}).get("digests") for node in stale}
@@ -56,12 +54,10 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
             for report in reports:
                 if report.mesh in wanted[node]:
                     _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
-        if refused := _refused(members, wanted, records):
-            held = held_back(wanted, records)
-            for report in reports:
-                report.stopped = held.get(report.mesh, refused)
-            break
+        refused = _refused(members, wanted, records)
+        stopped = {**stopped, **refused, **(held_back(wanted, records) if refused else {})}
     for report in reports:
+        report.stopped = stopped.get(report.mesh, "")
         mine = {node: {report.mesh: digests[report.mesh]} for node, digests in wanted.items() if report.mesh in digests}
         report.not_acknowledged = sorted(n for n, digest in mine.items() if not _acknowledged(records[n], digest))
 
@@ -84,12 +80,10 @@ def _late(
     wanted: Mapping[str, Mapping[str, str]],
     records: Mapping[str, Mapping[str, Any]],
     unlikely: Set[str],
-) -> str:
-    """One of those *told* that may still be about to answer: it left the first push of its views unanswered."""
-    for node in sorted(set(told) - unlikely):
-        if not _acknowledged(records[node], wanted[node]) and not is_stuck(records[node]):
-            return node
-    return ""
+) -> list[str]:
+    """Those of the *told* that may still be about to answer: they left the first push of their views unanswered."""
+    left = sorted(set(told) - unlikely)
+    return [n for n in left if not _acknowledged(records[n], wanted[n]) and not is_stuck(records[n])]
 
 
 def is_stuck(record: Mapping[str, Any]) -> bool:
@@ -115,14 +109,16 @@ def _view(raw: Mapping[str, Any] | None) -> View | None:
 
 def _refused(
     wave: Iterable[str], wanted: Mapping[str, Mapping[str, str]], records: Mapping[str, Mapping[str, Any]]
-) -> str:
-    """Why the next wave is not to be told: a node of this one could not take up what is published. Who is silent holds
-    nobody up: whatever it runs, the others go on."""
+) -> dict[str, str]:
+    """Mesh → why nobody else is to be told of it: a node of this wave could not take up what is published. Who is
+    silent holds nobody up: whatever it runs, the others go on."""
+    found: dict[str, str] = {}
     for node in wave:
         silent = records[node].get("silent", {})
         if silent.get("error") and silent["digests"] == dict(wanted[node]):
-            return f"{node}: {silent['error']}"
-    return ""
+            for mesh in _behind(records[node], wanted[node]):
+                found.setdefault(mesh, f"{node}: {silent['error']}")
+    return found
 
 
 def held_back(wanted: Mapping[str, Mapping[str, str]], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -170,8 +166,13 @@ def _to_push(
 
 
 def _acknowledged(record: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
+    return not _behind(record, digests)
+
+
+def _behind(record: Mapping[str, Any], digests: Mapping[str, str]) -> set[str]:
+    """The meshes of which the node of *record* did not say that it runs what is wanted."""
     said = record.get("digests", {})
-    return all(said.get(mesh) == digest for mesh, digest in digests.items())
+    return {mesh for mesh, digest in digests.items() if said.get(mesh) != digest}
 
 
 def _due(record: Mapping[str, Any], digests: Mapping[str, str], now: float) -> bool:

@@ -34,9 +34,11 @@ def next_step(
     key goes at once.
     """
     head, goal = ledger.head(mesh), wanted.plan()
-    if not head.generation or (not head.kept and not _differs(goal, head)):
+    if not head.generation:
         return wanted, goal
     before = record.published(ledger, mesh).plan
+    if not head.kept and not _differs(goal, before):
+        return wanted, goal
     witness = _witness(ledger, mesh, head, answers)
     leaving = frozenset(r for r in _leaving(before, goal, wanted.health) if r in accepted)
     if leaving:
@@ -52,7 +54,7 @@ def next_step(
                 | {n for n in before.members if is_stuck(ledger.acknowledged(n))}
             )
             # Where too few others are left it stays behind them in the lists, and nothing more can be done.
-            if _differs(step[1], head) or not all(witness.runs(n) for n in before.members if n not in absent):
+            if _differs(step[1], before) or not all(witness.runs(n) for n in before.members if n not in absent):
                 return step
         except PlanError:
             pass
@@ -70,8 +72,9 @@ def _step(before: Plan, head: Head, origin: Origin, witness: Witness, goal: Plan
     return step, step.plan()
 
 
-def _differs(plan: Plan, head: Head) -> bool:
-    return any(head.digests.get(node) != view.digest() for node, view in plan.views.items())
+def _differs(plan: Plan, before: Plan) -> bool:
+    """Whether a view does, preshared keys aside: neither has those yet."""
+    return any(before.views.get(node) != view for node, view in plan.views.items())
 
 
 def _leaving(before: Plan, after: Plan, health: Health) -> frozenset[str]:

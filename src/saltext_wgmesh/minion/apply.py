@@ -265,7 +265,7 @@ def _look(host: Host, store: Store, view: View, public_key: str, applied: View |
     }
     target = wanted.keep_followed(target, live, view)
     if view.turn_to != public_key:
-        target = wanted.keep_key(target, live, keys.lost(host))
+        target = wanted.keep_key(target, live, keys.lost(host), view)
     known = wanted.endpoints(applied) if applied else {}
     goal = wanted.keep_roamed(target, live, fresh, known, _heard(host, view))
     goal = wanted.keep_known(goal, live, renamed(applied, view), fresh, known)

@@ -106,6 +106,21 @@ def take(
     return outcomes
 
 
+def is_old(host: Host, offers: Any) -> bool:
+    """Whether this node took up a later generation of a mesh already: the pillar was compiled before that."""
+    known = store.outcomes(host)
+    return any(
+        isinstance(raw, Mapping)
+        and isinstance(raw.get("generation"), int)
+        and raw["generation"] < _generation(known, mesh)
+        for mesh, raw in (offers.items() if isinstance(offers, Mapping) else ())
+    )
+
+
+def _generation(known: Mapping[str, Mapping[str, Any]], mesh: str) -> int:
+    return int(known.get(mesh, {}).get("generation") or 0)
+
+
 def _take_one(
     host: Host, mesh: str, raw: Any, box: Any, trial: Callable[..., apply.Report], *, dry_run: bool
 ) -> Outcome:

@@ -9,10 +9,10 @@ import functools
 import os
 import time
 
-import salt.pillar
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
 
+from saltext_wgmesh import fresh
 from saltext_wgmesh.core import names, saltkey
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.core.facts import digest as digest_of
@@ -164,7 +164,7 @@ def diff_view(mesh=None):
 
         salt db1 wgmesh.diff
     """
-    outcomes = offers.take(Host(), _fresh_pillar().get(names.VIEW_KEY), mesh, dry_run=True)
+    outcomes = offers.take(Host(), fresh.pillar(__opts__, __grains__).get(names.VIEW_KEY), mesh, dry_run=True)
     return {outcome.mesh: outcome.as_dict() for outcome in outcomes}
 
 
@@ -192,7 +192,7 @@ def apply_view(mesh=None, insists=True):
 
         salt db1 wgmesh.apply
     """
-    pillar = _fresh_pillar()
+    pillar = fresh.pillar(__opts__, __grains__)
     if store.meshes(Host()):
         # A node that has a part in a mesh had a key: one that was lost is replaced.
         keys.ensure(Host())
@@ -220,7 +220,7 @@ def renew_key():
         salt db1 wgmesh.renew_key
     """
     keys.prepare(Host())
-    return _published(_fresh_pillar().get(names.PUBLISHED_KEY))
+    return _published(fresh.pillar(__opts__, __grains__).get(names.PUBLISHED_KEY))
 
 
 @_translated
@@ -260,17 +260,6 @@ def enrol():
     # Two state runs that make this folder at once, the first of a minion's life, fail (salt.state.get_accumulator_dir).
     os.makedirs(os.path.join(__opts__["cachedir"], "accumulator"), exist_ok=True)
     return __salt__["state.apply"]("wgmesh")
-
-
-def _fresh_pillar():
-    """This node's pillar, compiled now by the master.
-
-    Not by ``pillar.get``, which masks from Salt 3008 on, nor by a refresh, which would reload modules and beacons.
-    """
-    pillar = salt.pillar.get_pillar(
-        __opts__, dict(__grains__), __opts__["id"], __opts__.get("saltenv"), pillarenv=__opts__.get("pillarenv")
-    )
-    return pillar.compile_pillar()
 
 
 def _published(digest):

@@ -21,6 +21,7 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
+from saltext_wgmesh import fresh
 from saltext_wgmesh.core import facts, names, wording
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.minion import apply, joining, keys, offers, store, watching
@@ -101,9 +102,13 @@ def joined(name, timeout=30):
     """
     host = Host()
     try:
-        offered = __pillar__.get(names.VIEW_KEY)
+        pillar = __pillar__
+        if offers.is_old(host, pillar.get(names.VIEW_KEY)):
+            # The master pushed while the states before this one ran. One that lost its ledger counts from one again.
+            pillar = fresh.pillar(__opts__, __grains__)
+        offered = pillar.get(names.VIEW_KEY)
         if offered:
-            sealed, master = __pillar__.get(names.PRESHARED_KEY), Master.of(__opts__)
+            sealed, master = pillar.get(names.PRESHARED_KEY), Master.of(__opts__)
             return _taken(name, offers.take(host, offered, sealed=sealed, dry_run=__opts__["test"], master=master))
         if __opts__["test"]:
             changes = {"meshes": {"old": None, "new": "as the master plans them once it has this node's facts"}}
