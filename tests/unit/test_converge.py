@@ -578,6 +578,18 @@ def test_another_plan_is_not_held(broken):
     assert (report.generation, report.stopped, report.not_acknowledged) == (3, "", [])
 
 
+def test_who_left_a_push_unanswered_is_told_again_though_the_plan_is_what_it_ran(world):
+    """It may take up what it was told a moment after nobody waits for it any more, and would then be the only one."""
+    world.converge()
+    world.off = {"a"}
+    world.policy["wg0"]["mtu"] = 1400
+    world.converge()
+    world.off = set()
+    world.policy["wg0"].pop("mtu")
+    report = world.converge()
+    assert (sorted(report.applied), report.not_acknowledged) == (["a", "b", "r1"], [])
+
+
 def test_a_view_that_was_taken_back_is_tried_anew_after_the_plan_was_another_in_between(broken, monkeypatch):
     """The node never left what that other plan wants of it, so it was not even told."""
     before = broken.ledger.head("wg0").digests["r1"]

@@ -149,8 +149,10 @@ def _records(
         ledger.acknowledge(node, records[node])
     for node, record in records.items():
         if "silent" in record and _acknowledged(record, wanted[node]):
-            # The plan is again what it runs: what it made of another in between is over.
-            records[node] = {key: value for key, value in record.items() if key != "silent"}
+            # The plan is again what it ran: what it made of another in between is over, if it said what that was.
+            left = record["silent"]["digests"] if "job" in record["silent"] else record["digests"]
+            said = {mesh: digest for mesh, digest in record["digests"].items() if left.get(mesh) == digest}
+            records[node] = {**{key: value for key, value in record.items() if key != "silent"}, "digests": said}
             ledger.acknowledge(node, records[node])
     return records
 
