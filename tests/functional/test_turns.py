@@ -17,8 +17,11 @@ from dataclasses import replace
 import pytest
 
 from saltext_wgmesh.core.errors import TakenBack
-from saltext_wgmesh.minion import apply, keys, linkfile, resting, trials, watching
+from saltext_wgmesh.core.turns import Turns
+from saltext_wgmesh.minion import apply, keys, linkfile, resting, trials, unjudged, watching
 from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.selfcheck import Before
+from saltext_wgmesh.minion.store import Store
 from tests.functional import far
 from tests.lab.wait import wait_until
 from tests.nodeviews import NETWORKS, leaf, named, peer, relay
@@ -228,3 +231,14 @@ def test_a_wrong_endpoint_costs_nothing_while_the_other_end_knows_the_right_way(
         take(with_endpoint(views["n5"], "n1", "192.0.2.99:51820"))
     assert (lost, all_up(machines)) == ([0], True)
     assert "192.0.2.10:51820" in far.run("wg", "show", "wg0-u1", "endpoints")
+
+
+def test_the_watcher_has_an_apply_judged_that_died(mesh):
+    """Nobody need call the node for it."""
+    _, views = mesh
+    store, up = Store(host=Host(), mesh="wg0"), frozenset({"n1", "n2"})
+    trial = trials.Trial(plan=Turns(), before=Before(up=up), view=None, previous=None, awaited=up)
+    unjudged.keep(store, unjudged.Unjudged(view=views["n5"], asked=views["n5"].digest(), trial=trial))
+    assert unjudged.left(Host()) == ["wg0"]
+    wait_until(lambda: unjudged.left(Host()) == [], 20, "it to be judged")
+    assert (store.view(), store.taken_back()) == (views["n5"], None)

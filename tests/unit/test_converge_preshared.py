@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saltext_wgmesh.core import health, preshared, render, sealed
+from saltext_wgmesh.core import health, preshared, render, sealed, secrecy
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.master import converge, inventory, keyring, presharing, show, status
 from saltext_wgmesh.master.draft import draft
@@ -102,7 +102,9 @@ def test_no_secret_is_in_the_ledger_or_in_what_is_told(on, caplog):
     everything = [*on.links().values()]
     on.off.add("b")
     secrets = [path.read_text().strip() for path in on.ring.folder.iterdir()]
-    reports = [on.converge(renew=True), on.converge()]
+    reports = [on.converge(renew=True)]
+    on.now += secrecy.PATIENCE
+    reports.append(on.converge())
     everything += [*on.links().values(), *secrets, *(path.read_text().strip() for path in on.ring.folder.iterdir())]
     told = repr([report.as_dict() for report in reports]) + repr(show.plan(on.opts)) + repr(show.proof(on.opts))
     told += repr(draft(on.opts, on.ledger)) + json.dumps(on.ledger._cache.banks) + caplog.text
@@ -157,12 +159,17 @@ def test_a_node_that_is_known_to_be_away_keeps_its_keys_and_so_does_its_neighbou
     assert on.pushes[-1] == ["b", "r1"]
 
 
-def test_who_is_told_in_vain_is_gone_back_with_at_once(on):
-    """The report asks for one more run, in which its neighbour has the old key again; it is told once more later."""
+def test_who_is_told_in_vain_is_gone_back_with_soon(on):
+    """The report asks for more runs; in the first after its time to answer is over, its neighbour has the old key
+    again; it is told once more later."""
     before = on.links()
     on.off.add("b")
     report = on.converge(renew=True)
     assert report.told_in_vain == ["b"]
+    on.now += secrecy.PATIENCE - 1
+    report = on.converge()
+    assert (report.published, report.told_in_vain) == (False, ["b"])
+    on.now += 1
     report = on.converge()
     assert (report.applied, report.told_in_vain, report.other_preshared_key) == (["r1"], [], ["b"])
     assert on.links()["b"] == before["b"]
@@ -172,6 +179,29 @@ def test_who_is_told_in_vain_is_gone_back_with_at_once(on):
         on.converge()
     assert on.links()["b"] != before["b"]
     assert on.converge().clean
+
+
+def test_who_answers_late_is_not_gone_back_with(on):
+    """What it said when nobody waited for it any more is heard before anything is planned."""
+    before = on.links()
+    on.off.add("b")
+    on.converge(renew=True)
+    on.off.clear()
+    on.late["b"] = {"wg0": {"digest": on.ledger.head("wg0").digests["b"]}}
+    on.now += secrecy.PATIENCE
+    report = on.converge()
+    assert (report.published, report.clean, report.other_preshared_key) == (False, True, [])
+    assert on.links()["b"] != before["b"]
+
+
+def test_who_refuses_is_gone_back_with_at_once(on, monkeypatch):
+    """It has answered: nothing is waited for."""
+    before, applied = on.links(), on.applied
+    monkeypatch.setattr(on, "applied", lambda node: "ERROR: no space left" if node == "b" else applied(node))
+    assert on.converge(renew=True).told_in_vain == ["b"]
+    report = on.converge()
+    assert (report.published, report.other_preshared_key) == (True, ["b"])
+    assert on.links()["b"] == before["b"]
 
 
 def test_runs_that_nobody_waits_for_go_on_with_it(on):

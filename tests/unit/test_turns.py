@@ -14,9 +14,9 @@ import pytest
 from saltext_wgmesh.core.errors import HostError, TakenBack
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.types import View
-from saltext_wgmesh.minion import apply, keys, linkfile, offers, resting, selfcheck, trials
+from saltext_wgmesh.minion import apply, keys, linkfile, offers, resting, selfcheck, trials, unjudged
 from saltext_wgmesh.minion.selfcheck import Master
-from saltext_wgmesh.minion.store import Store
+from saltext_wgmesh.minion.store import UNJUDGED, Store
 from tests.nodeviews import key, leaf, named, peer, relay
 from tests.unit.fakehost import FakeDevice, FakeHost, Kernel, with_ipv6
 
@@ -471,3 +471,110 @@ def test_a_command_that_fails_amid_the_turns_is_a_reason_too(host, watched, monk
     with pytest.raises(TakenBack, match="taken back: Address already in use"):
         apply.apply(host, view)
     assert [host.kernel.devices[n].port for n in ("wg0", "wg0-t2")] == [51820, 51822]
+
+
+# --- an apply that died ----------------------------------------------------------------------------------
+
+
+class Died(BaseException):
+    """As by SIGKILL: nobody tidies up."""
+
+
+BAD = with_endpoint(leaf(), 1, NEW)
+DEATHS = {
+    "after a turn's commands": (trials, "run_all"),
+    "while a link is waited for": (resting, "unheard"),
+    "before the view is kept": (Store, "keep"),
+    "while it judges itself": (selfcheck, "missing"),
+}
+
+
+@pytest.fixture(params=DEATHS)
+def died(request, host, watched, monkeypatch) -> PlayedWatcher:
+    """An apply of BAD has died."""
+    watcher = watched(leaf())
+    monkeypatch.setattr(selfcheck, "LATE_PATIENCE", 0.5)
+    owner, name = DEATHS[request.param]
+    real, calls = getattr(owner, name), []
+
+    def dies(*args, **kwargs):
+        calls.append(name)
+        if name == "run_all":
+            real(*args, **kwargs)
+        # The first commands only add.
+        if (name, len(calls)) != ("run_all", 1):
+            raise Died
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dies)
+        with pytest.raises(Died):
+            apply.apply(host, BAD)
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == NEW
+    assert unjudged.left(host) == ["wg0"]
+    return watcher
+
+
+def test_what_an_apply_that_died_broke_is_taken_back_by_another_process(host, died) -> None:
+    """Nobody need reach the master for it; and this very view is not tried again soon."""
+    died.broken = broken_while(1, NEW)
+    died.look()
+    with pytest.raises(TakenBack, match="n1 is not heard any more"):
+        apply.judge(host, "wg0")
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
+    assert Store(host=host, mesh="wg0").view() == leaf()
+    assert Store(host=host, mesh="wg0").taken_back().digest == BAD.digest()
+    assert unjudged.left(host) == []
+    assert apply.apply(host, leaf()).lines == []
+    apply.judge(host, "wg0")
+
+
+def test_the_next_apply_judges_it_too(host, died) -> None:
+    """Of the same view: that one is refused. Of another: all goes on from there."""
+    died.broken = broken_while(1, NEW)
+    died.look()
+    with pytest.raises(TakenBack, match="n1 is not heard any more"):
+        apply.apply(host, BAD)
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
+    better = with_endpoint(leaf(), 2, NEW)
+    apply.apply(host, better)
+    assert (unjudged.left(host), Store(host=host, mesh="wg0").view()) == ([], better)
+
+
+def test_an_apply_that_died_and_broke_nothing_is_left_and_finished_by_the_next(host, died) -> None:
+    apply.judge(host, "wg0")
+    assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == NEW
+    assert unjudged.left(host) == []
+    apply.apply(host, BAD)
+    assert (apply.apply(host, BAD).lines, Store(host=host, mesh="wg0").view()) == ([], BAD)
+
+
+def test_while_an_apply_is_at_it_nobody_else_judges(host, died) -> None:
+    with Store(host=host, mesh="wg0").locked():
+        assert unjudged.left(host) == []
+    assert unjudged.left(host) == ["wg0"]
+
+
+def test_a_mesh_that_goes_takes_along_what_was_to_be_judged(host, died) -> None:
+    apply.remove(host, "wg0")
+    assert (unjudged.left(host), host.kernel.devices) == ([], {})
+
+
+def test_what_was_left_to_judge_and_cannot_be_read_is_dropped(host, watched, caplog) -> None:
+    """As by another version: the next apply compares with the kernel."""
+    watched(leaf())
+    path = Store(host=host, mesh="wg0").folder / UNJUDGED
+    path.write_text('{"view": 1}')
+    apply.judge(host, "wg0")
+    assert not path.exists()
+    assert "can't be read" in caplog.text
+
+
+def test_an_apply_that_fails_or_ends_well_leaves_nothing_to_judge(host, watched) -> None:
+    watcher = watched(leaf())
+    apply.apply(host, with_endpoint(leaf(), 2, NEW))
+    assert not (Store(host=host, mesh="wg0").folder / UNJUDGED).exists()
+    watcher.broken = broken_while(1, NEW)
+    with pytest.raises(TakenBack):
+        apply.apply(host, BAD)
+    assert not (Store(host=host, mesh="wg0").folder / UNJUDGED).exists()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from saltext_wgmesh.core import addresses, homes, moves, names, reach, rules, views
+from saltext_wgmesh.core import addresses, homes, moves, names, reach, rollout, rules, views
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.prune import Outline
@@ -44,7 +44,7 @@ def make(
     leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
     restless = health.resting.union(drained, *health.cut, *health.links)
     chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health, drained), restless)
-    used = {leaf: (*chosen[leaf], *kept.homes.get(leaf, ())) for leaf in leaves}
+    used = {leaf: rollout.in_order(chosen[leaf], kept.homes.get(leaf, ())) for leaf in leaves}
     parts = _Parts(
         mesh=mesh,
         nodes=nodes,

@@ -24,7 +24,7 @@ A relay that is new is there first, and nobody depends on it until it is heard b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -46,7 +46,8 @@ class Kept:
     """The links that a plan has only because the one before it had them."""
 
     homes: Homes = field(default_factory=_none)
-    """Leaf → relays that it is about to leave, and that are used where its new ones are not up."""
+    """Leaf → relays that it had, in the order that nodes know: used where its new ones are not up. It is about to leave
+    them, or to have them in another order."""
     idle: Homes = field(default_factory=_none)
     """Leaf → relays that it has left."""
     pairs: frozenset[Pair] = frozenset()
@@ -112,8 +113,11 @@ class Witness:
     alive: Callable[[Pair], bool]
     """Whether packets go by a link, as an end of it says, though it may count as down for its past."""
 
+    def _run(self, a: str, b: str) -> bool:
+        return self.runs(a) and self.runs(b)
+
     def _carries(self, a: str, b: str) -> bool:
-        return self.runs(a) and self.runs(b) and self.hears(moving.pair(a, b))
+        return self._run(a, b) and self.hears(moving.pair(a, b))
 
 
 def fresh(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> frozenset[str]:
@@ -127,6 +131,11 @@ def fresh(before: Plan, kept_before: Kept, after: Plan, health: Health, witness:
         return frozenset()
     heard = {r for r in kept_before.fresh & before.members.keys() if _is_heard(r, before, health, witness)}
     return frozenset(relays - had - heard - health.down)
+
+
+def in_order(homes: Sequence[str], kept: Sequence[str]) -> tuple[str, ...]:
+    """The relays that are to be a leaf's *homes* and those *kept*, in the order in which a packet to it tries them."""
+    return (*(r for r in homes if r not in kept), *kept)
 
 
 def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Kept:
@@ -146,14 +155,18 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
         left = [
             r for r in (*old.homes, *had_idle) if r not in member.homes and _is_usable(leaf, r, after, health, dead)
         ]
-        if not left:
-            continue
         unused = {r for r in had_idle if r not in old.homes}
         new = [r for r in member.homes if _is_usable(leaf, r, after, health, health.cut)]
         carried = set(new) <= set(old.homes) and any(new) and all(witness._carries(leaf, r) for r in new)
         homes[leaf] = tuple(r for r in left if r not in unused and not carried)
         gone = {r for r in unused if witness.runs(leaf) and witness.runs(r)}
         idle[leaf] = tuple(r for r in left if r not in homes[leaf] and r not in gone)
+        # Nodes may be amid the step before: a relay that does not deliver yet must find in nobody's list a way back.
+        had = tuple(r for r in old.homes if _is_usable(leaf, r, after, health, dead))
+        delivers = witness._carries if leaf in kept_before.homes else witness._run
+        is_amid = not all(delivers(leaf, r) for r in new if r in had)
+        if is_amid and in_order(member.homes, had) != in_order(member.homes, homes[leaf]):
+            homes[leaf] = had
     leaves = {n for n, m in after.members.items() if not m.is_relay} - health.down
     pairs = _direct(before) - _direct(after) - dead
     heard = {p for p in kept_before.pairs if witness.runs(p[0]) and witness.runs(p[1])}

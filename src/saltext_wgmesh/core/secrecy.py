@@ -18,6 +18,8 @@ from saltext_wgmesh.core.types import Peer, Plan, View
 
 OFF = ""
 """In place of a secret's name: no preshared keys."""
+PATIENCE = 20.0
+"""Seconds in which a node that was told of a stage may answer: with the runs that follow, less than that minute."""
 RETRY = 300.0
 """Seconds after which a node that was told of a stage, and did not take it up, is told again."""
 
@@ -34,7 +36,7 @@ class Lag:
     told: bool
     """Whether its published view is of the last stage: then it is about to take it up, and counts as there."""
     since: float = 0.0
-    """When it was last told in vain, in seconds since the epoch."""
+    """When it was told, or was given up if it was told in vain, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Seen:
     """Those that have a view already."""
     runs: Set[str]
     """Those that have acknowledged what is published."""
+    unanswered: Set[str]
+    """Those of the others that were told of it and did not answer yet."""
     deaf: Set[str]
     """Those that can't be told anything now."""
     now: float
@@ -92,21 +96,21 @@ def start(before: Secrecy, secret: str, seen: Seen) -> Secrecy:
     lags = {node: before.lags.get(node, Lag(stage=before.last, told=False)) for node in seen.members & seen.published}
     return Secrecy(
         stages={**before.stages, last: secret},
-        lags={node: replace(lag, told=_can_be_told(node, lag, seen)) for node, lag in sorted(lags.items())},
+        lags={node: _tell(node, lag, seen) for node, lag in sorted(lags.items())},
     )
 
 
 def proceed(before: Secrecy, seen: Seen) -> Secrecy:
     """Who took up the last stage lags no more; who was told in vain goes back to what it has; who is back is told."""
     before = conclude(before, seen.runs)
-    lags = {
-        node: Lag(stage=lag.stage, told=False, since=seen.now)
-        if lag.told
-        else replace(lag, told=_can_be_told(node, lag, seen))
-        for node, lag in before.lags.items()
-        if node in seen.members
-    }
-    return _with_lags(before, lags)
+
+    def next_of(node: str, lag: Lag) -> Lag:
+        if not lag.told:
+            return _tell(node, lag, seen)
+        may_answer = node in seen.unanswered and seen.now - lag.since < PATIENCE
+        return lag if may_answer else replace(lag, told=False, since=seen.now)
+
+    return _with_lags(before, {n: next_of(n, lag) for n, lag in before.lags.items() if n in seen.members})
 
 
 def conclude(before: Secrecy, runs: Set[str]) -> Secrecy:
@@ -129,8 +133,11 @@ def _with_lags(before: Secrecy, lags: Mapping[str, Lag]) -> Secrecy:
     return Secrecy(stages={n: name for n, name in before.stages.items() if n in needed}, lags=lags)
 
 
-def _can_be_told(node: str, lag: Lag, seen: Seen) -> bool:
-    return node in seen.runs and node not in seen.deaf and seen.now - lag.since >= RETRY
+def _tell(node: str, lag: Lag, seen: Seen) -> Lag:
+    """That *node* is told of the last stage now, if it can be."""
+    if node in seen.runs and node not in seen.deaf and seen.now - lag.since >= RETRY:
+        return replace(lag, told=True, since=seen.now)
+    return replace(lag, told=False)
 
 
 # --- the plan ------------------------------------------------------------------------------------------

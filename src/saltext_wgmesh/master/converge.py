@@ -21,7 +21,7 @@ from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.master import checkup, fleet, guard, inventory, pinned, presharing, rotate, steps
 from saltext_wgmesh.master.draft import Draft, draft, in_force, prove, scene
 from saltext_wgmesh.master.ledger import Head, Ledger
-from saltext_wgmesh.master.push import push
+from saltext_wgmesh.master.push import hear_late, push
 from saltext_wgmesh.master.round import NOTHING, Asked, Report
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     waits for the reports, and all is as it was when the last run left nothing to do, nothing is planned: no reports.
     """
     ledger = Ledger.of(opts)
+    hear_late(opts, ledger)
     read = inventory.read(opts)
     found = in_force(ledger, read)
     silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}

@@ -59,13 +59,17 @@ def mark(
 
 
 def _seen(ledger: Ledger, mesh: str, head: Head, plan: Plan, health: Health) -> Seen:
-    def runs(node: str) -> bool:
-        return bool(ledger.acknowledged(node).get("digests", {}).get(mesh) == head.digests[node])
+    records = {node: ledger.acknowledged(node) for node in head.digests}
+
+    def left(node: str) -> bool:
+        silent = records[node].get("silent", {})
+        return "job" in silent and silent["digests"].get(mesh) == head.digests[node]
 
     return Seen(
         members=plan.members.keys(),
         published=head.digests.keys(),
-        runs={node for node in head.digests if runs(node)},
+        runs={node for node, known in records.items() if known.get("digests", {}).get(mesh) == head.digests[node]},
+        unanswered=set(filter(left, records)),
         deaf=health.silent | health.down,
         now=time.time(),
     )

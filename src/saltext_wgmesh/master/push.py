@@ -22,6 +22,16 @@ DRIFT_AGAIN = 10
 """Seconds after a push before a node that says that it drifted is pushed to again."""
 
 
+def hear_late(opts: dict[str, Any], ledger: Ledger) -> None:
+    """What nodes answered to earlier pushes when nobody waited for it any more is in the ledger."""
+    records = {node: ledger.acknowledged(node) for mesh in ledger.meshes() for node in ledger.head(mesh).digests}
+    jobs = {node: record["silent"]["job"] for node, record in records.items() if record.get("silent", {}).get("job")}
+    for node, answer in fleet.late(opts, jobs).items():
+        # The plan may have changed since: of what is wanted now the node did not speak.
+        record = _answered(answer, records[node]["silent"]["digests"], records[node], time.time())
+        ledger.acknowledge(node, record)
+
+
 def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Asked, heard: Set[str]) -> None:
     """Every node that does not run what is published, and is due, was told to apply it; the reports say who did. Who is
     *heard* again, after a push that it left unanswered, is due. What a node took back nobody else is told of, until the
@@ -31,7 +41,7 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
         for node, digest in ledger.head(report.mesh).digests.items():
             wanted.setdefault(node, {})[report.mesh] = digest
     now = time.time()
-    records = _records(opts, ledger, wanted, now)
+    records = _records(ledger, wanted)
     stopped = held_back(wanted, records)
     unlikely = {node for report in reports for node in report.down} - asked.again - asked.started - heard
     told: set[str] = set()
@@ -137,16 +147,9 @@ def took_back(record: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str
     return {mesh: why for mesh, why in back.items() if silent["digests"].get(mesh) == digests[mesh]}
 
 
-def _records(
-    opts: dict[str, Any], ledger: Ledger, wanted: Mapping[str, Mapping[str, str]], now: float
-) -> dict[str, dict[str, Any]]:
-    """What is known of each node's last answers, with those that came when nobody waited for them any more."""
+def _records(ledger: Ledger, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """What is known of each node's last answers."""
     records = {node: ledger.acknowledged(node) for node in wanted}
-    jobs = {node: record["silent"]["job"] for node, record in records.items() if record.get("silent", {}).get("job")}
-    for node, answer in fleet.late(opts, jobs).items():
-        # The plan may have changed since: of what is wanted now the node did not speak.
-        records[node] = _answered(answer, records[node]["silent"]["digests"], records[node], now)
-        ledger.acknowledge(node, records[node])
     for node, record in records.items():
         if "silent" in record and _acknowledged(record, wanted[node]):
             # The plan is again what it ran: what it made of another in between is over, if it said what that was.

@@ -82,7 +82,8 @@ class Report:
     other_preshared_key: list[str] = field(default_factory=list)
     """Nodes that have not taken up the last preshared keys: with them their neighbours stay at those before, too."""
     told_in_vain: list[str] = field(default_factory=list)
-    """Those of them that did not answer or failed just now: a run that follows at once has all go back with them."""
+    """Those of them that did not answer or failed just now: the runs that follow at once have them answer after all, or
+    have all go back with them."""
     unheard: list[str] = field(default_factory=list)
     """Nodes that were asked how their links are and for the first time did not answer: they are asked once more."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -15,7 +16,19 @@ from saltext_wgmesh.core.errors import HostError, TakenBack, WgmeshError
 from saltext_wgmesh.core.linkstate import LinkState
 from saltext_wgmesh.core.renaming import renamed
 from saltext_wgmesh.core.types import Kind, View
-from saltext_wgmesh.minion import boot, files, keys, linkfile, observe, preshared, renaming, selfcheck, trials, turning
+from saltext_wgmesh.minion import (
+    boot,
+    files,
+    keys,
+    linkfile,
+    observe,
+    preshared,
+    renaming,
+    selfcheck,
+    trials,
+    turning,
+    unjudged,
+)
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.running import run
 from saltext_wgmesh.minion.selfcheck import Master
@@ -104,6 +117,12 @@ def _apply(host: Host, store: Store, view: View, master: Master | None) -> Repor
     def take_up(each: View) -> tuple[wording.Entry, ...]:
         return _take_up(host, store, each, view, master)
 
+    try:
+        _judge(host, store, selfcheck.PATIENCE)
+    except TakenBack:
+        taken = store.taken_back()
+        if taken and taken.digest == view.digest():
+            raise
     held, steps = store.view(), renaming.steps(host, store, view)
     if steps:
         _refuse_foreign(host, store, view, observe.snapshot(host, rules=False))
@@ -135,22 +154,58 @@ def _take_up(host: Host, store: Store, view: View, asked: View, master: Master |
     if work.changes:
         _refuse_routed(host, store, view, work.changes)
         store.own(_owns(view) | store.owned())
-        try:
-            unresolved = trials.make(host, view.mesh, trial, lambda: _look(host, store, view, public_key).changes)
-        except (HostError, trials.Broken) as error:
-            if not trial.plan.turns:
-                raise
-            raise _take_back(host, store, view, asked, trial, str(error)) from error
-        if unresolved:
-            raise HostError("; ".join(unresolved))
-        _confirm(host, store, view, public_key)
-    report = _report(store, store.view(), view, work.changes, boot.write(host, view.mesh, work.boot))
-    store.keep(view)
-    store.own(_owns(view))
-    lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.one_of) if work.changes else ()
+    with _judged_by_others(store, view, asked.digest(), trial):
+        if work.changes:
+            try:
+                unresolved = trials.make(host, view.mesh, trial, lambda: _look(host, store, view, public_key).changes)
+            except (HostError, trials.Broken) as error:
+                if not trial.plan.turns:
+                    raise
+                raise _take_back(host, store, view, asked.digest(), trial, str(error)) from error
+            if unresolved:
+                raise HostError("; ".join(unresolved))
+            _confirm(host, store, view, public_key)
+        report = _report(store, store.view(), view, work.changes, boot.write(host, view.mesh, work.boot))
+        store.keep(view)
+        store.own(_owns(view))
+        if work.changes:
+            _check(host, store, view, asked.digest(), trial, selfcheck.PATIENCE)
+    return report.changes
+
+
+@contextmanager
+def _judged_by_others(store: Store, view: View, asked: str, trial: trials.Trial) -> Iterator[None]:
+    """If this process dies inside, and the apply may have broken what carried, others judge it."""
+    if trial.plan.disturbs or trial.before.master:
+        unjudged.keep(store, unjudged.Unjudged(view=view, asked=asked, trial=trial))
+    try:
+        yield
+    except Exception:
+        unjudged.forget(store)
+        raise
+    unjudged.forget(store)
+
+
+def judge(host: Host, mesh: str) -> None:
+    """Of an apply that died, the node has either all that it had before, or the view before. TakenBack if it had to go
+    back to that, and HostError as above; nothing if no apply died."""
+    store = Store(host=host, mesh=mesh)
+    with store.locked():
+        _judge(host, store, selfcheck.LATE_PATIENCE)
+
+
+def _judge(host: Host, store: Store, patience: float) -> None:
+    left = unjudged.read(store)
+    if left:
+        log.warning("wgmesh %s: the apply of %s died: the node is looked at now", store.mesh, left.asked[:8])
+        _check(host, store, left.view, left.asked, left.trial, patience)
+    unjudged.forget(store)
+
+
+def _check(host: Host, store: Store, view: View, asked: str, trial: trials.Trial, patience: float) -> None:
+    lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.one_of, patience)
     if lacking:
         raise _take_back(host, store, view, asked, trial, "; ".join(lacking))
-    return report.changes
 
 
 def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
@@ -197,11 +252,11 @@ def rollback(host: Host, mesh: str, master: Master | None = None) -> Report:
     return apply(host, previous, master=master)
 
 
-def _take_back(host: Host, store: Store, view: View, asked: View, trial: trials.Trial, why: str) -> WgmeshError:
-    """The node holds what it held before *view*, and remembers that it took back what it was *asked* for; the error
-    that says so. Of two keys, it runs again the one that *view* had it leave: that is not destroyed before all is
-    well."""
-    log.warning("wgmesh %s: the view %s is taken back: %s", view.mesh, asked.digest()[:8], why)
+def _take_back(host: Host, store: Store, view: View, asked: str, trial: trials.Trial, why: str) -> WgmeshError:
+    """The node holds what it held before *view*, and remembers by its digest that it took back what it was *asked* for;
+    the error that says so. Of two keys, it runs again the one that *view* had it leave: that is not destroyed before
+    all is well."""
+    log.warning("wgmesh %s: the view %s is taken back: %s", view.mesh, asked[:8], why)
     held = trial.view
     try:
         if held is None:
@@ -210,7 +265,8 @@ def _take_back(host: Host, store: Store, view: View, asked: View, trial: trials.
             _return_to(host, store, held, view, trial)
     except HostError as error:
         return HostError(f"{why}; and going back to the view before failed: {error}")
-    store.keep_taken_back(TakenBackView(digest=asked.digest(), why=why, at=time.time()))
+    store.keep_taken_back(TakenBackView(digest=asked, why=why, at=time.time()))
+    unjudged.forget(store)
     return TakenBack(why, held.digest() if held else None)
 
 

@@ -16,6 +16,8 @@ from saltext_wgmesh.minion.host import Host
 
 PATIENCE = 10.0
 """Seconds within which all must be there again: WireGuard's next try of a handshake takes 5 s."""
+LATE_PATIENCE = 40.0
+"""The same for an apply that died: links that it had rest do so for a while, and after a reboot all begins anew."""
 ANSWERS_WITHIN = 2.0
 EVERY = 0.2
 
@@ -89,14 +91,19 @@ def _relays(view: View) -> frozenset[str]:
 
 
 def missing(
-    host: Host, view: View, before: Before, awaited: frozenset[str], one_of: Mapping[str, frozenset[str]]
+    host: Host,
+    view: View,
+    before: Before,
+    awaited: frozenset[str],
+    one_of: Mapping[str, frozenset[str]],
+    patience: float = PATIENCE,
 ) -> tuple[str, ...]:
-    """What is still not there after PATIENCE seconds, in words; nothing, and at once, if all is.
+    """What is still not there after *patience* seconds, in words; nothing, and at once, if all is.
 
     All of *awaited* must be heard, one of each of *one_of* (by the words for none), and the master if it was reached
     *before*.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         lacking = [f"{n} is not heard any more" for n in resting.unheard(host, view.mesh, awaited, 0.0)]
         for nobody, nodes in one_of.items():

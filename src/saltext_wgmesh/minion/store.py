@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from saltext_wgmesh.core import proclocks
 from saltext_wgmesh.core.errors import HostError, ViewError
 from saltext_wgmesh.core.script import Secrets
 from saltext_wgmesh.core.types import View
@@ -22,6 +23,7 @@ from saltext_wgmesh.minion.host import Host
 
 OUTCOMES = "outcomes.json"
 UNDERLAY = "underlay.json"
+UNJUDGED = "unjudged.json"
 _TAKEN_BACK = "taken_back.json"
 _PRESHARED = "preshared"
 
@@ -81,6 +83,15 @@ class Store:
         with files.locked(self.lock):
             yield
 
+    def is_locked(self) -> bool:
+        """Whether a process does; of one that this process may not see, no."""
+        try:
+            there = self.lock.stat()
+            device = os.major(there.st_dev), os.minor(there.st_dev)
+            return proclocks.holder(self.host.proc_locks.read_text(), device, there.st_ino) is not None
+        except OSError:
+            return False
+
     def view(self) -> View | None:
         """The view last applied in full; None if there was none."""
         return self._view("view.json")
@@ -139,12 +150,13 @@ class Store:
             files.write(self.folder / "owned.json", _text(raw))
 
     def end(self) -> None:
-        """No view of the mesh is applied."""
+        """No view of the mesh is applied, and none is to be judged."""
+        files.remove(self.folder / UNJUDGED)
         files.remove(self.folder / "view.json")
 
     def forget(self) -> None:
         """Nothing is remembered of the mesh. What is ours goes last, so that a crash can be finished."""
-        for name in ("view.json", "previous.json", _TAKEN_BACK, "owned.json"):
+        for name in (UNJUDGED, "view.json", "previous.json", _TAKEN_BACK, "owned.json"):
             files.remove(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

@@ -26,7 +26,7 @@ from pathlib import Path
 from saltext_wgmesh.core import bfd, names
 from saltext_wgmesh.core.device import family_of
 from saltext_wgmesh.core.errors import ViewError
-from saltext_wgmesh.minion import linkfile, meshwatch
+from saltext_wgmesh.minion import linkfile, meshwatch, unjudged
 from saltext_wgmesh.minion.host import Host
 from saltext_wgmesh.minion.meshwatch import MeshWatch
 from saltext_wgmesh.minion.sockets import Received, Udp, canonical
@@ -83,6 +83,7 @@ class Watcher:
         self._mended = self._alive = time.monotonic()
         self._is_deaf = False
         """Whether another program had a port that we want."""
+        self._judging: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """Watch until the process is ended."""
@@ -120,10 +121,18 @@ class Watcher:
                 self._index(now)
         if now - self._alive > ALIVE_EVERY:
             self._alive = now
+            self._have_judged()
             for mesh in self.meshes.values():
                 # Whole: after a leap of the clock the beacon took us for dead, and wrote what it knew.
                 mesh.dirty = True
         self._probe(now)
+
+    def _have_judged(self) -> None:
+        """Applies that died are judged, by a process of their own: this one has to watch."""
+        if self._judging is not None and self._judging.poll() is None:
+            return
+        found = unjudged.left(self.host)
+        self._judging = unjudged.judge(found) if found else None
 
     def _reload(self) -> bool:
         """Each view that is new or another than before is adopted; whether there was one, or one is gone."""

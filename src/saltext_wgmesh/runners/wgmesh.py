@@ -374,21 +374,22 @@ def _converge(*words):
                 if word and word[0] in TOLD_BY_EVENTS:
                     gate.leave(word)
             raise
-        # On a busy node an answer may take long, and the plan left such a node as it was.
-        for node in {node for report in reports for node in report.unheard}:
+        # On a busy node an answer may take long: who is heard now is told again what it did not answer.
+        for node in {node for report in reports for node in (*report.unheard, *report.told_in_vain)}:
             gate.leave(("hints", node))
         if any(report.goes_on for report in reports):
             gate.leave(("step", ""))
-        if any(report.told_in_vain for report in reports):
-            gate.leave(())
         return reports
+
+    def goes_on(reports):
+        return any(report.goes_on or report.told_in_vain for report in reports)
 
     def rounds_of(*words):
         return gate.run(
             work,
             *words,
             fruitful=lambda reports: any(report.eventful for report in reports),
-            goes_on=lambda reports: any(report.goes_on for report in reports),
+            goes_on=goes_on,
         )
 
     try:
