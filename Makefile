@@ -46,7 +46,7 @@ check: venv
 	$(PY) -m ruff check src tests bench
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg
-	$(PY) -m pytest -q $(NO_LISTENERS) tests/unit
+	$(PY) -m pytest -q -n auto $(NO_LISTENERS) tests/unit
 
 format: venv
 	$(PY) -m ruff format src tests bench

@@ -181,8 +181,9 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
 
 
 def _addresses(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Homes:
-    """The addresses of nodes that are to have others. Each step waits until all who can be asked run the one before."""
-    all_run = all(witness.runs(node) for node in before.members if node not in health.down | health.silent)
+    """The addresses of nodes that are to have others. Each step waits until all run the one before that are not down:
+    who does not answer may have links that carry, and takes nothing from an address that it does not know."""
+    all_run = all(witness.runs(node) for node in before.members if node not in health.down)
     found: dict[str, tuple[str, ...]] = {}
     for node, member in after.members.items():
         has = before.members[node].addresses if node in before.members else ()

@@ -120,3 +120,15 @@ def linked(mesh: Mesh, a: str, b: str) -> bool:
 def unlinked(mesh: Mesh, a: str, b: str) -> bool:
     """Whether neither node has the other for a peer."""
     return a not in holders(mesh, b) and b not in holders(mesh, a)
+
+
+def public_keys(mesh: Mesh) -> dict[str, str]:
+    """Member → the public key of its access interface."""
+    return {n: mesh.lab.underlay[n].run("wg", "show", mesh.name, "public-key").strip() for n in mesh.members}
+
+
+def known_keys(mesh: Mesh) -> set[str]:
+    """All public keys that any member has for a peer or for itself."""
+    texts = [mesh.lab.underlay[n].run("wg", "show", "all", "dump") for n in mesh.members]
+    fields = [line.split("\t") for text in texts for line in text.splitlines()]
+    return {line[2] if len(line) == 5 else line[1] for line in fields}

@@ -16,7 +16,7 @@ from ....mesh import Mesh, failures
 from ....planned import status
 from ....processes import kill, tagged
 from ....wait import wait_until
-from ..edits import TALKS, Edit, edited, linked, mtus, policy, restored, unlinked
+from ..edits import TALKS, Edit, edited, known_keys, linked, mtus, policy, public_keys, restored, unlinked
 
 AWAY = "app2"
 DIRECT = ("web1", "web2", "app1", "app2", "gw1")
@@ -36,6 +36,18 @@ def _converge(mesh: Mesh) -> None:
         mesh.lab.salt.salt_run("wgmesh.converge")
 
 
+def _rotate(mesh: Mesh, target: str) -> None:
+    with suppress(CommandFailed):
+        mesh.lab.salt.salt_run("wgmesh.rotate", target, timeout=300)
+
+
+def _kill_runs(mesh: Mesh) -> None:
+    """Whatever an operator runs on the master dies."""
+    for process in tagged(mesh.lab.tag):
+        if process.machine == mesh.lab.salt.master.name and "salt-run" in process.command:
+            kill(process.pid, signal.SIGKILL)
+
+
 def _generation(mesh: Mesh) -> int:
     return int(status(mesh.lab.salt, mesh.name)["generation"])
 
@@ -50,9 +62,7 @@ def test_the_master_dies_between_two_waves(mesh: Mesh):
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(_converge, mesh)
             wait_until(lambda: _generation(mesh) > before, PLANNED, "the first wave", every=0.05)
-            for process in tagged(mesh.lab.tag):
-                if process.machine == salt.master.name and "salt-run" in process.command:
-                    kill(process.pid, signal.SIGKILL)
+            _kill_runs(mesh)
             salt.kill([salt.master.name])
             running.result()
         salt.start_master()
@@ -85,6 +95,39 @@ def test_a_minion_dies_while_it_applies(mesh: Mesh, node: str):
         wait_until(lambda: mtus(mesh) == {1400}, 4 * PLANNED, "the change to go on", every=1.0)
         wait_until(lambda: unlinked(mesh, "web1", "web2"), 2 * PLANNED, "the change to go on", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
+    assert mesh.faults() == []
+
+
+@pytest.mark.parametrize("victim", ["master", "web1"])
+def test_a_rotation_is_cut_short(mesh: Mesh, victim: str):
+    """All of Salt on the master dies, or the minion of a node that has its turn; what was begun goes on by itself."""
+    salt, before = mesh.lab.salt, public_keys(mesh)
+    named = sorted(n for n in mesh.members if n.startswith("web"))
+
+    def is_amid() -> bool:
+        if victim == "master":
+            return bool(known_keys(mesh) - set(before.values()))
+        has = mesh.lab.underlay[victim].run("wg", "show", "all", "public-key").split()[1::2]
+        return set(has) != {before[victim]}
+
+    with undisturbed(mesh, f"rotation, {victim} killed", talks=TALKS, concerned=named):
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(_rotate, mesh, "web*")
+            wait_until(is_amid, 2 * PLANNED, "the rotation to be under way", every=0.05)
+            if victim == "master":
+                _kill_runs(mesh)
+            salt.kill([salt.master.name if victim == "master" else victim])
+            if victim == "master":
+                salt.start_master()
+            else:
+                salt.start_minion(victim)
+            running.result()
+        salt.await_minions(deadline=4 * PLANNED)
+        old = {before[node] for node in named}
+        wait_until(lambda: not old & known_keys(mesh), 6 * PLANNED, "the rotation to be over", every=1.0)
+        mesh.settle(deadline=2 * PLANNED)
+    after = public_keys(mesh)
+    assert {node for node in mesh.members if after[node] != before[node]} == set(named)
     assert mesh.faults() == []
 
 

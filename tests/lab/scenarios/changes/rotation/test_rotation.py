@@ -8,22 +8,10 @@ from ....calm import undisturbed
 from ....drill import PLANNED, steady
 from ....mesh import Mesh, failures
 from ....wait import wait_until
-from ..edits import TALKS
+from ..edits import TALKS, known_keys, public_keys
 
 KEY_FILES = "/etc/wireguard /var/lib/wgmesh /run/wgmesh"
 LOST = "web2"
-
-
-def public_keys(mesh: Mesh) -> dict[str, str]:
-    """Member → the public key of its access interface."""
-    return {n: mesh.lab.underlay[n].run("wg", "show", mesh.name, "public-key").strip() for n in mesh.members}
-
-
-def _known(mesh: Mesh) -> set[str]:
-    """All public keys that any member has for a peer or for itself."""
-    texts = [mesh.lab.underlay[n].run("wg", "show", "all", "dump") for n in mesh.members]
-    fields = [line.split("\t") for text in texts for line in text.splitlines()]
-    return {line[2] if len(line) == 5 else line[1] for line in fields}
 
 
 def _private(mesh: Mesh, node: str) -> str:
@@ -45,7 +33,7 @@ def test_keys_are_rotated(mesh: Mesh, target: str):
     with undisturbed(mesh, f"rotate {target}", talks=TALKS, concerned=named):
         mesh.lab.salt.salt_run("wgmesh.rotate", target, timeout=300)
         old = {before[node] for node in named}
-        wait_until(lambda: not old & _known(mesh), 4 * PLANNED, "the old keys to be gone", every=1.0)
+        wait_until(lambda: not old & known_keys(mesh), 4 * PLANNED, "the old keys to be gone", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
     after = public_keys(mesh)
     assert {node for node in mesh.members if after[node] != before[node]} == named
