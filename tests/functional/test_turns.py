@@ -238,7 +238,9 @@ def test_the_watcher_has_an_apply_judged_that_died(mesh):
     _, views = mesh
     store, up = Store(host=Host(), mesh="wg0"), frozenset({"n1", "n2"})
     trial = trials.Trial(plan=Turns(), before=Before(up=up), view=None, previous=None, awaited=up)
-    unjudged.keep(store, unjudged.Unjudged(view=views["n5"], asked=views["n5"].digest(), trial=trial))
+    unjudged.keep(
+        store, unjudged.Unjudged(view=views["n5"], asked=views["n5"].digest(), trial=trial, boot=unjudged.boot(Host()))
+    )
     assert unjudged.left(Host()) == ["wg0"]
     wait_until(lambda: unjudged.left(Host()) == [], 20, "it to be judged")
     assert (store.view(), store.taken_back()) == (views["n5"], None)

@@ -78,6 +78,7 @@ class FakeHost(Host):
             run_dir=folder / "run",
             systemd_dir=folder / "systemd",
             units_dir=folder / "units",
+            boot_id=folder / "boot_id",
         )
 
     def run(self, *argv: str, text: str = "") -> str:

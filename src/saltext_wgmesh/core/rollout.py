@@ -116,6 +116,10 @@ class Witness:
     def _run(self, a: str, b: str) -> bool:
         return self.runs(a) and self.runs(b)
 
+    def _delivers(self, leaf: str, relay: str, was_amid: bool) -> bool:
+        """Whether the two have their link: if it may be a new one, they must hear each other by it."""
+        return self.hears(moving.pair(leaf, relay)) or (self._run(leaf, relay) and not was_amid)
+
     def _carries(self, a: str, b: str) -> bool:
         return self._run(a, b) and self.hears(moving.pair(a, b))
 
@@ -162,11 +166,11 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
         gone = {r for r in unused if witness.runs(leaf) and witness.runs(r)}
         idle[leaf] = tuple(r for r in left if r not in homes[leaf] and r not in gone)
         # Nodes may be amid the step before: a relay that does not deliver yet must find in nobody's list a way back.
-        had = tuple(r for r in old.homes if _is_usable(leaf, r, after, health, dead))
-        delivers = witness._carries if leaf in kept_before.homes else witness._run
-        is_amid = not all(delivers(leaf, r) for r in new if r in had)
-        if is_amid and in_order(member.homes, had) != in_order(member.homes, homes[leaf]):
-            homes[leaf] = had
+        could_send_back = [r for r in _could_send_back(old.homes, in_order(member.homes, homes[leaf])) if r in new]
+        was_amid = leaf in kept_before.homes
+        if leaf not in health.down and not all(witness._delivers(leaf, r, was_amid) for r in could_send_back):
+            usable = [r for r in old.homes if _is_usable(leaf, r, after, health, dead)]
+            homes[leaf] = (*usable, *(r for r in member.homes if r in old.homes and r not in usable))
     leaves = {n for n, m in after.members.items() if not m.is_relay} - health.down
     pairs = _direct(before) - _direct(after) - dead
     heard = {p for p in kept_before.pairs if witness.runs(p[0]) and witness.runs(p[1])}
@@ -178,6 +182,17 @@ def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: 
         addresses=MappingProxyType(_addresses(before, kept_before, after, health, witness)),
         moves=MappingProxyType(moving.keep(before, kept_before.moves, after, health, witness.runs)),
     )
+
+
+def _could_send_back(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """The relays of both lists that could get back a packet which they send on: by *after* it goes to somebody who, by
+    *before*, would send it to them."""
+    place = {relay: i for i, relay in enumerate(before)}
+    return [
+        relay
+        for i, relay in enumerate(after)
+        if relay in place and any(place.get(later, -1) < place[relay] for later in after[i + 1 :])
+    ]
 
 
 def _addresses(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Homes:

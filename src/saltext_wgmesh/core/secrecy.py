@@ -107,7 +107,7 @@ def proceed(before: Secrecy, seen: Seen) -> Secrecy:
     def next_of(node: str, lag: Lag) -> Lag:
         if not lag.told:
             return _tell(node, lag, seen)
-        may_answer = node in seen.unanswered and seen.now - lag.since < PATIENCE
+        may_answer = node in seen.unanswered and 0 <= seen.now - lag.since < PATIENCE
         return lag if may_answer else replace(lag, told=False, since=seen.now)
 
     return _with_lags(before, {n: next_of(n, lag) for n, lag in before.lags.items() if n in seen.members})

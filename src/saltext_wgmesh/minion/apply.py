@@ -24,6 +24,7 @@ from saltext_wgmesh.minion import (
     observe,
     preshared,
     renaming,
+    resting,
     selfcheck,
     trials,
     turning,
@@ -107,6 +108,7 @@ def apply(
         _refuse_routed(host, store, view, work.changes)
         return _report(store, store.view(), view, work.changes, boot.write(host, view.mesh, work.boot, dry_run=True))
     with store.locked():
+        _judge_first(host, store, view)
         if not insists:
             _refuse_again(store, view)
         preshared.keep(store, view, given)
@@ -117,12 +119,6 @@ def _apply(host: Host, store: Store, view: View, master: Master | None) -> Repor
     def take_up(each: View) -> tuple[wording.Entry, ...]:
         return _take_up(host, store, each, view, master)
 
-    try:
-        _judge(host, store, selfcheck.PATIENCE)
-    except TakenBack:
-        taken = store.taken_back()
-        if taken and taken.digest == view.digest():
-            raise
     held, steps = store.view(), renaming.steps(host, store, view)
     if steps:
         _refuse_foreign(host, store, view, observe.snapshot(host, rules=False))
@@ -169,7 +165,9 @@ def _take_up(host: Host, store: Store, view: View, asked: View, master: Master |
         store.keep(view)
         store.own(_owns(view))
         if work.changes:
-            _check(host, store, view, asked.digest(), trial, selfcheck.PATIENCE)
+            lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.one_of, selfcheck.PATIENCE)
+            if lacking:
+                raise _take_back(host, store, view, asked.digest(), trial, "; ".join(lacking))
     return report.changes
 
 
@@ -177,7 +175,7 @@ def _take_up(host: Host, store: Store, view: View, asked: View, master: Master |
 def _judged_by_others(store: Store, view: View, asked: str, trial: trials.Trial) -> Iterator[None]:
     """If this process dies inside, and the apply may have broken what carried, others judge it."""
     if trial.plan.disturbs or trial.before.master:
-        unjudged.keep(store, unjudged.Unjudged(view=view, asked=asked, trial=trial))
+        unjudged.keep(store, unjudged.Unjudged(view=view, asked=asked, trial=trial, boot=unjudged.boot(store.host)))
     try:
         yield
     except Exception:
@@ -191,21 +189,36 @@ def judge(host: Host, mesh: str) -> None:
     back to that, and HostError as above; nothing if no apply died."""
     store = Store(host=host, mesh=mesh)
     with store.locked():
-        _judge(host, store, selfcheck.LATE_PATIENCE)
+        _judge(host, store)
 
 
-def _judge(host: Host, store: Store, patience: float) -> None:
+def _judge(host: Host, store: Store) -> None:
     left = unjudged.read(store)
     if left:
         log.warning("wgmesh %s: the apply of %s died: the node is looked at now", store.mesh, left.asked[:8])
-        _check(host, store, left.view, left.asked, left.trial, patience)
+        # Links that it had rest would do so for a while.
+        files.remove(resting.path(host, store.mesh))
+        trial = left.trial
+        lacking = selfcheck.missing(host, left.view, trial.before, trial.awaited, trial.one_of, selfcheck.LATE_PATIENCE)
+        if lacking:
+            # What is half made, or was made anew by a boot, may lack something for that alone: it can be tried again.
+            blames = store.view() == left.view and left.boot == unjudged.boot(host)
+            raise _take_back(host, store, left.view, left.asked, trial, "; ".join(lacking), blames=blames)
     unjudged.forget(store)
 
 
-def _check(host: Host, store: Store, view: View, asked: str, trial: trials.Trial, patience: float) -> None:
-    lacking = selfcheck.missing(host, view, trial.before, trial.awaited, trial.one_of, patience)
-    if lacking:
-        raise _take_back(host, store, view, asked, trial, "; ".join(lacking))
+def _judge_first(host: Host, store: Store, view: View) -> None:
+    """An apply that died is judged. TakenBack if that was one of this *view*, and that is to blame; whatever else came
+    of it, the node goes on from there."""
+    try:
+        _judge(host, store)
+    except TakenBack:
+        taken = store.taken_back()
+        if taken and taken.digest == view.digest():
+            raise
+    except HostError as error:
+        log.warning("wgmesh %s: %s", store.mesh, error)
+        unjudged.forget(store)
 
 
 def remove(host: Host, mesh: str, *, dry_run: bool = False) -> Report:
@@ -252,10 +265,12 @@ def rollback(host: Host, mesh: str, master: Master | None = None) -> Report:
     return apply(host, previous, master=master)
 
 
-def _take_back(host: Host, store: Store, view: View, asked: str, trial: trials.Trial, why: str) -> WgmeshError:
-    """The node holds what it held before *view*, and remembers by its digest that it took back what it was *asked* for;
-    the error that says so. Of two keys, it runs again the one that *view* had it leave: that is not destroyed before
-    all is well."""
+def _take_back(
+    host: Host, store: Store, view: View, asked: str, trial: trials.Trial, why: str, *, blames: bool = True
+) -> WgmeshError:
+    """The node holds what it held before *view*, and, if that is to blame, remembers by its digest that it took back
+    what it was *asked* for; the error that says so. Of two keys, it runs again the one that *view* had it leave: that
+    is not destroyed before all is well."""
     log.warning("wgmesh %s: the view %s is taken back: %s", view.mesh, asked[:8], why)
     held = trial.view
     try:
@@ -265,7 +280,8 @@ def _take_back(host: Host, store: Store, view: View, asked: str, trial: trials.T
             _return_to(host, store, held, view, trial)
     except HostError as error:
         return HostError(f"{why}; and going back to the view before failed: {error}")
-    store.keep_taken_back(TakenBackView(digest=asked, why=why, at=time.time()))
+    if blames:
+        store.keep_taken_back(TakenBackView(digest=asked, why=why, at=time.time()))
     unjudged.forget(store)
     return TakenBack(why, held.digest() if held else None)
 

@@ -31,6 +31,7 @@ class Host:
     sysctl_dir: Path = Path("/proc/sys")
     proc_net: Path = Path("/proc/net")
     proc_locks: Path = Path("/proc/locks")
+    boot_id: Path = Path("/proc/sys/kernel/random/boot_id")
     systemd_dir: Path = Path("/run/systemd/system")
     """Exists where systemd is the init (sd_booted(3))."""
     units_dir: Path = Path("/etc/systemd/system/multi-user.target.wants")

@@ -16,8 +16,8 @@ from saltext_wgmesh.minion.host import Host
 
 PATIENCE = 10.0
 """Seconds within which all must be there again: WireGuard's next try of a handshake takes 5 s."""
-LATE_PATIENCE = 40.0
-"""The same for an apply that died: links that it had rest do so for a while, and after a reboot all begins anew."""
+LATE_PATIENCE = 30.0
+"""The same for an apply that died: after a reboot all begins anew."""
 ANSWERS_WITHIN = 2.0
 EVERY = 0.2
 
@@ -96,7 +96,7 @@ def missing(
     before: Before,
     awaited: frozenset[str],
     one_of: Mapping[str, frozenset[str]],
-    patience: float = PATIENCE,
+    patience: float,
 ) -> tuple[str, ...]:
     """What is still not there after *patience* seconds, in words; nothing, and at once, if all is.
 

@@ -26,7 +26,7 @@ from saltext_wgmesh.minion.trials import Trial
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "saltext_wgmesh.minion.judging")
+COMMAND = (sys.executable, "-I", "-m", "saltext_wgmesh.minion.judging")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,8 @@ class Unjudged:
     """The digest of the view that it was asked for: *view*, or one to which that leads."""
     trial: Trial
     """Without its changes."""
+    boot: str
+    """Since when the machine runs: what is lost by a reboot is no fault of the view's."""
 
 
 def keep(store: Store, found: Unjudged) -> None:
@@ -53,16 +55,17 @@ def keep(store: Store, found: Unjudged) -> None:
         "master": trial.before.master and [trial.before.master.address, trial.before.master.port],
         "awaited": sorted(trial.awaited),
         "one_of": {nobody: sorted(nodes) for nobody, nodes in trial.one_of.items()},
+        "boot": found.boot,
     }
     files.write(store.folder / UNJUDGED, json.dumps(raw, indent=1, sort_keys=True) + "\n")
 
 
 def read(store: Store) -> Unjudged | None:
     """What was kept; None if nothing was, or if it can't be read: then the next apply looks at the kernel alone."""
-    text = files.read(store.folder / UNJUDGED)
     try:
+        text = files.read(store.folder / UNJUDGED)
         return None if text is None else _parsed(json.loads(text))
-    except (ValueError, KeyError, TypeError, ViewError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ViewError) as error:
         log.warning("wgmesh %s: %s can't be read: %s", store.mesh, UNJUDGED, error)
         return None
 
@@ -75,6 +78,7 @@ def _parsed(raw: Mapping[str, Any]) -> Unjudged:
     return Unjudged(
         view=View.from_dict(raw["view"]),
         asked=raw["asked"],
+        boot=raw["boot"],
         trial=Trial(
             plan=turns.Turns(),
             before=Before(up=frozenset(raw["up"]), master=master),
@@ -84,6 +88,11 @@ def _parsed(raw: Mapping[str, Any]) -> Unjudged:
             one_of=MappingProxyType({nobody: frozenset(nodes) for nobody, nodes in raw["one_of"].items()}),
         ),
     )
+
+
+def boot(host: Host) -> str:
+    """What tells this run of the machine from others."""
+    return (files.read(host.boot_id) or "").strip()
 
 
 def forget(store: Store) -> None:

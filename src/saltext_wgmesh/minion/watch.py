@@ -132,7 +132,10 @@ class Watcher:
         if self._judging is not None and self._judging.poll() is None:
             return
         found = unjudged.left(self.host)
-        self._judging = unjudged.judge(found) if found else None
+        try:
+            self._judging = unjudged.judge(found) if found else None
+        except OSError as error:
+            log.warning("%s: an apply died, and nobody can judge it now: %s", ", ".join(found), error)
 
     def _reload(self) -> bool:
         """Each view that is new or another than before is adopted; whether there was one, or one is gone."""

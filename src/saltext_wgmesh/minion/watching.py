@@ -26,7 +26,8 @@ START_TIMEOUT = 10.0
 def unit() -> str:
     """The unit ``wgmesh-watch.service`` (systemd.service(5)). It names the version, so an upgrade restarts it.
 
-    However often it dies, it is started again: by default systemd would give up after five times in ten seconds.
+    However often it dies, it is started again: by default systemd would give up after five times in ten seconds. Who
+    judges an apply that died goes on when it ends.
     Homes are read-only and not hidden, since Python may lie in one.
     """
     return f"""\
@@ -39,6 +40,7 @@ StartLimitIntervalSec=0
 ExecStart={" ".join(COMMAND)}
 Restart=always
 RestartSec=1
+KillMode=process
 OOMScoreAdjust=-500
 Nice={watch.PRIORITY}
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_OVERRIDE CAP_SYS_NICE
