@@ -37,11 +37,11 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
     waits for the reports, and all is as it was when the last run left nothing to do, nothing is planned: no reports.
     """
     ledger = Ledger.of(opts)
-    hear_late(opts, ledger)
     read = inventory.read(opts)
     found = in_force(ledger, read)
     silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}
     health, answers = checkup.examine(opts, ledger, asked, found.accepted)
+    hear_late(opts, ledger)
     if asked.rebalance:
         health = {mesh: health_module.rested(known) for mesh, known in health.items()}
         for mesh, known in health.items():
