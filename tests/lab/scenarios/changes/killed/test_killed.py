@@ -66,7 +66,7 @@ def test_the_master_dies_between_two_waves(mesh: Mesh):
             salt.kill([salt.master.name])
             running.result()
         salt.start_master()
-        salt.await_minions(deadline=4 * PLANNED)
+        salt.await_minions(deadline=8 * PLANNED)
         wait_until(lambda: unlinked(mesh, "web1", "web2"), 4 * PLANNED, "the change to go on", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
     assert mesh.faults() == []
@@ -122,7 +122,7 @@ def test_a_rotation_is_cut_short(mesh: Mesh, victim: str):
             else:
                 salt.start_minion(victim)
             running.result()
-        salt.await_minions(deadline=4 * PLANNED)
+        salt.await_minions(deadline=8 * PLANNED)
         old = {before[node] for node in named}
         wait_until(lambda: not old & known_keys(mesh), 6 * PLANNED, "the rotation to be over", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
