@@ -136,24 +136,13 @@ def test_what_rests_is_forgotten_when_it_was_quiet_for_long_though_nobody_is_ask
     assert world.ledger.health("wg0") == health.Health()
 
 
-def test_who_leaves_the_first_push_of_its_views_unanswered_is_late(world):
-    """And is asked at once; not again and again, since each time it may be away."""
-    world.off.add("b")
-    assert world.converge().late == ["b"]
-    world.now += 60
-    report = world.converge()
-    assert (report.silent, report.late) == (["b"], [])
-    world.policy["wg0"]["mtu"] = 1400
-    assert world.converge().late == ["b"]
-
-
 def test_who_drifted_and_does_not_answer_ends_nothing(world):
     """It runs what is published, as far as is known."""
     world.converge()
     world.now += 60
     world.off.add("b")
     (report,) = converge.converge({}, converge.Asked(drifted=frozenset({"b"})))
-    assert (report.silent, report.late) == (["b"], [])
+    assert (report.silent, report.clean) == (["b"], True)
 
 
 def test_who_does_not_answer_a_question_for_the_first_time_is_to_be_asked_once_more(world, monkeypatch):

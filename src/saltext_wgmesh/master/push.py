@@ -64,8 +64,6 @@ def push(opts: dict[str, Any], ledger: Ledger, reports: list[Report], asked: Ask
             for report in reports:
                 if report.mesh in wanted[node]:
                     _tell(report, node, answer, record["digests"].get(report.mesh) == wanted[node][report.mesh])
-                    if answer is None and record.get("silent", {}).get("tries") == 1 and node not in unlikely:
-                        report.late.append(node)
         refused = _refused(members, wanted, records)
         stopped = {**stopped, **refused, **(held_back(wanted, records) if refused else {})}
     for report in reports:

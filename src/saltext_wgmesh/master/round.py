@@ -86,9 +86,6 @@ class Report:
     have all go back with them."""
     unheard: list[str] = field(default_factory=list)
     """Nodes that were asked how their links are and for the first time did not answer: they are asked once more."""
-    late: list[str] = field(default_factory=list)
-    """Nodes that did not answer the first push of their views, though they should be there: a run that follows hears
-    what they answered meanwhile, and asks them."""
 
     stopped: str = ""
     """Why nodes that have another view to take up were not told of it."""

@@ -375,7 +375,7 @@ def _converge(*words):
                     gate.leave(word)
             raise
         # On a busy node an answer may take long: who is heard now is told again what it did not answer.
-        for node in {node for report in reports for node in (*report.unheard, *report.late, *report.told_in_vain)}:
+        for node in {node for report in reports for node in (*report.unheard, *report.told_in_vain)}:
             gate.leave(("hints", node))
         if any(report.goes_on for report in reports):
             gate.leave(("step", ""))
