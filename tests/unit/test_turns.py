@@ -34,6 +34,7 @@ class PlayedWatcher:
         """Each rest that was asked for."""
         self.names = {p.node: i.name for i in view.interfaces for p in i.peers}
         self._stop = threading.Event()
+        self._looks = 0
         self.look()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -53,6 +54,13 @@ class PlayedWatcher:
     def _run(self) -> None:
         while not self._stop.wait(0.01):
             self.look()
+            self._looks += 1
+
+    def settle(self) -> None:
+        """What it says is of now."""
+        enough, deadline = self._looks + 2, time.monotonic() + 5
+        while self._looks < enough and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def stop(self) -> None:
         self._stop.set()
@@ -518,7 +526,7 @@ def died(request, host, watched, monkeypatch) -> PlayedWatcher:
 def test_what_an_apply_that_died_broke_is_taken_back_by_another_process(host, died, request) -> None:
     """Nobody need reach the master for it. If all of it was made, this very view is not tried again soon."""
     died.broken = broken_while(1, NEW)
-    died.look()
+    died.settle()
     with pytest.raises(TakenBack, match="n1 is not heard any more"):
         apply.judge(host, "wg0")
     assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
@@ -533,7 +541,7 @@ def test_what_an_apply_that_died_broke_is_taken_back_by_another_process(host, di
 def test_the_next_apply_judges_it_too(host, died) -> None:
     """Of the same view: that one is refused. Of another: all goes on from there."""
     died.broken = broken_while(1, NEW)
-    died.look()
+    died.settle()
     with pytest.raises(TakenBack, match="n1 is not heard any more"):
         apply.apply(host, BAD)
     assert host.kernel.devices["wg0-u1"].peers[key(1)].endpoint == OLD
@@ -546,7 +554,7 @@ def test_what_a_reboot_cut_short_is_no_fault_of_the_view(host, died) -> None:
     """The neighbours may have been without power longer."""
     host.boot_id.write_text("another")
     died.broken = broken_while(1, NEW)
-    died.look()
+    died.settle()
     with pytest.raises(TakenBack):
         apply.judge(host, "wg0")
     assert Store(host=host, mesh="wg0").taken_back() is None
@@ -554,7 +562,7 @@ def test_what_a_reboot_cut_short_is_no_fault_of_the_view(host, died) -> None:
 
 def test_a_way_back_that_fails_keeps_no_other_view_from_being_applied(host, died, monkeypatch) -> None:
     died.broken = broken_while(1, NEW)
-    died.look()
+    died.settle()
     real, left = apply._return_to, ["fails"]
 
     def fails(*args):

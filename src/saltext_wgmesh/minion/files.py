@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from saltext_wgmesh.core import proclocks
 from saltext_wgmesh.core.errors import HostError
 
 _SUFFIX = ".partial"
@@ -83,6 +84,16 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def holder(path: Path, proc_locks: Path) -> int | None:
+    """The process that holds the lock *path*, by what *proc_locks* tells; None if none does, or none that this process
+    may see."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return None
+    return proclocks.holder(proc_locks.read_text(), (os.major(there.st_dev), os.minor(there.st_dev)), there.st_ino)
 
 
 def _partial(path: Path) -> Path:

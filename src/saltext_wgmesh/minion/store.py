@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from saltext_wgmesh.core import proclocks
 from saltext_wgmesh.core.errors import HostError, ViewError
 from saltext_wgmesh.core.script import Secrets
 from saltext_wgmesh.core.types import View
@@ -85,12 +84,7 @@ class Store:
 
     def is_locked(self) -> bool:
         """Whether a process does; of one that this process may not see, no."""
-        try:
-            there = self.lock.stat()
-            device = os.major(there.st_dev), os.minor(there.st_dev)
-            return proclocks.holder(self.host.proc_locks.read_text(), device, there.st_ino) is not None
-        except OSError:
-            return False
+        return files.holder(self.lock, self.host.proc_locks) is not None
 
     def view(self) -> View | None:
         """The view last applied in full; None if there was none."""

@@ -131,11 +131,11 @@ class Watcher:
         """Applies that died are judged, by a process of their own: this one has to watch."""
         if self._judging is not None and self._judging.poll() is None:
             return
-        found = unjudged.left(self.host)
         try:
+            found = unjudged.left(self.host)
             self._judging = unjudged.judge(found) if found else None
         except OSError as error:
-            log.warning("%s: an apply died, and nobody can judge it now: %s", ", ".join(found), error)
+            log.warning("whether an apply died nobody can tell or judge now: %s", error)
 
     def _reload(self) -> bool:
         """Each view that is new or another than before is adopted; whether there was one, or one is gone."""

@@ -12,7 +12,6 @@ import subprocess
 import time
 from typing import Any
 
-from saltext_wgmesh.core import proclocks
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.minion import files, watch
 from saltext_wgmesh.minion.host import Host
@@ -100,12 +99,7 @@ def holders(host: Host) -> list[int]:
 
 def _holder(host: Host, lock: str) -> int | None:
     """The process that holds *lock*; None if none does."""
-    try:
-        there = (host.run_dir / lock).stat()
-    except FileNotFoundError:
-        return None
-    device = os.major(there.st_dev), os.minor(there.st_dev)
-    return proclocks.holder(host.proc_locks.read_text(), device, there.st_ino)
+    return files.holder(host.run_dir / lock, host.proc_locks)
 
 
 def supervise() -> None:
