@@ -13,6 +13,7 @@ soon as the other end may come, or has been heard.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -77,8 +78,17 @@ def talk(connection: socket.socket) -> dict[str, object]:
                 closed = 0.0 if data else time.monotonic()
     except OSError as error:
         broke = str(error)
+        _hear_out(connection, hearing)
     said = {"sent": sent, "heard": hearing.heard, "wrong": hearing.wrong, "broke": broke}
     return {**said, "longest": round(hearing.longest, 3), "at": round(hearing.at, 3)}
+
+
+def _hear_out(connection: socket.socket, hearing: Hearing) -> None:
+    """What had come before the connection broke is heard too: a reset is told to the sender before it."""
+    connection.setblocking(False)
+    with contextlib.suppress(OSError):
+        while data := connection.recv(65536):
+            hearing.take(data, time.monotonic())
 
 
 def main(role: str, address: str, port: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 
@@ -47,10 +49,25 @@ def test_a_conversation_that_the_other_end_leaves_is_broken(monkeypatch):
     reader, writer = socket.socketpair()
     monkeypatch.setattr(talker.sys, "stdin", reader.makefile())
     monkeypatch.setattr(talker, "FAREWELL", 0.5)
-    threading.Timer(0.3, lambda: (theirs.sendall(b"0\n1\n"), theirs.close())).start()
+    theirs.sendall(b"0\n1\n")
+    theirs.shutdown(socket.SHUT_WR)
     said = talker.talk(ours)
     writer.close()
-    assert said["broke"]
+    assert said["broke"] == "the other end closed the connection"
+    assert (said["heard"], said["wrong"]) == (2, 0)
+
+
+def test_what_came_before_a_reset_is_heard(monkeypatch):
+    """Though it is sending, not hearing, that meets the reset first."""
+    ours, theirs = _pair()
+    reader, writer = socket.socketpair()
+    monkeypatch.setattr(talker.sys, "stdin", reader.makefile())
+    ours.sendall(b"never read, so that closing is a reset\n")
+    theirs.sendall(b"0\n1\n")
+    theirs.close()
+    said = talker.talk(ours)
+    writer.close()
+    assert os.strerror(errno.ECONNRESET) in said["broke"]
     assert (said["heard"], said["wrong"]) == (2, 0)
 
 
