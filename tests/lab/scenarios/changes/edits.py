@@ -38,7 +38,7 @@ def converge(mesh: Mesh, wanted: Policy, until: Callable[[], object]) -> None:
     with suppress(CommandFailed):
         # Its exit status tells that somebody did not acknowledge yet.
         mesh.lab.salt.salt_run("wgmesh.converge")
-    wait_until(until, 4 * PLANNED, "the nodes to have it", every=0.5)
+    wait_until(until, 8 * PLANNED, "the nodes to have it", every=0.5)
     mesh.settle(deadline=2 * PLANNED)
 
 

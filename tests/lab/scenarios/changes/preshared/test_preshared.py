@@ -62,7 +62,7 @@ def test_they_are_rotated(mesh: Mesh):
 
     with undisturbed(mesh, "preshared keys rotated", talks=TALKS):
         mesh.lab.salt.salt_run("wgmesh.rotate_preshared", mesh.name)
-        wait_until(all_other, 4 * PLANNED, "all to have other keys", every=1.0)
+        wait_until(all_other, 10 * PLANNED, "all to have other keys", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
     assert mesh.faults() == []
 

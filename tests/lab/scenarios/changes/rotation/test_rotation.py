@@ -33,7 +33,7 @@ def test_keys_are_rotated(mesh: Mesh, target: str):
     with undisturbed(mesh, f"rotate {target}", talks=TALKS, concerned=named):
         mesh.lab.salt.salt_run("wgmesh.rotate", target, timeout=300)
         old = {before[node] for node in named}
-        wait_until(lambda: not old & known_keys(mesh), 4 * PLANNED, "the old keys to be gone", every=1.0)
+        wait_until(lambda: not old & known_keys(mesh), 8 * PLANNED, "the old keys to be gone", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
     after = public_keys(mesh)
     assert {node for node in mesh.members if after[node] != before[node]} == named
