@@ -8,8 +8,8 @@ old name falls silent in the same turn. Routes and removals come last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
 from saltext_wgmesh.core.device import PeerConfig
 from saltext_wgmesh.core.diff import AddressChange, Change, DeviceChange, PeerChange, Setting, SettingChange
@@ -97,6 +97,19 @@ def split(changes: Iterable[Change], before: View | None, after: View, up: Set[s
 def last_of(changes: Iterable[Change]) -> tuple[Change, ...]:
     """Those of *changes* that come after all turns."""
     return tuple(c for c in changes if _removes(c) or not isinstance(c, _OF_DEVICES))
+
+
+def moved(changes: Iterable[Change], interfaces: Collection[str]) -> tuple[Change, ...]:
+    """Those of *changes* by which peers on some *interfaces* are called elsewhere, and nothing else of them changes."""
+    return tuple(
+        c
+        for c in changes
+        if isinstance(c, PeerChange)
+        and c.device in interfaces
+        and c.old
+        and c.new
+        and replace(c.new, endpoint=c.old.endpoint) == c.old
+    )
 
 
 def _anew(changes: Iterable[Change], names: Mapping[str, str]) -> dict[str, str]:

@@ -75,7 +75,8 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
     """The changes are made, in turns; what is returned are errors about names that do not resolve. Broken, with the
     rest left undone, if a link that was heard before its turn is not afterwards.
 
-    What comes last, routes above all, is what *look* finds after the turns: the watcher has moved some meanwhile.
+    What comes last, routes above all, is what *look* finds after the turns: the watcher has moved some meanwhile. So
+    are endpoints of peers that are not heard at the one that they had.
     """
     unresolved = run_all(host, trial.plan.first, mesh)
     for turn in trial.plan.turns:
@@ -83,7 +84,12 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
             unresolved += run_all(host, turn.changes, mesh)
         if turn.makes_anew:
             continue
-        silent = resting.unheard(host, mesh, turn.awaited & trial.awaited, trial.patience)
+        awaited = turn.awaited & trial.awaited
+        silent = resting.unheard(host, mesh, awaited, min(FOLLOW, trial.patience))
+        if silent:
+            # If both ends moved at once, each calls the other where it was: by now, the view knows better.
+            unresolved += run_all(host, turns.moved(look(), turn.interfaces), mesh)
+            silent = resting.unheard(host, mesh, awaited, trial.patience)
         if turn.changes_key:
             # Those too who open the link themselves: the next turn may be that of their only other way.
             resting.unheard(host, mesh, turn.neighbours & trial.before.up, BACK)
