@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saltext_wgmesh.core import health
+from saltext_wgmesh.core import health, render
 from saltext_wgmesh.core.errors import LedgerError, PolicyError
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.master import checkup, converge, inventory, pinned, record, show, status
@@ -25,6 +25,7 @@ class Fleet(World):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         super().__init__(monkeypatch)
         self.opts = {"pki_dir": str(folder)}
+        self.unheard: set[str] = set()
         nodes = self.policy["wg0"]["nodes"]
         nodes["r2"] = {"role": "relay", "endpoint": "203.0.113.2"}
         nodes |= {leaf: {} for leaf in LEAVES}
@@ -40,8 +41,12 @@ class Fleet(World):
         return copy.deepcopy(super()._inventory())
 
     def hears(self, node: str) -> dict[str, LinkReport]:
-        """All links of *node* are up."""
-        links = {n: Link(neighbour=n, interface="wg0", state=LinkState.UP, since=1.0) for n in self.peers(node)}
+        """All links of *node* are up, but those to whom nobody hears, and of these all."""
+
+        def state(other: str) -> LinkState:
+            return LinkState.DOWN if self.unheard & {node, other} else LinkState.UP
+
+        links = {n: Link(neighbour=n, interface="wg0", state=state(n), since=1.0) for n in self.peers(node)}
         return {"wg0": LinkReport(mesh="wg0", watched=True, links=links)}
 
     def reports(self, **words: str) -> dict[str, converge.Report]:
@@ -418,3 +423,112 @@ def test_a_rollback_to_a_policy_with_fewer_nodes_is_held_like_any_other(fleet):
     assert report.held["nodes"] == ["x", "y", "z"]
     fleet.run(confirm=report.held["digest"])
     assert fleet.members() == ALL
+
+
+# --- the only relay ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(fleet: Fleet) -> Fleet:
+    """The fleet with one relay, which listens elsewhere since a moment ago."""
+    fleet.drop("r2")
+    del fleet.mine["r2"]
+    fleet.run()
+    fleet.now += 1000
+    fleet.policy["wg0"]["listen_port"] = 51999
+    fleet.run()
+    fleet.now += 10
+    return fleet
+
+
+def port(fleet: Fleet) -> int:
+    return fleet.ledger.views("r1")["wg0"]["interfaces"][0]["listen_port"]
+
+
+def look(fleet: Fleet, seconds: float) -> converge.Report:
+    """What a run says that many seconds later, in which somebody hints at the relay."""
+    fleet.now += seconds
+    return fleet.run(hints="a")
+
+
+def test_a_policy_that_costs_the_only_relay_is_gone_back_from(hub):
+    """Not at once: leaves behind NAT find it when they are told. Status and report say why until the pillar changes."""
+    hub.unheard = {"r1"}
+    assert (look(hub, 0).warnings, port(hub)) == ([], 51999)
+    assert (look(hub, pinned.PATIENCE - 1).warnings, port(hub)) == ([], 51999)
+    (why,) = look(hub, 1).warnings
+    assert "r1, the only relay, was not heard any more" in why
+    assert port(hub) == 51820
+    assert "r1, the only relay" in status.status(hub.opts, live=False)["wg0"]["rolled_back"]["why"]
+    assert "r1, the only relay" in render.status(status.status(hub.opts, live=False))
+    assert (look(hub, 60).warnings, port(hub)) == ([], 51820)
+    hub.unheard.clear()
+    look(hub, 60)
+    hub.policy["wg0"]["listen_port"] = 51900
+    look(hub, 60)
+    assert port(hub) == 51900
+    assert "rolled_back" not in status.status(hub.opts, live=False)["wg0"]
+
+
+def test_an_operator_may_insist(hub):
+    hub.unheard = {"r1"}
+    look(hub, 0)
+    look(hub, pinned.PATIENCE)
+    assert port(hub) == 51820
+    pinned.pin(hub.opts, 0, "wg0")
+    hub.unheard.clear()
+    look(hub, 60)
+    assert port(hub) == 51999
+
+
+def test_a_relay_that_is_heard_again_is_no_reason(hub):
+    hub.unheard = {"r1"}
+    look(hub, 0)
+    hub.unheard.clear()
+    assert (look(hub, pinned.PATIENCE).warnings, port(hub)) == ([], 51999)
+
+
+def test_a_relay_that_went_down_later_is_no_reason(hub):
+    hub.unheard = {"r1"}
+    look(hub, pinned.CAUSE)
+    assert (look(hub, pinned.PATIENCE).warnings, port(hub)) == ([], 51999)
+
+
+def test_neither_is_one_that_was_down_before(fleet):
+    fleet.drop("r2")
+    del fleet.mine["r2"]
+    fleet.run()
+    fleet.unheard = {"r1"}
+    look(fleet, 10)
+    fleet.policy["wg0"]["listen_port"] = 51999
+    look(fleet, 10)
+    assert (look(fleet, pinned.PATIENCE).warnings, port(fleet)) == ([], 51999)
+
+
+def test_neither_is_what_did_not_concern_its_links(fleet):
+    """A policy that adds a node."""
+    fleet.drop("r2")
+    del fleet.mine["r2"]
+    fleet.run()
+    fleet.policy["wg0"]["nodes"]["x"] = {}
+    fleet.mine["x"] = mine("x")
+    fleet.run()
+    fleet.unheard = {"r1"}
+    look(fleet, 10)
+    assert look(fleet, pinned.PATIENCE).warnings == []
+    assert "x" in fleet.members()
+
+
+def test_with_another_relay_the_mesh_goes_on(fleet):
+    fleet.policy["wg0"]["listen_port"] = 51999
+    fleet.run()
+    fleet.unheard = {"r1"}
+    look(fleet, 10)
+    assert look(fleet, pinned.PATIENCE).warnings == []
+
+
+def test_a_policy_that_was_changed_since_is_tried(hub):
+    hub.unheard = {"r1"}
+    look(hub, 0)
+    hub.policy["wg0"]["listen_port"] = 51900
+    assert (look(hub, pinned.PATIENCE).warnings, port(hub)) == ([], 51900)

@@ -59,7 +59,8 @@ def status(meshes: Mapping[str, Any]) -> str:
         if held := told.get("held"):
             lines.append(f"HELD: {held['why']}; {held['do']}")
         if back := told.get("rolled_back"):
-            lines.append(f"rolled back to the policy of generation {back['generation']}: {back['do']}")
+            why = f"{back['why']}; " if "why" in back else ""
+            lines.append(f"rolled back to the policy of generation {back['generation']}: {why}{back['do']}")
     return "\n".join(lines) + "\n"
 
 

@@ -46,6 +46,9 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
         health = {mesh: health_module.rested(known) for mesh, known in health.items()}
         for mesh, known in health.items():
             ledger.keep_health(mesh, known)
+    regretted = pinned.regret(ledger, read.policy, health, time.time())
+    if regretted:
+        found = in_force(ledger, read)
     if not (waited_for or asked.insists) and ledger.settled() == _basis(ledger, found, health):
         return []
     drafts = draft(opts, ledger, found, health, answers, asked)
@@ -64,6 +67,9 @@ def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool =
         look = scene(one, ledger.head(report.mesh))
         report.rotating = rotate.waiting(ledger, look)
         report.warnings = rotate.warnings(one.head, one.facts, wanted)
+        if report.mesh in regretted:
+            log.warning("wgmesh %s: %s", report.mesh, regretted[report.mesh])
+            report.warnings.insert(0, regretted[report.mesh])
         report.goes_on = rotate.goes_on(ledger, one.policy, look)
     for one, report in zip(drafts, reports, strict=True):
         presharing.conclude(ledger, report)

@@ -66,9 +66,9 @@ class Origin:
         }
 
 
-def origin_of(ledger: Ledger, mesh: str) -> Origin:
-    """Of the current generation of *mesh*, which is published."""
-    return _origin(mesh, ledger.origin(mesh, ledger.head(mesh).generation))
+def origin_of(ledger: Ledger, mesh: str, generation: int = 0) -> Origin:
+    """Of that *generation* of *mesh*, or of the current one; LedgerError if it is not kept."""
+    return _origin(mesh, ledger.origin(mesh, generation or ledger.head(mesh).generation))
 
 
 def _origin(mesh: str, raw: Mapping[str, Any]) -> Origin:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
 from ...calm import undisturbed
 from ...demo.run import policy
 from ...drill import PLANNED
-from ...machine import CommandFailed
+from ...machine import CommandFailed, Machine
 from ...mesh import Mesh
 from ...sessions import Concerned
 from ...wait import TimedOut, wait_until
@@ -63,6 +63,20 @@ def restored(mesh: Mesh) -> None:
     """The mesh runs the demo's policy, whatever was seen on the way."""
     with suppress(TimedOut):
         converge(mesh, policy(), lambda: True)
+
+
+@contextmanager
+def closed(machine: Machine, *ports: str) -> Iterator[None]:
+    """UDP to these ports of the machine is dropped before it arrives, and what comes from them before it leaves."""
+    rules = (
+        f"chain in {{ type filter hook prerouting priority -400; udp dport {{ {', '.join(ports)} }} drop; }}\n"
+        f"chain out {{ type filter hook postrouting priority 400; udp sport {{ {', '.join(ports)} }} drop; }}\n"
+    )
+    machine.run("nft", "-f", "-", stdin=f"table inet closed {{\n{rules}}}\n")
+    try:
+        yield
+    finally:
+        machine.run("nft", "delete", "table", "inet", "closed")
 
 
 # --- what nodes have ------------------------------------------------------------------------------------

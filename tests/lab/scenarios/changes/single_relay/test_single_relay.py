@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from ....calm import undisturbed
 from ....drill import PLANNED
+from ....machine import CommandFailed
 from ....mesh import Mesh
+from ....planned import status
 from ....wait import wait_until
-from ..edits import TALKS, changed, converge, edited, ports, restored, stems
+from ..edits import TALKS, changed, closed, converge, edited, ports, restored, stems
 
 RELAY, GONE = "relay-fra1", ("relay-fra2", "relay-nyc1")
 LEAVES = ("web1", "app1", "gw1", "laptop")
+CLOSED = 51999
 HANDSHAKE = 5.0
 """Seconds after which WireGuard tries a handshake again (REKEY_TIMEOUT)."""
 
@@ -32,6 +36,20 @@ def hub(mesh: Mesh) -> Iterator[Mesh]:
     converge(rest, edited(_hub), lambda: True)
     yield rest
     restored(mesh)
+
+
+def test_a_port_that_is_closed(hub: Mesh):
+    """Nobody has another way to say so: the master sees it, goes back for all, and says why."""
+    before = ports(hub)
+    with closed(hub.lab.underlay[RELAY], str(CLOSED)):
+        hub.lab.salt.set_policy(edited(_hub, lambda m: m.update(listen_port=CLOSED)))
+        with suppress(CommandFailed):
+            hub.lab.salt.salt_run("wgmesh.converge")
+        wait_until(lambda: "rolled_back" in status(hub.lab.salt, hub.name), 4 * PLANNED, "it to go back", every=1.0)
+        wait_until(lambda: ports(hub) == before, 2 * PLANNED, "the nodes to be back", every=1.0)
+        hub.settle(deadline=2 * PLANNED)
+        assert hub.faults() == []
+    assert RELAY in status(hub.lab.salt, hub.name)["rolled_back"]["why"]
 
 
 def test_another_port(hub: Mesh):

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from ....calm import undisturbed
 from ....drill import PLANNED
-from ....machine import CommandFailed, Machine
+from ....machine import CommandFailed
 from ....mesh import Mesh
 from ....planned import status
 from ....wait import wait_until
-from ..edits import TALKS, changed, converge, edited, mtus, policy, ports
+from ..edits import TALKS, changed, closed, converge, edited, mtus, policy, ports
 
 NODE = "relay-fra1"
 PORT, OTHER = 51820, 51920
 GONE = ("web1", "web2", "laptop")
-
-
-@contextmanager
-def _closed(machine: Machine, *ports: str) -> Iterator[None]:
-    """UDP to these ports of the machine is dropped before it arrives, and what comes from them before it leaves."""
-    rules = (
-        f"chain in {{ type filter hook prerouting priority -400; udp dport {{ {', '.join(ports)} }} drop; }}\n"
-        f"chain out {{ type filter hook postrouting priority 400; udp sport {{ {', '.join(ports)} }} drop; }}\n"
-    )
-    machine.run("nft", "-f", "-", stdin=f"table inet closed {{\n{rules}}}\n")
-    try:
-        yield
-    finally:
-        machine.run("nft", "delete", "table", "inet", "closed")
 
 
 def _said(mesh: Mesh, function: str, **kwargs: object) -> str:
@@ -46,7 +31,7 @@ def test_a_view_that_cuts_a_node_off_is_taken_back(mesh: Mesh):
     """By the node itself; the others were not given it, and the master says why."""
     machine = mesh.lab.underlay[NODE]
     with undisturbed(mesh, "a port that is closed", talks=TALKS, concerned=[NODE]):
-        with _closed(machine, f"{OTHER}-{OTHER + 50}"):
+        with closed(machine, f"{OTHER}-{OTHER + 50}"):
             mesh.lab.salt.set_policy(edited(lambda m: m.update(listen_port=OTHER)))
             said = _said(mesh, "wgmesh.converge")
             wait_until(lambda: _port(mesh, NODE) == PORT, 2 * PLANNED, f"{NODE} to take it back", every=0.5)
