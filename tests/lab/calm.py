@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -38,14 +38,10 @@ class Noticed:
         """Seconds of the longest time without a datagram, of all flows."""
         return max((count for one in self.deliveries for _, count in one.gaps), default=0) / RATE
 
-    def complaints(self, allowed: float = 0.0, of: Collection[str] = ()) -> list[str]:
+    def complaints(self, allowed: float = 0.0) -> list[str]:
         """A line for each flow with a longer gap than *allowed* seconds, each conversation that broke and each session
-        that began anew. Only flows *of* some nodes may have such gaps, if any are given."""
-
-        def may(one: Delivery) -> float:
-            return allowed if not of or {one.flow.source, one.flow.target} & set(of) else 0.0
-
-        losing = [one for one in self.deliveries if any(count / RATE > may(one) for _, count in one.gaps)]
+        that began anew."""
+        losing = [one for one in self.deliveries if any(count / RATE > allowed for _, count in one.gaps)]
         broken = [one for one in self.heard if not one.stood]
         return [*map(lost_in, losing), *map(heard_in, broken), *self.sessions]
 
@@ -78,13 +74,12 @@ def undisturbed(
     leaves: Iterable[str] | None = None,
     concerned: Concerned = (),
     allowed: float = 0.0,
-    of: Collection[str] = (),
     remade: bool = False,
 ) -> Iterator[Noticed]:
     """The block changes something that nobody notices; AssertionError otherwise, and what was noticed is printed.
 
     UDP flows both ways between all pairs of *leaves* (of the mesh, if None), and not one datagram is lost; where there
-    is no other way (in the flows *of* some nodes, if they are named), no gap is longer than *allowed* seconds. TCP
+    is no other way, no gap is longer than *allowed* seconds. TCP
     between the *talks* (caller → listener) stands. Sessions and interfaces live on, but those of *concerned* nodes and
     links, and a leaf's links to relays that the plan has given up. *remade* says that interfaces are made in the block.
     """
@@ -99,7 +94,7 @@ def undisturbed(
             steady(mesh, talks)
     finally:
         print(noticed.text(name), flush=True)
-    found = noticed.complaints(allowed, of)
+    found = noticed.complaints(allowed)
     assert not found, f"{name}: " + "\n".join(found)
 
 

@@ -44,6 +44,16 @@ def _can_open(plan, node, peer, there):
     return host.strip("[]") in own and int(port) == there.listen_port
 
 
+def is_trunk(interface):
+    """Whether it has a port of its own for one relay, whatever the node does with what comes in there."""
+    return interface.kind is Kind.TRUNK or (interface.kind is Kind.UPLINK and interface.listen_port > 0)
+
+
+def _is_down(at, neighbour, down):
+    """A pair in order is a link that the first of it takes for down."""
+    return neighbour in down or frozenset((at, neighbour)) in down or (at, neighbour) in down
+
+
 def walk(plan: Plan, source: str, source_address: str, to: str, down: frozenset) -> tuple[str, tuple[str, ...]]:
     """(how it ended, the nodes on the way)."""
     hops, by_trunk = [source], False
@@ -66,7 +76,7 @@ def walk(plan: Plan, source: str, source_address: str, to: str, down: frozenset)
         nexts = list(routes[-1].from_trunk or () if by_trunk else routes[-1].via)
         if routes[-1].detour and not by_trunk:
             nexts += [p.node for i, p in _peers(plan, at) if i.kind is Kind.TRUNK]
-        up = [n for n in nexts if n not in down and frozenset((at, n)) not in down]
+        up = [n for n in nexts if not _is_down(at, n, down)]
         if not up:
             return "unreachable", tuple(hops)
         step = _cross(plan, at, up[0], source_address, to, down)
@@ -86,14 +96,16 @@ def _cross(plan, at, neighbour, source_address, to, down):
     if not peers:
         return "no peer"
     peer = peers[-1]
-    if peer.node in down or frozenset((at, peer.node)) in down:
+    if _is_down(at, peer.node, down):
         return "down"
     if plan.members[peer.node].public_key != peer.public_key:
         return "no session"
-    kinds = {Kind.UPLINK: Kind.ACCESS, Kind.TRUNK: Kind.TRUNK, Kind.ACCESS: Kind.ACCESS}
-    kind = Kind.UPLINK if plan.members[at].is_relay and out.kind is Kind.ACCESS else kinds[out.kind]
+    kind = Kind.UPLINK if plan.members[at].is_relay and out.kind is Kind.ACCESS else Kind.ACCESS
     back = [
-        (i, p) for i, p in _peers(plan, peer.node) if p.public_key == plan.members[at].public_key and i.kind is kind
+        (i, p)
+        for i, p in _peers(plan, peer.node)
+        if p.public_key == plan.members[at].public_key
+        and (is_trunk(i) if is_trunk(out) else i.kind is kind and not is_trunk(i))
     ]
     if not back:
         return "no session"
@@ -135,7 +147,13 @@ def _connected(plan, a, b, down):
         at = front.pop()
         for _, p in _peers(plan, at):
             n = p.node
-            if n in down or frozenset((at, n)) in down or n in seen:
+            if (
+                n in plan.members[at].idle
+                or at in plan.members[n].idle
+                or n in down
+                or frozenset((at, n)) in down
+                or n in seen
+            ):
                 continue
             if n == b:
                 return True

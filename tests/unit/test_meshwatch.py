@@ -13,7 +13,7 @@ import pytest
 from saltext_wgmesh.core import bfd, plan, preshared
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
-from saltext_wgmesh.core.types import Register
+from saltext_wgmesh.core.types import Interface, Kind, Register
 from saltext_wgmesh.minion import apply, keys, meshwatch, resting
 from saltext_wgmesh.minion import preshared as preshared_files
 from saltext_wgmesh.minion.meshwatch import RESUMES, RETURNED, MeshWatch
@@ -322,3 +322,22 @@ def test_a_dead_link_is_tried_with_the_preshared_key_before_too(anew, old, new, 
     path = Store(host=anew.host, mesh="wg0").folder / "view.json"
     os.utime(path, (time.time() - preshared_files.CHANGING - 1,) * 2)
     assert anew.tried(new, neighbour) == [new if neighbour == "n7" else None] * 3
+
+
+def test_a_leaf_to_which_a_relay_has_an_uplink_is_not_probed_for_what_it_forwards(tmp_path):
+    """It was a relay, or is about to be one; as soon as it is, it is."""
+    world = mesh(relay("r1"), relay("r2", "203.0.113.2"), relay("r3", "203.0.113.3"))
+    made = plan.make(world, all_facts("r1", "r2", "r3"), Register())
+    view = made.views["r1"]
+    kinds = {"r2": Kind.UPLINK, "r3": Kind.TRUNK}
+    crossing = replace(view, interfaces=tuple(_of_kind(i, kinds) for i in view.interfaces))
+    found = MeshWatch(FakeHost.below(tmp_path, Kernel()), crossing)
+    assert {name: link.is_relay for name, link in found.links.items()} == {"r2": False, "r3": True}
+    session = found.links["r2"].session
+    found.update(view)
+    assert found.links["r2"].is_relay
+    assert found.links["r2"].session is session
+
+
+def _of_kind(interface: Interface, kinds: dict[str, Kind]) -> Interface:
+    return replace(interface, kind=kinds[interface.peers[0].node]) if interface.peers else interface

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, reject, settings
@@ -21,6 +22,8 @@ from tests.unit import oracle, worlds
 from tests.unit.strategies import SITES, Fleet, fleets
 
 CALM = Health()
+MOST_ACROSS = 14
+"""The same for a node that goes from relay to leaf, or back: three links, each left idle, made anew and used again."""
 ALL_IS_WELL = Witness(runs=lambda _: True, hears=lambda _: True, alive=lambda _: True)
 MOST = 6
 """Plans from the old one to the new one, both counted: a subnet that moves has four between; one more would be one too
@@ -95,12 +98,51 @@ def histories(draw):
     return before, found
 
 
-def steps_of(before: Plan, make: Callable[[Kept], Plan]) -> list[Plan]:
+@st.composite
+def crossings(draw):
+    """A plan with a relay on whom nobody depends, and what makes one in which it is a leaf; or the other way round. Two
+    relays are left, at least."""
+    fleet = draw(fleets(relays=4))
+    nodes = fleet.raw["wg0"]["nodes"]
+    relays = [name for name, rule in nodes.items() if rule.get("role") == "relay"]
+    if len(relays) < 3:
+        reject()
+    name = draw(st.sampled_from(relays))
+    raw = copy.deepcopy(fleet.raw)
+    mesh = raw["wg0"]
+    rule = mesh["nodes"][name]
+    del rule["role"]
+    if draw(st.booleans()):
+        del rule["endpoint"]
+        if draw(st.booleans()):
+            rule["nat"] = True
+    for site in mesh["sites"].values():
+        site["relays"] = [r for r in site["relays"] if r != name]
+    mesh["links"] = [pair for pair in mesh["links"] if name not in pair]
+    try:
+        one = Change(fleet.mesh, frozenset({name}), fleet.facts)
+        other = Change(policy.parse(raw).meshes["wg0"], frozenset(), fleet.facts)
+        first, second = draw(st.permutations([one, other]))
+        before = first.plan(Register())
+
+        def make(kept: Kept) -> Plan:
+            return second.plan(before.register, kept)
+
+        make(NOTHING)
+    except (PolicyError, PlanError):
+        reject()
+    if any(name in (*m.homes, *m.idle) for m in before.members.values()):
+        # Where leaves have all relays, they have this one too.
+        reject()
+    return before, make
+
+
+def steps_of(before: Plan, make: Callable[[Kept], Plan], most: int = MOST) -> list[Plan]:
     """The plans from *before* to the new one, if every node takes up each."""
     steps, kept = [before], NOTHING
-    while len(steps) <= MOST:
-        kept = rollout.keep(steps[-1], kept, make(NOTHING), CALM, ALL_IS_WELL)
-        steps.append(make(kept))
+    while len(steps) <= most:
+        kept, plan = rollout.step(steps[-1], kept, make(NOTHING), make, CALM, ALL_IS_WELL)
+        steps.append(plan)
         if not kept:
             break
     return steps
@@ -109,13 +151,17 @@ def steps_of(before: Plan, make: Callable[[Kept], Plan]) -> list[Plan]:
 def mixed(plans: dict[str, Plan], before: Plan) -> Plan:
     """Each node as its own plan has it; WireGuard keeps the endpoint that it had where a view names none."""
     some = next(iter(plans.values()))
-    had = {(n, p.node): p.endpoint for n, view in before.views.items() for i in view.interfaces for p in i.peers}
+    had = {
+        (n, i.name, p.node): p.endpoint for n, view in before.views.items() for i in view.interfaces for p in i.peers
+    }
 
     def view(node: str, plan: Plan) -> View:
         return replace(
             plan.views[node],
             interfaces=tuple(
-                replace(i, peers=tuple(replace(p, endpoint=p.endpoint or had.get((node, p.node))) for p in i.peers))
+                replace(
+                    i, peers=tuple(replace(p, endpoint=p.endpoint or had.get((node, i.name, p.node))) for p in i.peers)
+                )
                 for i in plan.views[node].interfaces
             ),
         )
@@ -127,19 +173,35 @@ def mixed(plans: dict[str, Plan], before: Plan) -> Plan:
     )
 
 
-def ends(plan: Plan) -> set[tuple[str, str]]:
-    """(Node, neighbour) of all links that nodes have."""
-    return {(n, p.node) for n, view in plan.views.items() for i in view.interfaces for p in i.peers}
+End = tuple[str, str, str]
+"""Node, neighbour, interface."""
 
 
-def lost(plan: Plan, known: set[frozenset[str]], *whole: Plan) -> list[str]:
+def ends(plan: Plan) -> dict[End, bool]:
+    """Those of all links that nodes have → whether it is a trunk's: that hears none of another sort."""
+    listed = ((n, i, p) for n, view in plan.views.items() for i in view.interfaces for p in i.peers)
+    return {(n, p.node, i.name): oracle.is_trunk(i) for n, i, p in listed}
+
+
+def up(plan: Plan) -> set[End]:
+    """The links that both ends have, each end by itself."""
+    here = ends(plan)
+    pairs = {(a, b, trunk) for (a, b, _), trunk in here.items()}
+    return {(a, b, name) for (a, b, name), trunk in here.items() if (b, a, trunk) in pairs}
+
+
+def unheard(plan: Plan, known: set[End]) -> frozenset[tuple[str, str]]:
+    """The links, each as one end has it, that have no other end, and were not up before."""
+    return frozenset((a, b) for a, b, _ in ends(plan).keys() - up(plan) - known)
+
+
+def lost(plan: Plan, known: set[End], *whole: Plan) -> list[str]:
     """The packets that arrive in each of the *whole* plans, and not in *plan*, in which nodes run different ones.
 
     A new link of which one end knows nothing yet is not used by the other. Of one that was up, and so is *known*,
     nobody notices at once that its other end is gone.
     """
-    here = ends(plan)
-    down = frozenset({frozenset(pair) for pair in here if pair[::-1] not in here} - known)
+    down = unheard(plan, known)
     wanted = set(oracle.trips(whole[0])).intersection(*(oracle.trips(one) for one in whole[1:]))
     found = []
     for a, source, b, to in sorted(wanted):
@@ -149,10 +211,9 @@ def lost(plan: Plan, known: set[frozenset[str]], *whole: Plan) -> list[str]:
     return found
 
 
-def cut_off(plan: Plan, known: set[frozenset[str]], *whole: Plan) -> list[str]:
+def cut_off(plan: Plan, known: set[End], *whole: Plan) -> list[str]:
     """The pairs of nodes that reach each other in each of the *whole* plans, and in *plan* at no address at all."""
-    here = ends(plan)
-    down = frozenset({frozenset(pair) for pair in here if pair[::-1] not in here} - known)
+    down = unheard(plan, known)
     wanted = set.intersection(*({(a, b) for a, _, b, _ in oracle.trips(one)} for one in whole))
     return [
         f"{a} to {b}"
@@ -165,10 +226,10 @@ def cut_off(plan: Plan, known: set[frozenset[str]], *whole: Plan) -> list[str]:
     ]
 
 
-def up(plan: Plan) -> set[frozenset[str]]:
-    """The links that both ends have."""
-    here = ends(plan)
-    return {frozenset(pair) for pair in here if pair[::-1] in here}
+def hearing(plan: Plan) -> Callable[[tuple[str, str]], bool]:
+    """Whether the two of a pair have a link that both ends have."""
+    pairs = {(a, b) for a, b, _ in up(plan)}
+    return lambda pair: pair in pairs
 
 
 def test_relays_that_do_not_deliver_yet_keep_the_order_that_nodes_know() -> None:
@@ -230,9 +291,19 @@ def test_relays_that_nobody_depends_on_are_not_waited_for(before, goal, health, 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_no_mixture_of_two_steps_in_a_row_loses_a_packet(change, random):
     """Nodes take up each step in any order; the last one is the new plan, with nothing of the old."""
+    check_mixtures(change, random, MOST)
+
+
+@given(crossings(), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+def test_neither_does_one_amid_which_a_relay_becomes_a_leaf_or_a_leaf_a_relay(change, random):
+    check_mixtures(change, random, MOST_ACROSS)
+
+
+def check_mixtures(change: tuple[Plan, Callable[[Kept], Plan]], random: Random, most: int) -> None:
     before, make = change
-    steps = steps_of(before, make)
-    assert 2 < len(steps) <= MOST
+    steps = steps_of(before, make, most)
+    assert 2 < len(steps) <= most
     assert steps[-1].views == make(NOTHING).views
     for old, new in pairwise(steps):
         for _ in range(4):
@@ -245,6 +316,16 @@ def test_no_mixture_of_two_steps_in_a_row_loses_a_packet(change, random):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_no_interleaving_loses_a_packet_and_all_end_in_the_new_plan(change, random):
     """Whether the master looks, or nodes take up what is published, or skip it, or are away for long: in any order."""
+    check_interleavings(change, random, MOST)
+
+
+@given(crossings(), st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+def test_neither_does_any_while_a_node_goes_from_relay_to_leaf_or_back(change, random):
+    check_interleavings(change, random, MOST_ACROSS)
+
+
+def check_interleavings(change: tuple[Plan, Callable[[Kept], Plan]], random: Random, most: int) -> None:
     before, make = change
     after = make(NOTHING)
     applied = dict.fromkeys(before.members, before)
@@ -255,13 +336,9 @@ def test_no_interleaving_loses_a_packet_and_all_end_in_the_new_plan(change, rand
         if moment == 40:
             away = set()
         if random.random() < 0.3:
-            witness = Witness(
-                runs=lambda n, now=published: applied[n] is now,
-                hears=lambda p: set(p) in up(mixed(applied, before)),
-                alive=lambda p: set(p) in up(mixed(applied, before)),
-            )
-            kept = rollout.keep(published, kept, after, CALM, witness)
-            plan = make(kept)
+            live = hearing(mixed(applied, before))
+            witness = Witness(runs=lambda n, now=published: applied[n] is now, hears=live, alive=live)
+            kept, plan = rollout.step(published, kept, after, make, CALM, witness)
             published = plan if plan.views != published.views else published
         elif here := sorted(applied.keys() - away):
             applied[random.choice(here)] = published
@@ -269,9 +346,8 @@ def test_no_interleaving_loses_a_packet_and_all_end_in_the_new_plan(change, rand
         known |= up(plan)
         assert lost(plan, known, before, after) == []
         assert cut_off(plan, known, before, after) == []
-    for _ in range(MOST):
-        kept = rollout.keep(published, kept, after, CALM, ALL_IS_WELL)
-        published = make(kept)
+    for _ in range(most):
+        kept, published = rollout.step(published, kept, after, make, CALM, ALL_IS_WELL)
     assert published.views == after.views
 
 
@@ -292,14 +368,16 @@ def test_changes_one_after_the_other_lose_nothing_though_nodes_miss_some_of_them
 
     def look(change: Change, away: set[str]) -> None:
         nonlocal published, kept
-        live = up(mixed(applied, before))
-        witness = Witness(
-            runs=lambda n: applied[n] is published, hears=lambda p: set(p) in live, alive=lambda p: set(p) in live
-        )
-        goal = change.plan(published.register, silent=away)
+        live = hearing(mixed(applied, before))
+        witness = Witness(runs=lambda n: applied[n] is published, hears=live, alive=live)
+        register, health = published.register, Health(silent=frozenset(away))
+
+        def make(step: Kept) -> Plan:
+            return change.plan(register, step, away)
+
+        goal = make(NOTHING)
         whole.append(goal)
-        kept = rollout.keep(published, kept, goal, Health(silent=frozenset(away)), witness)
-        plan = change.plan(published.register, kept, away)
+        kept, plan = rollout.step(published, kept, goal, make, health, witness)
         published = plan if plan.views != published.views else published
 
     for change in found:

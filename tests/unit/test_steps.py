@@ -41,15 +41,15 @@ class Fleet(World):
         )
 
     def _says(self, node: str) -> dict[str, LinkReport]:
-        def link(other: str) -> Link:
+        def link(other: str, interface: str) -> Link:
             pair = frozenset({node, other})
             down = pair in self.held | self.dead
             state = LinkState.NEW if pair in self.unheard else LinkState.DOWN if down else LinkState.UP
-            return Link(neighbour=other, interface="wg0", state=state, since=0.0, heard=pair in self.held)
+            return Link(neighbour=other, interface=interface, state=state, since=0.0, heard=pair in self.held)
 
         view = record.published(self.ledger, "wg0").plan.views[node]
-        peers = [p.node for i in view.interfaces for p in i.peers]
-        return {"wg0": LinkReport(mesh="wg0", watched=True, links={n: link(n) for n in peers})}
+        links = {p.node: link(p.node, i.name) for i in view.interfaces for p in i.peers}
+        return {"wg0": LinkReport(mesh="wg0", watched=True, links=links)}
 
     def homes(self) -> dict[str, tuple[str, ...]]:
         """Leaf → its relays in the published plan."""
@@ -188,6 +188,91 @@ def test_a_relay_that_leaves_the_policy_is_drained_first(fleet):
     run(fleet)
     assert "r1" not in record.published(fleet.ledger, "wg0").plan.members
     assert fleet.ledger.views("r1")["wg0"]["removed"]
+    assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
+
+
+def across(fleet: Fleet) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What r3 is in the published plan: its role, its relays, those that it has left, and those linked by a trunk."""
+    member = record.published(fleet.ledger, "wg0").plan.members["r3"]
+    return member.role.value, member.homes, member.idle, member.trunks
+
+
+def crossed(fleet: Fleet, rule: dict[str, Any]) -> list[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+    """What r3 is after each run, if that is its *rule* in the policy from now on."""
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["nodes"]["r3"] = rule
+    seen = []
+    for _ in range(12):
+        report = fleet.converge()
+        seen.append(across(fleet))
+        if not report.goes_on:
+            return seen
+    raise AssertionError("it never ends")
+
+
+LEAF = {"site": "s"}
+TO_LEAF = [
+    ("leaf", ("r1", "r2"), (), ("r1", "r2")),
+    ("leaf", ("r1",), ("r2",), ("r1", "r2")),
+    ("leaf", ("r1", "r2"), (), ("r1",)),
+    ("leaf", ("r2",), ("r1",), ("r1",)),
+    ("leaf", ("r1", "r2"), (), ()),
+]
+"""One link after the other is left, made anew and used again."""
+
+
+def in_one_order(seen: list[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]) -> list[object]:
+    """As if the relays of r3 were r1 and r2 in this order, whichever comes first."""
+    full = next(homes for role, homes, idle, _ in seen if role == "leaf" and not idle)
+    named = dict(zip(full, ("r1", "r2"), strict=True))
+
+    def renamed(some: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(named[r] for r in some)
+
+    return [(role, renamed(homes), renamed(idle), tuple(sorted(renamed(trunks)))) for role, homes, idle, trunks in seen]
+
+
+def test_a_relay_becomes_a_leaf_one_link_after_the_other(fleet):
+    seen = crossed(fleet, LEAF)
+    assert in_one_order(list(dict.fromkeys(seen)))[: len(TO_LEAF)] == TO_LEAF
+    assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
+
+
+def test_a_leaf_becomes_a_relay_in_the_opposite_order(fleet):
+    crossed(fleet, LEAF)
+    seen = list(dict.fromkeys(crossed(fleet, RELAYS["r3"])))
+    assert [(len(homes), len(idle), len(trunks)) for _, homes, idle, trunks in seen] == [
+        (1, 1, 0),
+        (2, 0, 1),
+        (1, 1, 1),
+        (2, 0, 2),
+        (0, 0, 0),
+    ]
+    assert seen[-1][0] == "relay"
+    assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
+
+
+def test_a_node_between_relay_and_leaf_waits_for_each_link_and_says_so(fleet):
+    """It stays with its other link; a run that died in between leaves it there, too."""
+    fleet.unheard = {frozenset({"r3", "r1"}), frozenset({"r3", "r2"})}
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["nodes"]["r3"] = LEAF
+    for _ in range(4):
+        assert fleet.converge().waiting == ["r3"]
+    assert across(fleet)[2:] == ((), ("r1", "r2"))
+    fleet.unheard = set()
+    for _ in range(12):
+        fleet.converge()
+    assert across(fleet)[3] == ()
+
+
+def test_a_node_between_relay_and_leaf_goes_back_if_it_is_to(fleet):
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["nodes"]["r3"] = LEAF
+    for _ in range(3):
+        fleet.converge()
+    assert across(fleet)[3]
+    assert crossed(fleet, RELAYS["r3"])[-1] == ("relay", (), (), ())
     assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
 
 

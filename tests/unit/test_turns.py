@@ -352,6 +352,33 @@ def test_without_a_watcher_all_names_change_at_once(host) -> None:
     assert (host.kernel.devices, list(host.conf_dir.glob("*.conf"))) == ({}, [])
 
 
+def test_two_neighbours_that_move_at_once_find_each_other(host, watched) -> None:
+    """Each has the other at the port that it has just left; then both go by their views."""
+    far = "192.0.2.70"
+
+    def at(own: int, theirs: int) -> View:
+        return leaf(direct=(peer(7, endpoint=f"{far}:{theirs}"),), port=own)
+
+    def broken(found: FakeHost) -> set[str]:
+        wg0 = found.kernel.devices["wg0"]
+        return {"n7"} if wg0.port == 51900 and wg0.peers[key(7)].endpoint == f"{far}:51820" else set()
+
+    watcher = watched(at(51820, 51820))
+    watcher.broken = broken
+    apply.apply(host, at(51900, 51900))
+    assert host.kernel.devices["wg0"].peers[key(7)].endpoint == f"{far}:51900"
+    assert apply.apply(host, at(51900, 51900)).lines == []
+
+
+def test_a_link_that_goes_to_another_interface_is_not_used_before_it_is_heard_there(host, watched) -> None:
+    """The watcher knows it by the old one, where it was up."""
+    watched(leaf(relays=(1, 2)))
+    changed = leaf(relays=(1, 2))
+    trunk = replace(changed.interfaces[1], name="wg0-t1", listen_port=51821)
+    apply.apply(host, replace(changed, interfaces=(changed.interfaces[0], trunk, changed.interfaces[2])))
+    assert host.kernel.routes["main", "10.100.0.0/16"]["dev"] == "wg0-u2"
+
+
 # --- what breaks the node is taken back ----------------------------------------------------------------
 
 

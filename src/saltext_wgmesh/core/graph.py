@@ -28,8 +28,13 @@ class Graph:
         return False
 
     def _neighbours(self, name: str) -> tuple[str, ...]:
+        """No route leads to an idle link."""
         node = self._index.node(name)
-        return tuple(node.ends) if node else ()
+        return tuple(n for n in node.ends if not self._is_idle(name, n)) if node else ()
+
+    def _is_idle(self, name: str, other: str) -> bool:
+        members = self._index.plan.members
+        return other in members[name].idle or (other in members and name in members[other].idle)
 
     def _forwards(self, name: str) -> bool:
         member = self._index.plan.members.get(name)

@@ -176,7 +176,7 @@ class Index:
             return f"{name} has a peer {peer.node}, which has no view"
         if peer.public_key != receiver.member.public_key:
             return f"{name} has a key for {peer.node} that is not its key"
-        wanted = far_kind(interface.kind, sender.member)
+        wanted = far_kind(interface.kind, sender.member, receiver.member)
         key = sender.member.public_key
         far = receiver.ends.get(name)
         if far is None or far[1].public_key != key:
@@ -200,8 +200,10 @@ class Index:
         return peer.endpoint in found
 
 
-def far_kind(kind: Kind, near: Member) -> Kind:
+def far_kind(kind: Kind, near: Member, far: Member) -> Kind:
     """The kind of interface at the other end of a link, seen from one of *kind* at the node *near*."""
     if kind is Kind.TRUNK:
         return Kind.TRUNK
+    if near.node in far.trunks or far.node in near.trunks:
+        return Kind.UPLINK
     return Kind.UPLINK if kind is Kind.ACCESS and near.is_relay else Kind.ACCESS

@@ -41,7 +41,8 @@ def _link(index: Index, link: Link, tunnels: _Tunnels, found: Findings) -> None:
     if a is None or b is None or here is None or there is None:
         found.add(_UNSHARED, f"node {link.a}", f"its link to {link.b} is not at both ends")
         return
-    if link.kind is not _kind(index.relays, link) or (here[0].kind, there[0].kind) != _ENDS[link.kind]:
+    ends = (Kind.UPLINK, Kind.UPLINK) if link.b in a.member.trunks else _ENDS[link.kind]
+    if link.kind is not _kind(index.relays, link) or (here[0].kind, there[0].kind) != ends:
         text = f"its link to {link.b} stands on {here[0].name} and {there[0].name} as {link.kind.value}"
         found.add("links of a wrong kind", f"node {link.a}", text)
     _endpoints(index, link, here, there, found)

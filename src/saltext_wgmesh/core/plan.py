@@ -32,19 +32,23 @@ def make(
     matches is not mentioned; one that can't be placed yet is in ``left_out``. The order of *facts* does not matter, and
     neither do nodes that come or go to the addresses and numbers of others.
     """
-    matched = rules.rules_for(mesh, facts)
+    matched = {
+        node: replace(rule, role=Role.LEAF) if node in kept.crossing else rule
+        for node, rule in rules.rules_for(mesh, facts).items()
+    }
     left_out = _not_ready(mesh, matched, facts)
     nodes = {node: rule for node, rule in matched.items() if node not in left_out}
     relays = _relays(mesh, nodes)
     drained |= kept.fresh
 
     assigned, problems = addresses.assign(mesh, nodes, register)
-    numbers = _numbers(relays, register)
+    numbers = _numbers([*relays, *sorted(kept.crossing.keys() & nodes.keys())], register)
     problems += _unusable_numbers(mesh, relays, numbers) + _homeless_subnets(mesh)
     leaves = {node: rule.site for node, rule in nodes.items() if rule.role is Role.LEAF}
     restless = health.resting.union(drained, *health.cut, *health.links)
     chosen = homes.assign(mesh, leaves, relays, register, _avoid(leaves, register, health, drained), restless)
     used = {leaf: rollout.in_order(chosen[leaf], kept.homes.get(leaf, ())) for leaf in leaves}
+    used |= {leaf: across.homes for leaf, across in kept.crossing.items() if leaf in leaves}
     parts = _Parts(
         mesh=mesh,
         nodes=nodes,
@@ -58,6 +62,7 @@ def make(
     # A link that is kept is opened like one that the operator asks for, if it still can be.
     linked = replace(mesh, links=tuple(sorted({*mesh.links, *kept.pairs})))
     direct = reach.direct_pairs(linked, (members[leaf] for leaf in leaves))
+    direct = [pair for pair in direct if pair in kept.pairs or not kept.crossing.keys() & set(pair)]
     if not relays:
         problems += _cut_off(mesh, members, direct)
     if problems:
@@ -234,8 +239,10 @@ def _members(parts: _Parts) -> dict[str, Member]:
     members = {}
     for node, rule in parts.nodes.items():
         facts = parts.facts[node]
+        across = parts.kept.crossing.get(node)
         own = parts.kept.addresses.get(node) or parts.addresses[node]
-        place = parts.kept.places.get(node) or Place(
+        place = parts.kept.places.get(node) or (across and across.place)
+        place = place or Place(
             listen_port=parts.mesh.listen_port, endpoint=rule.endpoint, interface=parts.mesh.interface
         )
         members[node] = Member(
@@ -253,7 +260,8 @@ def _members(parts: _Parts) -> dict[str, Member]:
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
             standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
             homes=parts.homes.get(node, ()),
-            idle=parts.kept.idle.get(node, ()),
+            idle=across.idle if across else parts.kept.idle.get(node, ()),
+            trunks=across.trunks if across else (),
         )
     return members
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from saltext_wgmesh.core import names
 from saltext_wgmesh.core.types import Interface, Kind, View
 
-_Part = tuple[Kind, frozenset[str]]
+_Part = tuple[Kind, bool, frozenset[str]]
+"""What an interface is for: its kind, whether it has a port of its own, its neighbours unless these come and go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +66,10 @@ def _by_part(view: View) -> dict[_Part, Interface]:
 
 def _part(interface: Interface) -> _Part:
     nodes = () if interface.kind is Kind.ACCESS else (p.node for p in interface.peers)
-    return interface.kind, frozenset(nodes)
+    # An uplink that takes the place of a trunk is another link.
+    return interface.kind, interface.listen_port > 0, frozenset(nodes)
 
 
 def _order(part: _Part) -> tuple[bool, list[str]]:
-    kind, nodes = part
+    kind, _, nodes = part
     return kind is Kind.ACCESS, sorted(nodes)

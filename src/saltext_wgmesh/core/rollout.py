@@ -20,12 +20,15 @@ old one goes.
 A subnet that gets another gateway goes by ``core.moves``.
 
 A relay that is new is there first, and nobody depends on it until it is heard by all its neighbours.
+
+A relay that becomes a leaf is one first by what it forwards, while its links are trunks still; then one link after the
+other is left idle, made anew and used again. A leaf becomes a relay in the opposite order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -39,6 +42,24 @@ Homes = Mapping[str, tuple[str, ...]]
 
 def _none() -> Homes:
     return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """A node on its way from relay to leaf, or back: a leaf meanwhile, with these relays."""
+
+    place: Place
+    """Where it is heard until then."""
+    homes: tuple[str, ...]
+    idle: tuple[str, ...] = ()
+    trunks: tuple[str, ...] = ()
+    """Those of both to which its link is a trunk."""
+
+    def without(self, gone: Set[str]) -> Crossing:
+        """The same, with none of the relays that are *gone*."""
+        left = ((r for r in some if r not in gone) for some in (self.homes, self.idle, self.trunks))
+        homes, idle, trunks = map(tuple, left)
+        return replace(self, homes=homes, idle=idle, trunks=trunks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +81,7 @@ class Kept:
     """Subnets on their way from one gateway to another."""
     fresh: frozenset[str] = frozenset()
     """Relays that are not heard by the others yet."""
+    crossing: Mapping[str, Crossing] = field(default_factory=lambda: MappingProxyType({}))
 
     def __bool__(self) -> bool:
         return self != NOTHING
@@ -74,13 +96,14 @@ def as_dict(kept: Kept) -> dict[str, Any]:
         "homes": {leaf: list(relays) for leaf, relays in kept.homes.items()},
         "idle": {leaf: list(relays) for leaf, relays in kept.idle.items()},
         "pairs": [list(pair) for pair in sorted(kept.pairs)],
-        "places": {
-            node: [place.listen_port, place.interface, place.endpoint and [place.endpoint.host, place.endpoint.port]]
-            for node, place in kept.places.items()
-        },
+        "places": {node: _place_as_list(place) for node, place in kept.places.items()},
         "addresses": {node: list(addresses) for node, addresses in kept.addresses.items()},
         "moves": moving.as_dict(kept.moves),
         "fresh": sorted(kept.fresh),
+        "crossing": {
+            node: [_place_as_list(one.place), list(one.homes), list(one.idle), list(one.trunks)]
+            for node, one in kept.crossing.items()
+        },
     }
 
 
@@ -94,7 +117,17 @@ def from_dict(raw: Mapping[str, Any]) -> Kept:
         addresses=MappingProxyType({node: tuple(told) for node, told in raw.get("addresses", {}).items()}),
         moves=MappingProxyType(moving.from_dict(raw.get("moves", {}))),
         fresh=frozenset(raw.get("fresh", ())),
+        crossing=MappingProxyType({node: _crossing(*told) for node, told in raw.get("crossing", {}).items()}),
     )
+
+
+def _crossing(place: list[Any], homes: Sequence[str], idle: Sequence[str], trunks: Sequence[str]) -> Crossing:
+    return Crossing(place=_place(*place), homes=tuple(homes), idle=tuple(idle), trunks=tuple(trunks))
+
+
+def _place_as_list(place: Place) -> list[Any]:
+    where = place.endpoint
+    return [place.listen_port, place.interface, where and [where.host, where.port]]
 
 
 def _place(listen_port: int, interface: str, endpoint: list[Any] | None) -> Place:
@@ -124,6 +157,70 @@ class Witness:
         return self._run(a, b) and self.hears(moving.pair(a, b))
 
 
+def step(
+    before: Plan, kept_before: Kept, goal: Plan, make: Callable[[Kept], Plan], health: Health, witness: Witness
+) -> tuple[Kept, Plan]:
+    """What the next plan on the way from *before*, which had *kept_before*, to *goal* keeps, and that plan. *make* is
+    how the goal is made."""
+    across = crossing(before, kept_before, goal, health, witness)
+    new = fresh(before, kept_before, goal, health, witness) - across.keys()
+    if across or new:
+        goal = make(Kept(crossing=across, fresh=new))
+    kept = replace(keep(before, kept_before, goal, health, witness, across), crossing=across, fresh=new)
+    return kept, make(kept) if kept else goal
+
+
+def crossing(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Mapping[str, Crossing]:
+    """The nodes that are to be a leaf in place of a relay, or the other way round, and are not yet. With less than two
+    other relays there is no other way meanwhile: such a node is at once what it is to be, and so is one that is down,
+    and a relay that some leaf has still."""
+    found: dict[str, Crossing] = {}
+    had_by_leaves = {r for member in before.members.values() for r in (*member.homes, *member.idle)}
+    relays, had_relays = ({n for n, m in plan.members.items() if m.is_relay} for plan in (after, before))
+    stay = sorted(relays & had_relays - health.down)
+    for node in sorted(before.members.keys() & after.members.keys() - health.down):
+        old, new, now = before.members[node], after.members[node], kept_before.crossing.get(node)
+        if now is None and (old.is_relay is new.is_relay or node in had_by_leaves):
+            continue
+        had = (*now.homes, *now.idle) if now else old.homes
+        homes = tuple(r for r in (had if new.is_relay else new.homes) if r in stay)
+        if len(homes) < 2:
+            continue
+        following: Crossing | None
+        if now:
+            following = _cross(node, now.without({*before.members}.difference(stay)), homes, new.is_relay, witness)
+        elif new.is_relay:
+            following = _left_idle(Crossing(place=old.place, homes=homes), homes[-1])
+        else:
+            idle = tuple(r for r in stay if r not in homes)
+            following = Crossing(place=old.place, homes=homes, idle=idle, trunks=tuple(stay))
+        if following:
+            found[node] = following
+    return MappingProxyType(found)
+
+
+def _cross(node: str, now: Crossing, homes: tuple[str, ...], to_relay: bool, witness: Witness) -> Crossing | None:
+    """The next step of *node*, whose relays are to be *homes*; None after the last."""
+    others = tuple(r for r in now.homes if r not in homes)
+    if not all(witness.runs(n) for n in (node, *now.homes, *now.idle)):
+        return now
+    if now.idle:
+        # Nobody goes by these any more: they go, or are made anew.
+        anew = {*now.idle} & {*homes} if to_relay else set()
+        trunks = {*now.trunks}.difference(now.idle) | anew
+        return replace(now, homes=(*homes, *others), idle=(), trunks=tuple(sorted(trunks)))
+    if not {*homes} <= {*now.homes} or not all(witness.hears(moving.pair(node, r)) for r in homes):
+        return replace(now, homes=(*homes, *others))
+    if others:
+        return replace(now, homes=homes, idle=others)
+    left = [r for r in homes if (r in now.trunks) is not to_relay]
+    return _left_idle(replace(now, homes=homes), left[-1]) if left else None
+
+
+def _left_idle(now: Crossing, relay: str) -> Crossing:
+    return replace(now, homes=tuple(r for r in now.homes if r != relay), idle=(relay,))
+
+
 def fresh(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> frozenset[str]:
     """The relays of *after* that are new, unless all are, until they are heard. What is down nobody depends on anyhow.
 
@@ -142,18 +239,26 @@ def in_order(homes: Sequence[str], kept: Sequence[str]) -> tuple[str, ...]:
     return (*(r for r in homes if r not in kept), *kept)
 
 
-def keep(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Kept:
+def keep(
+    before: Plan,
+    kept_before: Kept,
+    after: Plan,
+    health: Health,
+    witness: Witness,
+    across: Container[str] = (),
+) -> Kept:
     """What *after* must have of *before*, which had *kept_before*: the next step of each link that *after* lacks.
 
     No link is kept that leads to a node that left, or that counts as cut; but one that is alive is used by now, or in
-    a moment, by nodes that have no better.
+    a moment, by nodes that have no better. Of those that go *across* from leaf to relay, or back, the links are as
+    *after* has them.
     """
     dead = frozenset(p for p in health.cut if not witness.alive(p))
     homes: dict[str, tuple[str, ...]] = {}
     idle: dict[str, tuple[str, ...]] = {}
     for leaf, member in after.members.items():
         old = before.members.get(leaf)
-        if old is None or member.is_relay or old.is_relay:
+        if old is None or member.is_relay or old.is_relay or leaf in across:
             continue
         had_idle = kept_before.idle.get(leaf, ())
         left = [

@@ -6,7 +6,7 @@ takes each packet that may cross it, at both ends, and gives it to the node that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from saltext_wgmesh.core import links, names
 from saltext_wgmesh.core.findings import Findings, listed
@@ -22,12 +22,13 @@ def check(index: Index, found: Findings) -> None:
     _unique(plan, found)
     _places(index, found)
     _homes(plan, found)
+    crossing = {(relay, name) for name, member in plan.members.items() for relay in member.trunks}
     for name in plan.members:
         node = index.node(name)
         if node is not None:
             _view(plan, node, found)
-            _interfaces(node, found)
-            _uplinks(node, found)
+            _interfaces(node, crossing, found)
+            _uplinks(node, crossing, found)
     links.check(index, found)
 
 
@@ -99,10 +100,10 @@ def _disjoint(networks: Iterable[tuple[Prefix, str]], subnets: Iterable[tuple[Pr
 
 
 def _homes(plan: Plan, found: Findings) -> None:
-    """A leaf has two relays if any leaf has: the mesh then has two that can be used."""
+    """A leaf has two relays if any leaf has: the mesh then has two that can be used. One of them may be idle."""
     most = max((len(m.homes) for m in plan.members.values()), default=0)
     for name, member in plan.members.items():
-        if not member.is_relay and len(set(member.homes)) < min(2, most):
+        if not member.is_relay and len({*member.homes, *member.idle}) < min(2, most):
             text = f"it has {len(set(member.homes))} relays, where others have two"
             found.add("leaves without a second relay", f"node {name}", text)
 
@@ -114,7 +115,7 @@ def _view(plan: Plan, node: Node, found: Findings) -> None:
     """The view says what the member is, and the node forwards only if it must."""
     view, member = node.view, node.member
     where = f"node {member.node}"
-    must = member.is_relay or bool(node.subnets)
+    must = member.is_relay or bool(node.subnets or member.trunks)
     facts: tuple[tuple[str, object, object], ...] = (
         ("mesh", view.mesh, plan.mesh),
         ("name", view.node, member.node),
@@ -131,8 +132,9 @@ def _view(plan: Plan, node: Node, found: Findings) -> None:
             found.add(f"views with a wrong {what}", where, f"its view says {what} {has}, which should be {wanted}")
 
 
-def _interfaces(node: Node, found: Findings) -> None:
-    """Names and ports are there once; kinds fit the node's role; tunnels have one peer.
+def _interfaces(node: Node, crossing: Collection[tuple[str, str]], found: Findings) -> None:
+    """Names and ports are there once; kinds fit the node's role, but of relays to leaves that are *crossing*; tunnels
+    have one peer.
 
     That a prefix is allowed to one peer of an interface follows from ``links``: to the one that owns it.
     """
@@ -142,7 +144,8 @@ def _interfaces(node: Node, found: Findings) -> None:
     for interface in interfaces:
         if not 1 <= len(interface.name.encode()) <= names.IFNAMSIZ:
             found.add("unusable interface names", where, f"{interface.name!r} can't be an interface's name")
-        if interface.kind is wrong:
+        crosses = any((node.view.node, peer.node) in crossing for peer in interface.peers)
+        if interface.kind is wrong and not crosses:
             found.add("interfaces of a wrong kind", where, f"a {node.member.role.value} has no {wrong.value}")
         if interface.kind is not Kind.ACCESS and len(interface.peers) != 1:
             found.add("tunnels without one peer", where, f"{interface.name} has {len(interface.peers)} peers")
@@ -155,10 +158,11 @@ def _interfaces(node: Node, found: Findings) -> None:
         found.add_twice(where, "link to", [peer.node for _, peer in node.peers])
 
 
-def _uplinks(node: Node, found: Findings) -> None:
-    """A leaf's uplinks lead to its homes."""
+def _uplinks(node: Node, crossing: Iterable[tuple[str, str]], found: Findings) -> None:
+    """A leaf's uplinks lead to its homes, a relay's to leaves that are *crossing*."""
     has = {peer.node for interface, peer in node.peers if interface.kind is Kind.UPLINK}
-    homes = {*node.member.homes, *node.member.idle}
+    own = {leaf for relay, leaf in crossing if relay == node.view.node}
+    homes = {*node.member.homes, *node.member.idle, *own}
     if has != homes:
         text = f"it has uplinks to {listed(has)}, and the homes {listed(homes)}"
         found.add("uplinks that are not the homes", f"node {node.view.node}", text)

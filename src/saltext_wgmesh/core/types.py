@@ -239,6 +239,8 @@ class Member:
     """A leaf's relays, first choice first. Empty on relays, and in a mesh without relays."""
     idle: tuple[str, ...] = ()
     """Relays that a leaf has left, to which it has a link still; no route leads there."""
+    trunks: tuple[str, ...] = ()
+    """Of a leaf's relays, those to which its link is a trunk: it was a relay, or is about to be one."""
     next_key: str | None = None
     """The public key that it is about to run; its neighbours take both."""
 

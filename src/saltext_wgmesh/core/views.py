@@ -121,7 +121,8 @@ def _view(desk: _Desk, member: Member, interfaces: tuple[Interface, ...], routes
         role=member.role,
         addresses=member.addresses,
         networks=_visible(desk, desk.networks, _has_ipv6(desk, member)),
-        forward=member.is_relay or bool(member.subnets or member.standby_subnets),
+        # By relays that don't know yet that it is a leaf, it is probed still.
+        forward=member.is_relay or bool(member.subnets or member.standby_subnets or member.trunks),
         mtu=desk.mesh.mtu,
         bfd=desk.mesh.bfd,
         interfaces=interfaces,
@@ -156,7 +157,15 @@ def _leaf(desk: _Desk, leaf: Member) -> View:
     more = moves.admitted(leaf, (desk.members[other] for other in near), desk.moves)
     access = _access(desk, leaf, (_direct_peer(desk, leaf, other, more.get(other, ()), ipv6) for other in near))
     relays = (*leaf.homes, *leaf.idle)
-    uplinks = sorted((_uplink(desk, leaf.interface, relay, ipv6) for relay in relays), key=lambda i: i.name)
+    uplinks = sorted(
+        (
+            _trunk(desk, leaf, desk.members[relay], Kind.UPLINK)
+            if relay in leaf.trunks
+            else _uplink(desk, leaf.interface, relay, ipv6)
+            for relay in relays
+        ),
+        key=lambda i: i.name,
+    )
     return _view(desk, leaf, (access, *uplinks), _leaf_routes(desk, leaf, ipv6))
 
 
@@ -260,10 +269,13 @@ def _without(route: Route, prefixes: tuple[str, ...]) -> Route:
 def _relay(desk: _Desk, relay: Member, to: Mapping[str, str] = MappingProxyType({})) -> View:
     """The relay's view; *to* are subnets that it alone delivers to the gateway named there."""
     idle = desk.idle_at.get(relay.node, ())
-    leaves = sorted((*desk.leaves_of[relay.node], *idle), key=lambda leaf: leaf.node)
+    attached = sorted((*desk.leaves_of[relay.node], *idle), key=lambda leaf: leaf.node)
+    leaves = [leaf for leaf in attached if relay.node not in leaf.trunks]
     more = moves.admitted(relay, leaves, desk.moves)
     access = _access(desk, relay, (_leaf_peer(desk, leaf, more.get(leaf.node, ())) for leaf in leaves))
-    trunks = sorted((_trunk(desk, relay, s) for s in desk.relays if s is not relay), key=lambda i: i.name)
+    trunks = [_trunk(desk, relay, other) for other in desk.relays if other is not relay]
+    trunks += [_trunk(desk, relay, leaf, Kind.UPLINK) for leaf in attached if relay.node in leaf.trunks]
+    trunks.sort(key=lambda i: i.name)
     routes = _relay_routes(desk, relay)
     if to:
         others = (_without(route, tuple(to)) for route in routes)
@@ -288,8 +300,9 @@ def _leaf_peer(desk: _Desk, leaf: Member, more: tuple[str, ...]) -> Peer:
     return desk.peers[key]
 
 
-def _trunk(desk: _Desk, relay: Member, other: Member) -> Interface:
-    """The interface of *relay* towards the relay *other*.
+def _trunk(desk: _Desk, relay: Member, other: Member, kind: Kind = Kind.TRUNK) -> Interface:
+    """The interface of *relay* towards the relay *other*; an uplink in all but its name and port, if one of the two
+    forwards for nobody.
 
     A relay hears the relay with number n at its ``listen_port + n``. Where its endpoint is a forwarded port, the
     ports after that must be forwarded alike: it is reached at the endpoint's port plus n.
@@ -310,7 +323,7 @@ def _trunk(desk: _Desk, relay: Member, other: Member) -> Interface:
     number = desk.numbers[other.node]
     return Interface(
         name=names.trunk_name(relay.interface, number),
-        kind=Kind.TRUNK,
+        kind=kind,
         listen_port=names.trunk_port(relay.listen_port, number),
         peers=(peer,),
     )

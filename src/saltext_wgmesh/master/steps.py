@@ -15,7 +15,7 @@ from saltext_wgmesh.core.health import Health
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
 from saltext_wgmesh.core.moves import Pair
 from saltext_wgmesh.core.rollout import Kept, Witness
-from saltext_wgmesh.core.types import Plan
+from saltext_wgmesh.core.types import Plan, View
 from saltext_wgmesh.master import record
 from saltext_wgmesh.master.ledger import Head, Ledger
 from saltext_wgmesh.master.push import is_stuck
@@ -39,7 +39,7 @@ def next_step(
     before = record.published(ledger, mesh).plan
     if not head.kept and not _differs(goal, before):
         return wanted, goal
-    witness = _witness(ledger, mesh, head, answers)
+    witness = _witness(ledger, mesh, head, answers, before)
     leaving = frozenset(r for r in _leaving(before, goal, wanted.health) if r in accepted)
     if leaving:
         # What hinders the old policy by now, if anything does, is no reason to stay with it.
@@ -62,14 +62,11 @@ def next_step(
 
 
 def _step(before: Plan, head: Head, origin: Origin, witness: Witness, goal: Plan) -> tuple[Origin, Plan]:
-    fresh = rollout.fresh(before, head.kept, goal, origin.health, witness)
-    if fresh:
-        goal = replace(origin, kept=Kept(fresh=fresh)).plan()
-    kept = replace(rollout.keep(before, head.kept, goal, origin.health, witness), fresh=fresh)
-    if not kept:
-        return origin, goal
-    step = replace(origin, kept=kept)
-    return step, step.plan()
+    def make(kept: Kept) -> Plan:
+        return replace(origin, kept=kept).plan()
+
+    kept, plan = rollout.step(before, head.kept, goal, make, origin.health, witness)
+    return replace(origin, kept=kept), plan
 
 
 def _differs(plan: Plan, before: Plan) -> bool:
@@ -84,13 +81,15 @@ def _leaving(before: Plan, after: Plan, health: Health) -> frozenset[str]:
     return frozenset(used - stay - health.down)
 
 
-def _witness(ledger: Ledger, mesh: str, head: Head, answers: Answers) -> Witness:
+def _witness(ledger: Ledger, mesh: str, head: Head, answers: Answers, plan: Plan | None = None) -> Witness:
     def runs(node: str) -> bool:
         return bool(ledger.acknowledged(node).get("digests", {}).get(mesh) == head.digests.get(node))
 
     def said_of(pair: Pair) -> list[Link]:
-        reports = ((answers.get(node, {}).get(mesh), other) for node, other in (pair, pair[::-1]))
-        return [report.links[other] for report, other in reports if report and other in report.links]
+        reports = ((answers.get(node, {}).get(mesh), node, other) for node, other in (pair, pair[::-1]))
+        links = [(node, report.links[other]) for report, node, other in reports if report and other in report.links]
+        # Of a link that was made anew on another interface, a node may speak as it was a moment ago.
+        return [link for node, link in links if plan is None or _is_of(link, plan.views.get(node))]
 
     return Witness(
         runs=runs,
@@ -99,13 +98,20 @@ def _witness(ledger: Ledger, mesh: str, head: Head, answers: Answers) -> Witness
     )
 
 
+def _is_of(link: Link, view: View | None) -> bool:
+    """Whether *view* has the link on that interface."""
+    interfaces = view.interfaces if view else ()
+    return any(i.name == link.interface and any(p.node == link.neighbour for p in i.peers) for i in interfaces)
+
+
 def concerned(head: Head) -> frozenset[str]:
     """The nodes whose word a rollout that is under way waits for."""
     kept = head.kept
     # A relay can tell how it hears all its neighbours.
     relays = head.register.numbers if kept.places or kept.fresh else ()
     everyone = head.digests if kept.addresses or kept.moves else ()
-    return frozenset({*everyone, *kept.homes, *kept.idle, *(n for pair in kept.pairs for n in pair), *relays})
+    across = {n for node, one in kept.crossing.items() for n in (node, *one.homes, *one.idle)}
+    return frozenset({*everyone, *kept.homes, *kept.idle, *(n for pair in kept.pairs for n in pair), *relays, *across})
 
 
 def may_go_on(ledger: Ledger, mesh: str) -> bool:
@@ -118,6 +124,7 @@ def may_go_on(ledger: Ledger, mesh: str) -> bool:
             *head.kept.places,
             *head.kept.addresses,
             *head.kept.fresh,
+            *head.kept.crossing,
             *(move.new for move in head.kept.moves.values()),
         )
     )
@@ -125,9 +132,9 @@ def may_go_on(ledger: Ledger, mesh: str) -> bool:
 
 def waits_for(kept: Kept) -> list[str]:
     """The links that are kept, as ``a--b``, the nodes that are heard where they were, the subnets on their way to
-    another gateway, and the relays that are not heard yet, sorted."""
+    another gateway, the relays that are not heard yet, and the nodes between relay and leaf, sorted."""
     links = ("--".join(pair) for pair in _links(kept))
-    return sorted([*links, *kept.places, *kept.addresses, *kept.moves, *kept.fresh])
+    return sorted([*links, *kept.places, *kept.addresses, *kept.moves, *kept.fresh, *kept.crossing])
 
 
 def _links(kept: Kept) -> list[Pair]:

@@ -326,7 +326,7 @@ def _look(host: Host, store: Store, view: View, public_key: str, applied: View |
     seen = observe.snapshot(host, rules=_has_trunk(store, view))
     _refuse_foreign(host, store, view, seen)
     # After the kernel: what the watcher believed before would put back a route that it has just moved.
-    target = wanted.state(view, _routes(host, view), own)
+    target = wanted.state(view, _routes(host, view, renamed(store.view(), view)), own)
     live = _part(host, store, view, seen, [key for key, _ in target.sysctls])
     applied = applied or store.view()
     now = time.time()
@@ -366,13 +366,14 @@ def _is_move(change: Change) -> bool:
     return isinstance(change, RouteChange) and bool(change.old and change.new)
 
 
-def _routes(host: Host, view: View) -> tuple[routes.KernelRoute, ...]:
-    """By the links that the watcher says are up, where one runs. A link that it does not know yet is made before it
-    is used."""
+def _routes(host: Host, view: View, names_now: Mapping[str, str]) -> tuple[routes.KernelRoute, ...]:
+    """By the links that the watcher says are up, where one runs. A link that it does not know yet, or knows by another
+    interface than one of those of *names_now*, old to new, is made before it is used."""
     report = linkfile.read(host, view.mesh)
     if report is None:
         return routes.choose(view)
-    unknown = {p.node for i in view.interfaces for p in i.peers} - report.links.keys()
+    known = {(n, names_now.get(link.interface, link.interface)) for n, link in report.links.items()}
+    unknown = {p.node for i in view.interfaces for p in i.peers if (p.node, i.name) not in known}
     return routes.choose(view, {**dict.fromkeys(unknown, 0.0), **report.down}, report.mute)
 
 

@@ -20,7 +20,7 @@ from saltext_wgmesh.core.device import RouteEntry, family_of
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.holddown import HoldDown
 from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
-from saltext_wgmesh.core.types import Interface, Kind, Peer, View
+from saltext_wgmesh.core.types import Interface, Kind, Peer, Role, View
 from saltext_wgmesh.minion import keys, linkfile, preshared, resting
 from saltext_wgmesh.minion.following import Follower
 from saltext_wgmesh.minion.host import Host, environment
@@ -122,8 +122,10 @@ class MeshWatch:
     ) -> Watched:
         now = time.monotonic()
         same = old and set(old.peer.keys) & set(peer.keys)
+        # To a leaf that was a relay, or is about to be one, a relay has an uplink too.
+        is_relay = interface.kind is Kind.TRUNK or (interface.kind is Kind.UPLINK and self.view.role is Role.LEAF)
         if old and same and old.interface.name == interface.name:
-            old.peer, old.interface = peer, interface
+            old.peer, old.interface, old.is_relay = peer, interface, is_relay
             old.session.set_interval(interval, now)
             old.session.set_multiplier(self.view.bfd.multiplier)
             return old
@@ -138,6 +140,7 @@ class MeshWatch:
             state=known.state if known else LinkState.NEW,
             since=known.since if known else time.time(),
             grace_until=now + (SETTLED if known else GRACE),
+            is_relay=is_relay,
             damping=_remembered(known, now),
             down_since=now,
             rested_at=now,
@@ -260,7 +263,7 @@ class MeshWatch:
             lost = LinkState.DOWN in trunks
             beyond = bfd.Diagnostic.CONCATENATED_DOWN if lost else bfd.Diagnostic.ADMIN_DOWN
         for link in self.links.values():
-            if trunks and link.interface.kind is Kind.ACCESS:
+            if trunks and not link.is_relay:
                 link.session.concatenated(beyond)
 
     def mend(self) -> None:

@@ -87,7 +87,8 @@ def relays(held: View | None, view: View, before: Before, stays: Set[str]) -> fr
 
 
 def _relays(view: View) -> frozenset[str]:
-    return frozenset(p.node for i in view.interfaces if i.kind is not Kind.ACCESS for p in i.peers)
+    kind = Kind.UPLINK if view.role is Role.LEAF else Kind.TRUNK
+    return frozenset(p.node for i in view.interfaces if i.kind is kind for p in i.peers)
 
 
 def missing(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from saltext_wgmesh.core import bfd
 from saltext_wgmesh.core.holddown import HoldDown
 from saltext_wgmesh.core.linkstate import LinkState
-from saltext_wgmesh.core.types import Interface, Kind, Peer
+from saltext_wgmesh.core.types import Interface, Peer
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -21,6 +21,8 @@ class Watched:
     since: float
     """Seconds since the epoch."""
     grace_until: float
+    is_relay: bool
+    """Whether the neighbour is a relay."""
     damping: HoldDown = field(default_factory=HoldDown)
     good_since: float | None = None
     """Since when the session is up."""
@@ -49,11 +51,6 @@ class Watched:
     def name(self) -> str:
         """The neighbour."""
         return self.peer.node
-
-    @property
-    def is_relay(self) -> bool:
-        """Whether the neighbour is a relay."""
-        return self.interface.kind is not Kind.ACCESS
 
     @property
     def is_cut_off(self) -> bool:
