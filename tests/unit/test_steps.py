@@ -238,6 +238,18 @@ def test_a_relay_becomes_a_leaf_one_link_after_the_other(fleet):
     assert fleet.ledger.head("wg0").kept == steps.rollout.NOTHING
 
 
+def test_a_relay_that_leaves_have_is_left_by_them_before_it_becomes_a_leaf(fleet):
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["sites"]["s"]["relays"] = ["r3", "r1"]
+    run(fleet)
+    assert all("r3" in homes for homes in fleet.homes().values())
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["sites"]["s"]["relays"] = ["r1", "r2"]
+    seen = list(dict.fromkeys(crossed(fleet, LEAF)))
+    assert seen[0][0] == "relay"
+    assert in_one_order(seen[1:]) == TO_LEAF
+
+
 def test_a_leaf_becomes_a_relay_in_the_opposite_order(fleet):
     crossed(fleet, LEAF)
     seen = list(dict.fromkeys(crossed(fleet, RELAYS["r3"])))

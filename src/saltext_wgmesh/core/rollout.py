@@ -175,7 +175,7 @@ def crossing(before: Plan, kept_before: Kept, after: Plan, health: Health, witne
     other relays there is no other way meanwhile: such a node is at once what it is to be, and so is one that is down,
     and a relay that some leaf has still."""
     found: dict[str, Crossing] = {}
-    had_by_leaves = {r for member in before.members.values() for r in (*member.homes, *member.idle)}
+    had_by_leaves = {r for member in before.members.values() for r in member.homes}
     relays, had_relays = ({n for n, m in plan.members.items() if m.is_relay} for plan in (after, before))
     stay = sorted(relays & had_relays - health.down)
     for node in sorted(before.members.keys() & after.members.keys() - health.down):

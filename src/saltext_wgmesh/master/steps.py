@@ -75,8 +75,8 @@ def _differs(plan: Plan, before: Plan) -> bool:
 
 
 def _leaving(before: Plan, after: Plan, health: Health) -> frozenset[str]:
-    """The relays of *before* that are none in *after*, and that some leaf still has."""
-    used = {relay for member in before.members.values() for relay in member.homes}
+    """The relays of *before* that are none in *after*, and to which some leaf still has a link."""
+    used = {relay for member in before.members.values() for relay in (*member.homes, *member.idle)}
     stay = {node for node, member in after.members.items() if member.is_relay}
     return frozenset(used - stay - health.down)
 

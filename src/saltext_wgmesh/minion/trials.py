@@ -85,11 +85,11 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
         if turn.makes_anew:
             continue
         awaited = turn.awaited & trial.awaited
-        silent = resting.unheard(host, mesh, awaited, min(FOLLOW, trial.patience))
+        silent = resting.unheard(host, mesh, awaited, trial.patience / 2)
         if silent:
-            # If both ends moved at once, each calls the other where it was: by now, the view knows better.
+            # If both ends moved at once, each calls the other where it was: then the view knows better.
             unresolved += run_all(host, turns.moved(look(), turn.interfaces), mesh)
-            silent = resting.unheard(host, mesh, awaited, trial.patience)
+            silent = resting.unheard(host, mesh, awaited, trial.patience / 2)
         if turn.changes_key:
             # Those too who open the link themselves: the next turn may be that of their only other way.
             resting.unheard(host, mesh, turn.neighbours & trial.before.up, BACK)

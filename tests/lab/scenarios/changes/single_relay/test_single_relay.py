@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ....calm import undisturbed
-from ....drill import PLANNED
+from ....drill import PLANNED, whole
 from ....machine import CommandFailed
 from ....mesh import Mesh
 from ....planned import status
@@ -50,6 +50,8 @@ def test_a_port_that_is_closed(hub: Mesh):
         hub.settle(deadline=2 * PLANNED)
         assert hub.faults() == []
     assert RELAY in status(hub.lab.salt, hub.name)["rolled_back"]["why"]
+    # What comes next is a change of a mesh that is well.
+    whole(hub)
 
 
 def test_another_port(hub: Mesh):
