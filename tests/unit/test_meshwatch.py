@@ -337,6 +337,11 @@ def test_a_leaf_to_which_a_relay_has_an_uplink_is_not_probed_for_what_it_forward
     found.update(view)
     assert found.links["r2"].is_relay
     assert found.links["r2"].session is session
+    hear(found, 0.0, "r2", "r3")
+    found.links["r2"].probed = 1.0
+    found.update(crossing)
+    hear(found, 1000.0, "r2", "r3")
+    assert states(found)["r2"] is LinkState.UP
 
 
 def _of_kind(interface: Interface, kinds: dict[str, Kind]) -> Interface:

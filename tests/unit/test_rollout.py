@@ -16,12 +16,13 @@ from saltext_wgmesh.core import plan as planner
 from saltext_wgmesh.core import policy, rollout
 from saltext_wgmesh.core.errors import PlanError, PolicyError
 from saltext_wgmesh.core.health import Health
-from saltext_wgmesh.core.rollout import NOTHING, Kept, Witness
-from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan, Register, View
+from saltext_wgmesh.core.rollout import NOTHING, Crossing, Kept, Witness
+from saltext_wgmesh.core.types import Facts, MeshPolicy, Place, Plan, Register, View
 from tests.unit import oracle, worlds
 from tests.unit.strategies import SITES, Fleet, fleets
 
 CALM = Health()
+PLACE = Place(listen_port=51820, endpoint=None, interface="wg0")
 MOST_ACROSS = 14
 """The same for a node that goes from relay to leaf, or back: three links, each left idle, made anew and used again."""
 ALL_IS_WELL = Witness(runs=lambda _: True, hears=lambda _: True, alive=lambda _: True)
@@ -251,6 +252,29 @@ def test_relays_that_do_not_deliver_yet_keep_the_order_that_nodes_know() -> None
     assert next_list(runs=False, hears=False) == ("r4", "r2", "r3", "r1")
     assert next_list(hears=False) == ("r4", "r2", "r3", "r1")
     assert next_list(runs=False) == ("r2", "r4", "r3", "r1")
+
+
+@pytest.mark.parametrize(
+    ("now", "gone", "expected"),
+    [
+        # The relay that was left is used again as it is; the others that the goal has, too.
+        (Crossing(place=PLACE, homes=("r2",), idle=("r3",), trunks=("r2", "r3")), "r2", ("r3", "r4")),
+        (Crossing(place=PLACE, homes=("r2", "r3"), trunks=("r2",)), "r2", ("r3", "r4")),
+        # Without two there is no other way: it is a leaf at once.
+        (Crossing(place=PLACE, homes=("r2",), idle=("r3",), trunks=("r2", "r3")), "r4", None),
+    ],
+)
+def test_a_node_that_crosses_and_loses_a_relay_uses_the_others(now, gone, expected) -> None:
+    """Though some did not take up the last step."""
+    relays = [worlds.relay(f"r{n}", f"203.0.113.{n}") for n in range(2, 5)]
+    names = ("r2", "r3", "r4", "a")
+    made = planner.make(worlds.mesh(*relays, worlds.leaf("a")), worlds.all_facts(*names), Register())
+    homes = ("r3", "r4") if expected else ("r3",)
+    goal = replace(made, members={**made.members, "a": replace(made.members["a"], homes=homes)})
+    witness = Witness(runs=lambda _: False, hears=lambda _: True, alive=lambda _: False)
+    found = rollout.crossing(made, Kept(crossing={"a": now}), goal, dead(gone), witness).get("a")
+    assert (found and found.homes) == expected
+    assert not found or not {gone} & {*found.homes, *found.idle, *found.trunks}
 
 
 def dead(node: str) -> Health:

@@ -162,8 +162,10 @@ def step(
 ) -> tuple[Kept, Plan]:
     """What the next plan on the way from *before*, which had *kept_before*, to *goal* keeps, and that plan. *make* is
     how the goal is made."""
-    across = crossing(before, kept_before, goal, health, witness)
-    new = fresh(before, kept_before, goal, health, witness) - across.keys()
+    new = fresh(before, kept_before, goal, health, witness)
+    without_new = make(Kept(fresh=new)) if new else goal
+    across = crossing(before, kept_before, without_new, health, witness)
+    new -= across.keys()
     if across or new:
         goal = make(Kept(crossing=across, fresh=new))
     kept = replace(keep(before, kept_before, goal, health, witness, across), crossing=across, fresh=new)
@@ -171,29 +173,32 @@ def step(
 
 
 def crossing(before: Plan, kept_before: Kept, after: Plan, health: Health, witness: Witness) -> Mapping[str, Crossing]:
-    """The nodes that are to be a leaf in place of a relay, or the other way round, and are not yet. With less than two
-    other relays there is no other way meanwhile: such a node is at once what it is to be, and so is one that is down,
-    and a relay that some leaf has still."""
+    """The nodes that are to be a leaf in place of a relay, or the other way round, and are not yet. With links to less
+    than two other relays there is no other way meanwhile: such a node is at once what it is to be, and so is one that
+    is down, and a relay that some leaf that can be told has still."""
     found: dict[str, Crossing] = {}
-    had_by_leaves = {r for member in before.members.values() for r in member.homes}
+    untold = health.down | health.silent
+    had_by_leaves = {r for leaf, member in before.members.items() if leaf not in untold for r in member.homes}
+    dead = {p for p in health.cut if not witness.alive(p)}
     relays, had_relays = ({n for n, m in plan.members.items() if m.is_relay} for plan in (after, before))
     stay = sorted(relays & had_relays - health.down)
     for node in sorted(before.members.keys() & after.members.keys() - health.down):
         old, new, now = before.members[node], after.members[node], kept_before.crossing.get(node)
         if now is None and (old.is_relay is new.is_relay or node in had_by_leaves):
             continue
+        linked = [r for r in stay if moving.pair(node, r) not in dead]
         had = (*now.homes, *now.idle) if now else old.homes
-        homes = tuple(r for r in (had if new.is_relay else new.homes) if r in stay)
+        homes = tuple(r for r in (had if new.is_relay else new.homes) if r in linked)
         if len(homes) < 2:
             continue
         following: Crossing | None
         if now:
-            following = _cross(node, now.without({*before.members}.difference(stay)), homes, new.is_relay, witness)
+            following = _cross(node, now.without({*before.members}.difference(linked)), homes, new.is_relay, witness)
         elif new.is_relay:
             following = _left_idle(Crossing(place=old.place, homes=homes), homes[-1])
         else:
-            idle = tuple(r for r in stay if r not in homes)
-            following = Crossing(place=old.place, homes=homes, idle=idle, trunks=tuple(stay))
+            idle = tuple(r for r in linked if r not in homes)
+            following = Crossing(place=old.place, homes=homes, idle=idle, trunks=tuple(linked))
         if following:
             found[node] = following
     return MappingProxyType(found)
@@ -202,6 +207,9 @@ def crossing(before: Plan, kept_before: Kept, after: Plan, health: Health, witne
 def _cross(node: str, now: Crossing, homes: tuple[str, ...], to_relay: bool, witness: Witness) -> Crossing | None:
     """The next step of *node*, whose relays are to be *homes*; None after the last."""
     others = tuple(r for r in now.homes if r not in homes)
+    if len({*now.homes, *now.idle}) < 2 or not now.homes:
+        # A relay was lost on the way: all others are used as they are.
+        return replace(now, homes=(*homes, *others), idle=tuple(r for r in now.idle if r not in homes))
     if not all(witness.runs(n) for n in (node, *now.homes, *now.idle)):
         return now
     if now.idle:

@@ -99,13 +99,14 @@ def last_of(changes: Iterable[Change]) -> tuple[Change, ...]:
     return tuple(c for c in changes if _removes(c) or not isinstance(c, _OF_DEVICES))
 
 
-def moved(changes: Iterable[Change], interfaces: Collection[str]) -> tuple[Change, ...]:
-    """Those of *changes* by which peers on some *interfaces* are called elsewhere, and nothing else of them changes."""
+def moved(changes: Iterable[Change], keys: Collection[str]) -> tuple[Change, ...]:
+    """Those of *changes* by which peers with these public *keys* are called elsewhere, and nothing else of them
+    changes."""
     return tuple(
         c
         for c in changes
         if isinstance(c, PeerChange)
-        and c.device in interfaces
+        and c.public_key in keys
         and c.old
         and c.new
         and replace(c.new, endpoint=c.old.endpoint) == c.old

@@ -6,14 +6,20 @@ An operator has it rolled back, or the master itself does where a policy cost th
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core import policy as policy_module
+from saltext_wgmesh.core.errors import LedgerError, WgmeshError
 from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.rollout import NOTHING
 from saltext_wgmesh.core.waves import disturbs
 from saltext_wgmesh.master import inventory, record
 from saltext_wgmesh.master.ledger import Ledger
+
+log = logging.getLogger(__name__)
 
 CAUSE = 300.0
 """Seconds after a policy's first generation in which a relay must have gone down for that to be the reason."""
@@ -57,37 +63,47 @@ def _pin(ledger: Ledger, mesh: str, generation: int, instead_of: Any, **more: st
 
 def regret(ledger: Ledger, raw: Any, health: Mapping[str, Health], now: float) -> dict[str, str]:
     """A mesh whose only relay went down as it took up what *raw*, the pillar's policy, changed of its links is planned
-    by the policy before from now on; mesh → why. With other relays a mesh goes on meanwhile, and the rollout waits."""
+    by the policy before from now on; mesh → why. With other relays a mesh goes on meanwhile, and the rollout waits.
+
+    Once only: who says ``rollback generation=0`` has tried again."""
     found: dict[str, str] = {}
     for mesh, known in health.items():
-        blamed = _blamed(ledger, mesh, known, now) if known.down and not ledger.pin(mesh) else None
-        if blamed and _mark(_mesh(raw, mesh)) == _mark(record.origin_of(ledger, mesh).raw_policy):
+        lost = {n: t.since for n, t in known.nodes.items() if t.good_since is None and t.times == 1}
+        lost = {n: since for n, since in lost.items() if n in known.down and now - since >= PATIENCE}
+        try:
+            blamed = _blamed(ledger, raw, mesh, lost) if lost and not ledger.pin(mesh) else None
+        except WgmeshError as error:
+            log.info("wgmesh %s: whether a policy is to blame can't be told: %s", mesh, error)
+            continue
+        if blamed:
             generation, relay = blamed
-            why = (
-                f"{relay}, the only relay, was not heard any more when it had taken up the policy that is in the pillar"
-            )
+            why = f"{relay}, the only relay, was not heard any more when it had taken up the pillar's policy"
             _pin(ledger, mesh, generation, _mesh(raw, mesh), why=why)
             found[mesh] = f"rolled back to the policy of generation {generation}: {why}"
     return found
 
 
-def _blamed(ledger: Ledger, mesh: str, known: Health, now: float) -> tuple[int, str] | None:
-    """The last generation by another policy than the current one, and the only relay, if the change is to blame that it
-    is down."""
+def _blamed(ledger: Ledger, raw: Any, mesh: str, lost: Mapping[str, float]) -> tuple[int, str] | None:
+    """The last generation by another policy than the pillar's, and the only relay, if that was *lost* by the change
+    and the policy before can still be gone back to. WgmeshError if it can't be read or planned any more."""
     kept = ledger.generations(mesh)
-    policy = ledger.origin(mesh, kept[-1])["policy"]
-    before = next((g for g in reversed(kept) if ledger.origin(mesh, g)["policy"] != policy), None)
-    if before is None:
+    now = record.origin_of(ledger, mesh)
+    before = next((g for g in reversed(kept) if ledger.origin(mesh, g)["policy"] != now.raw_policy), None)
+    if before is None or before + 1 not in kept or _mark(_mesh(raw, mesh)) != _mark(now.raw_policy):
         return None
-    first = next(g for g in kept if g > before)
-    old, new = (record.origin_of(ledger, mesh, generation).plan() for generation in (before, first))
-    relays = [node for node, member in new.members.items() if member.is_relay]
-    if len(relays) != 1 or relays[0] not in old.views or not disturbs(old.views[relays[0]], new.views[relays[0]]):
+    old, first = (record.origin_of(ledger, mesh, generation) for generation in (before, before + 1))
+    begun = ledger.origin(mesh, before + 1)["published_at"]
+    current = now.plan()
+    relays = [node for node, member in current.members.items() if member.is_relay]
+    if len(relays) != 1 or not 0 <= lost.get(relays[0], 0.0) - begun < CAUSE:
         return None
-    trouble = known.nodes.get(relays[0])
-    if trouble is None or trouble.good_since is not None or now - trouble.since < PATIENCE:
+    views = [origin.plan().views.get(relays[0]) for origin in (old, first)]
+    if not (views[0] and views[1] and disturbs(views[0], views[1])):
         return None
-    return (before, relays[0]) if 0 <= trouble.since - ledger.origin(mesh, first)["published_at"] < CAUSE else None
+    policy_module.parse({**raw, mesh: old.raw_policy})
+    # A policy with fewer nodes would be held, and help nobody.
+    again = replace(now, policy=old.policy, kept=NOTHING).plan()
+    return (before, relays[0]) if current.members.keys() <= again.members.keys() else None
 
 
 def told(ledger: Ledger, mesh: str) -> dict[str, Any]:

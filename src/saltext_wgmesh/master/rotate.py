@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from saltext_wgmesh.core import rotation as rotating
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.health import Health
+from saltext_wgmesh.core.moves import pair
 from saltext_wgmesh.core.rotation import Look, Rotation
 from saltext_wgmesh.core.types import Facts, MeshPolicy, Plan
 from saltext_wgmesh.master.ledger import Head, Ledger
@@ -40,7 +41,8 @@ class Scene:
             held={n: key for n, key in next_keys.items() if had.get(n) == key},
             runs={n for n in members if self._runs(ledger, n)} if next_keys else frozenset(),
             down=self.health.down,
-            cut=self.health.cut,
+            # Nothing goes by an idle link: it is no other way.
+            cut=self.health.cut | {pair(node, relay) for node, member in members.items() for relay in member.idle},
             now=self.now,
         )
 

@@ -125,6 +125,8 @@ class MeshWatch:
         # To a leaf that was a relay, or is about to be one, a relay has an uplink too.
         is_relay = interface.kind is Kind.TRUNK or (interface.kind is Kind.UPLINK and self.view.role is Role.LEAF)
         if old and same and old.interface.name == interface.name:
+            if old.is_relay and not is_relay:
+                old.probed, old.said, old.acquitted = None, False, True
             old.peer, old.interface, old.is_relay = peer, interface, is_relay
             old.session.set_interval(interval, now)
             old.session.set_multiplier(self.view.bfd.multiplier)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -88,7 +88,7 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
         silent = resting.unheard(host, mesh, awaited, trial.patience / 2)
         if silent:
             # If both ends moved at once, each calls the other where it was: then the view knows better.
-            unresolved += run_all(host, turns.moved(look(), turn.interfaces), mesh)
+            unresolved += run_all(host, turns.moved(look(), _keys(trial.view, silent)), mesh)
             silent = resting.unheard(host, mesh, awaited, trial.patience / 2)
         if turn.changes_key:
             # Those too who open the link themselves: the next turn may be that of their only other way.
@@ -100,6 +100,12 @@ def make(host: Host, mesh: str, trial: Trial, look: Callable[[], tuple[Change, .
         resting.unheard(host, mesh, turn.neighbours & trial.before.up, FOLLOW)
     last = turns.last_of(look()) if trial.plan.turns else trial.plan.last
     return unresolved + run_all(host, last, mesh)
+
+
+def _keys(view: View | None, nodes: Collection[str]) -> frozenset[str]:
+    """The public keys of *nodes*, as *view* has them."""
+    peers = (p for i in view.interfaces for p in i.peers) if view else ()
+    return frozenset(key for p in peers if p.node in nodes for key in p.keys)
 
 
 def _previous(store: Store) -> View | None:
