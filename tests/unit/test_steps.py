@@ -250,6 +250,24 @@ def test_a_relay_that_leaves_have_is_left_by_them_before_it_becomes_a_leaf(fleet
     assert in_one_order(seen[1:]) == TO_LEAF
 
 
+def test_a_relay_stays_one_until_its_leaves_hear_another(fleet):
+    """Though nothing changes until then, and all run what is published."""
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["sites"]["s"]["relays"] = ["r3", "r1"]
+    run(fleet)
+    fleet.policy = copy.deepcopy(fleet.policy)
+    fleet.policy["wg0"]["sites"]["s"]["relays"] = ["r1", "r2"]
+    fleet.policy["wg0"]["nodes"]["r3"] = LEAF
+    fleet.unheard = {frozenset({"a", "r2"})}
+    for _ in range(4):
+        fleet.converge()
+        assert across(fleet)[0] == "relay"
+    fleet.unheard = set()
+    for _ in range(9):
+        fleet.converge()
+    assert across(fleet)[::3] == ("leaf", ())
+
+
 def test_a_leaf_becomes_a_relay_in_the_opposite_order(fleet):
     crossed(fleet, LEAF)
     seen = list(dict.fromkeys(crossed(fleet, RELAYS["r3"])))

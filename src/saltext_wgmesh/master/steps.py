@@ -54,7 +54,9 @@ def next_step(
                 | {n for n in before.members if is_stuck(ledger.acknowledged(n))}
             )
             # Where too few others are left it stays behind them in the lists, and nothing more can be done.
-            if _differs(step[1], before) or not all(witness.runs(n) for n in before.members if n not in absent):
+            held = {n for homes in (step[0].kept.homes, step[0].kept.idle) for n, r in homes.items() if leaving & {*r}}
+            amid = held | {n for n in before.members if not witness.runs(n)}
+            if _differs(step[1], before) or amid - absent:
                 return step
         except PlanError:
             pass
