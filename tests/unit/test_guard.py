@@ -479,6 +479,10 @@ def test_an_operator_may_insist(hub):
     hub.unheard.clear()
     look(hub, 60)
     assert port(hub) == 51999
+    hub.unheard = {"r1"}
+    look(hub, 10)
+    assert (look(hub, pinned.PATIENCE).warnings, port(hub)) == ([], 51999)
+    assert "rolled_back" not in status.status(hub.opts, live=False)["wg0"]
 
 
 def test_a_relay_that_is_heard_again_is_no_reason(hub):

@@ -244,7 +244,7 @@ class Ledger:
         self._put(_GUARD, mesh, raw)
 
     def pin(self, mesh: str) -> dict[str, Any]:
-        """What ``master.pinned`` keeps of *mesh*; empty if it was not rolled back."""
+        """What ``master.pinned`` keeps of *mesh*; empty if it was never rolled back."""
         return self._fetch(_PINS, mesh)
 
     def keep_pin(self, mesh: str, raw: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from saltext_wgmesh.master.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-CAUSE = 300.0
+CAUSE = 120.0
 """Seconds after a policy's first generation in which a relay must have gone down for that to be the reason."""
 PATIENCE = 30.0
 """Seconds that a relay has been down before a policy is blamed: leaves behind NAT find it when they are told."""
@@ -29,7 +29,7 @@ PATIENCE = 30.0
 
 def in_force(ledger: Ledger, raw: Any) -> Any:
     """*raw*, the pillar's policy, with the meshes that are rolled back as they were then."""
-    pins = {mesh: pin for mesh in ledger.meshes() if (pin := ledger.pin(mesh))}
+    pins = {mesh: pin for mesh in ledger.meshes() if "policy" in (pin := ledger.pin(mesh))}
     held = {mesh: pin["policy"] for mesh, pin in pins.items() if pin["instead_of"] == _mark(_mesh(raw, mesh))}
     return {**(raw if isinstance(raw, Mapping) else {}), **held} if held else raw
 
@@ -46,14 +46,16 @@ def pin(opts: dict[str, Any], generation: int, mesh: str | None) -> None:
     """*mesh*, or the only one, is planned by the policy of *generation* from now on; by the pillar's if that is 0."""
     ledger = Ledger.of(opts)
     name = record.mesh_of(ledger, mesh)
+    instead_of = _mesh(inventory.raw_policy(opts), name)
     if generation == 0:
-        ledger.keep_pin(name, {})
+        # Who was overruled by the master is so no more, until the policy is another.
+        ledger.keep_pin(name, {"instead_of": _mark(instead_of)} if "why" in ledger.pin(name) else {})
         return
     kept = ledger.generations(name)
     if generation not in kept:
         told = ", ".join(str(number) for number in kept)
         raise LedgerError(f"{name}: generation {generation} is not in the ledger; those are: {told}")
-    _pin(ledger, name, generation, _mesh(inventory.raw_policy(opts), name))
+    _pin(ledger, name, generation, instead_of)
 
 
 def _pin(ledger: Ledger, mesh: str, generation: int, instead_of: Any, **more: str) -> None:
@@ -65,11 +67,14 @@ def regret(ledger: Ledger, raw: Any, health: Mapping[str, Health], now: float) -
     """A mesh whose only relay went down as it took up what *raw*, the pillar's policy, changed of its links is planned
     by the policy before from now on; mesh → why. With other relays a mesh goes on meanwhile, and the rollout waits.
 
-    Once only: who says ``rollback generation=0`` has tried again."""
+    Nobody is overruled twice: after ``rollback generation=0`` the pillar's policy holds, whatever comes of it."""
     found: dict[str, str] = {}
     for mesh, known in health.items():
-        lost = {n: t.since for n, t in known.nodes.items() if t.good_since is None and t.times == 1}
-        lost = {n: since for n, since in lost.items() if n in known.down and now - since >= PATIENCE}
+        lost = {
+            n: trouble.since
+            for n, trouble in known.nodes.items()
+            if n in known.down and trouble.good_since is None and now - trouble.since >= PATIENCE
+        }
         try:
             blamed = _blamed(ledger, raw, mesh, lost) if lost and not ledger.pin(mesh) else None
         except WgmeshError as error:
@@ -109,7 +114,7 @@ def _blamed(ledger: Ledger, raw: Any, mesh: str, lost: Mapping[str, float]) -> t
 def told(ledger: Ledger, mesh: str) -> dict[str, Any]:
     """For people: to which generation *mesh* is rolled back; empty if it is not."""
     pin = ledger.pin(mesh)
-    if not pin:
+    if "policy" not in pin:
         return {}
     do = f"ends when the mesh's policy in the pillar changes, or by: salt-run wgmesh.rollback generation=0 mesh={mesh}"
     why = {"why": pin["why"]} if "why" in pin else {}
