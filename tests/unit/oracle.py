@@ -105,7 +105,8 @@ def _cross(plan, at, neighbour, source_address, to, down):
         (i, p)
         for i, p in _peers(plan, peer.node)
         if p.public_key == plan.members[at].public_key
-        and (is_trunk(i) if is_trunk(out) else i.kind is kind and not is_trunk(i))
+        # Who was a leaf a moment ago is a direct neighbour to those who know it as one: WireGuard does not mind.
+        and (is_trunk(i) if is_trunk(out) else i.kind in (kind, Kind.ACCESS) and not is_trunk(i))
     ]
     if not back:
         return "no session"

@@ -188,6 +188,9 @@ def crossing(before: Plan, kept_before: Kept, after: Plan, health: Health, witne
             continue
         linked = [r for r in stay if moving.pair(node, r) not in dead]
         had = (*now.homes, *now.idle) if now else old.homes
+        # In the order that others know: a relay sends what it can't deliver to those behind it.
+        order = {r: place for place, r in enumerate(before.register.homes.get(node, ()))}
+        had = tuple(sorted(had, key=lambda r: order.get(r, len(order))))
         homes = tuple(r for r in (had if new.is_relay else new.homes) if r in linked)
         if len(homes) < 2:
             continue
