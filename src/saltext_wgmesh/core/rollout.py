@@ -82,6 +82,7 @@ class Kept:
     fresh: frozenset[str] = frozenset()
     """Relays that are not heard by the others yet."""
     crossing: Mapping[str, Crossing] = field(default_factory=lambda: MappingProxyType({}))
+    """Nodes on their way from relay to leaf, or back."""
 
     def __bool__(self) -> bool:
         return self != NOTHING
