@@ -8,22 +8,23 @@ APT := wireguard-tools wireguard-go nftables iproute2 iputils-ping procps conntr
 APT += systemd
 # One of Salt's dependencies has no wheel and is compiled.
 APT += gcc libc6-dev python3-dev
-# The other end of BFD sessions; nobody but the tests wants it.
+# The other end of BFD sessions, for the tests only.
 APT_TEST := frr
-# What the mesh is measured beside.
+# Systems that the benchmarks compare the mesh with.
 APT_BENCH := nebula tinc babeld openssl
-# pytest-salt-factories listens for the logs and events of daemons that it started itself, which only the integration tests
-# have it do; and it has been seen to hang at the end.
+# pytest-salt-factories listens for logs and events of the daemons that it started. Only the integration tests use that, and its
+# listeners have been seen to hang at the end of a run.
 NO_LISTENERS := -p no:salt-factories-log-server -p no:salt-factories-event-listener
 
-.PHONY: help demo test test-salt check format bench clean tools venv
+.PHONY: help demo test test-salt check format bench changelog clean tools venv
 
 help:
 	@echo 'make demo [KEEP=1]        a real mesh of nine nodes in network namespaces, built and checked (root)'
 	@echo 'make test                 everything: unit, functional, integration, lab (root)'
-	@echo 'make check                the quick part: format, lint, types, import contracts, unit tests'
+	@echo 'make check                the quick part: format, lint, spelling, types, import contracts, unit tests'
 	@echo 'make test-salt SALT=3006  unit, functional and one integration run on another Salt (3006, 3007, 3008)'
 	@echo 'make bench [NAME=...]     measure; results go to bench/results'
+	@echo 'make changelog            the text that the fragments in changelog/ give the next release'
 	@echo 'make clean                remove the environments and what runs have left'
 
 demo: tools venv
@@ -44,6 +45,7 @@ test-salt: tools venv
 check: venv
 	$(PY) -m ruff format --check src tests bench
 	$(PY) -m ruff check src tests bench
+	$(VENV)/bin/codespell
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg
 	$(PY) -m pytest -q -n auto $(NO_LISTENERS) tests/unit
@@ -57,10 +59,14 @@ bench: venv
 	@$(PY) -m pip install -q -c constraints/salt-$(SALT).txt -c constraints/bench.txt -e '.[tests,check,bench]'
 	$(PY) -m bench $(NAME)
 
+changelog: venv
+	@$(PY) -m pip install -q -c constraints/release.txt -e '.[release]'
+	@$(PY) -m towncrier build --draft
+
 clean:
 	rm -rf .venv .venv-* .lab build dist src/*.egg-info
 
-# Debian's packages: only what is missing, and only as root. None of them may start a daemon, now (policy-rc.d) or at boot.
+# Installs missing Debian packages, as root only. No package may start a daemon, neither now (policy-rc.d) nor at boot.
 tools:
 	@missing=$$(for p in $(APT); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	[ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] || { echo "run this as root: it must install" $$missing; exit 1; }; \

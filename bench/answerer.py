@@ -1,5 +1,7 @@
-"""The other ends of many BFD sessions, in one program: ``answerer.py <device>``, with a JSON list of their addresses on
-standard input. All of them are addresses of this machine."""
+"""The other ends of many BFD sessions, in one program: ``answerer.py <device> <relay>``.
+
+Standard input is a JSON list of their addresses, which are addresses of this machine.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +14,30 @@ import socket
 import sys
 import time
 
-from saltext_wgmesh.core import bfd, names
-from saltext_wgmesh.minion.sockets import Udp
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.liveness import bfd
+from saltext_wgmesh.minion.watcher.sockets import Udp
 
 SHORTEST = 0.01
-"""Seconds between two looks at one session."""
+"""Shortest time between two ticks of one session, in seconds."""
 
 
 def answer(device: str, relay: str, addresses: list[str]) -> None:
-    """Speak BFD with *relay* from each of *addresses*, as a leaf with the default interval does."""
-    interval = names.DEFAULT_BFD_INTERVAL * 1000
+    """Run a BFD session with *relay* from each of *addresses*, as a leaf with the default interval does."""
+    interval = constants.DEFAULT_BFD_INTERVAL * 1000
     sessions = {
-        address: bfd.Session(discriminator=i + 1, interval=interval, multiplier=names.DEFAULT_BFD_MULTIPLIER)
+        address: bfd.Session(discriminator=i + 1, interval=interval, multiplier=constants.DEFAULT_BFD_MULTIPLIER)
         for i, address in enumerate(addresses)
     }
     index = socket.if_nametoindex(device)
-    listener, sender = Udp(4, names.BFD_PORT, device), Udp(4)
+    listener, sender = Udp(4, constants.BFD_PORT, device), Udp(4)
     timers = [(random.random(), address) for address in addresses]
     heapq.heapify(timers)
 
     def send(address: str, packet: bfd.Packet | None) -> None:
         if packet is not None:
             with contextlib.suppress(OSError):
-                sender.send(packet.encode(), (relay, names.BFD_PORT), address, index)
+                sender.send(packet.encode(), (relay, constants.BFD_PORT), address, index)
 
     while True:
         select.select([listener], [], [], max(0.0, timers[0][0] - time.monotonic()))

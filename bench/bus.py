@@ -1,4 +1,4 @@
-"""Salt's own side of ``healing``, on the master's machine: ``bus.py listen|ping|storm <configuration folder> …``."""
+"""The programs of ``healing`` on the master's machine: ``bus.py listen|ping|storm <configuration folder> …``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def listen(opts: dict) -> None:
 
 
 def ping(opts: dict, nodes: str, rounds: str) -> None:
-    """Print what each of some rounds of ``test.ping`` to the nodes took, in seconds."""
+    """Print the seconds of each of some rounds of ``test.ping`` to the nodes."""
     taken = []
     with salt.client.LocalClient(mopts=opts) as client:
         for _ in range(int(rounds)):
@@ -39,11 +39,11 @@ def ping(opts: dict, nodes: str, rounds: str) -> None:
 
 
 def storm(opts: dict, number: str, seconds: str) -> None:
-    """Fire a number of events over some seconds, of facts and of links in turn, each for another node."""
+    """Fire events at a steady rate over some seconds, of facts and of links in turn, each for another node."""
     with salt.utils.event.get_event("master", sock_dir=opts["sock_dir"], opts=opts, listen=False) as bus:
         start = time.monotonic()
         for i in range(int(number)):
-            node = f"nobody{i}"
+            node = f"unknown{i}"
             tag = f"salt/beacon/{node}/wgmesh/link-down" if i % 2 else f"wgmesh/{node}/facts"
             bus.fire_event({"id": node, "mesh": "wg0", "neighbours": ["relay-fra1"], "down": ["relay-fra1"]}, tag)
             time.sleep(max(0.0, start + (i + 1) * float(seconds) / int(number) - time.monotonic()))

@@ -1,7 +1,7 @@
-"""The two sites by hand: one interface a node, files of wg-quick, and the two usual ways to follow a file that changed.
+"""The two sites by hand: one interface per node, files of wg-quick, and the two usual ways to apply a changed file.
 
-One relay carries what goes from site to site, the other stands by with warm sessions. Whoever changes something edits
-the files and goes from node to node, relays first, as a loop over ssh would; only here ssh takes no time.
+One relay forwards from site to site, the other stands by with live sessions. An operator edits the files and goes from
+node to node, relays first, as a loop over ssh would. Here ssh takes no time.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _PEER = "[Peer]\n# {name}\nPublicKey = {key}\nAllowedIPs = {allowed}\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """What the operator's sheet says."""
+    """The operator's sheet: what the files are written from."""
 
     private: Mapping[str, str]
-    """Node → its private key; these are the members."""
+    """Member → its private key."""
     public: Mapping[str, str]
     carrier: str = RELAYS[0]
     port: int = PORT
 
     def file(self, node: str, topology: Topology) -> str:
-        """The text of the node's wg-quick file."""
+        """Return the text of the node's wg-quick file."""
         length = OVERLAY.partition("/")[2]
         parts = [f"[Interface]\nPrivateKey = {self.private[node]}\nAddress = {ADDRESSES[node]}/{length}\n"]
         if node in RELAYS:
@@ -58,7 +58,7 @@ Edit = Callable[[Sheet, Machine], Sheet]
 
 
 def rekeyed(*nodes: str) -> Edit:
-    """The nodes have new keys; a node that was no member is one."""
+    """Give the nodes new keys. A node that was not a member becomes one."""
 
     def edit(sheet: Sheet, machine: Machine) -> Sheet:
         private = {node: base64.b64encode(os.urandom(32)).decode() for node in nodes}
@@ -69,22 +69,22 @@ def rekeyed(*nodes: str) -> Edit:
 
 
 def without(node: str) -> Edit:
-    """The node is no member."""
+    """Remove the node."""
     return lambda sheet, _: replace(sheet, private={n: key for n, key in sheet.private.items() if n != node})
 
 
 def carried_by(relay: str) -> Edit:
-    """The relay carries what goes from site to site."""
+    """Make the relay forward from site to site."""
     return lambda sheet, _: replace(sheet, carrier=relay)
 
 
 def on_port(port: int) -> Edit:
-    """The relays listen on the port."""
+    """Make the relays listen on the port."""
     return lambda sheet, _: replace(sheet, port=port)
 
 
 class ByHand:
-    """Nodes that follow their files by *words*, a shell command with ``$1`` for the device."""
+    """Nodes that apply their files by *words*, a shell command with ``$1`` for the device."""
 
     def __init__(self, name: str, words: str) -> None:
         self.name = name
@@ -93,13 +93,13 @@ class ByHand:
         self._sheet = Sheet(private={}, public={})
 
     def start(self, lab: Lab) -> None:
-        """The two relays and the two leaves are up."""
+        """Start the two relays and the two leaves."""
         self._lab = lab
         self.do(rekeyed(*RELAYS, *LEAVES))
         self.ready()
 
     def do(self, edit: Edit) -> None:
-        """The sheet is edited, and each node whose file is another one then follows it."""
+        """Edit the sheet, and apply each file that changed on its node."""
         underlay, topology = self._lab.underlay, self._lab.underlay.topology
         self._sheet = edit(self._sheet, underlay[RELAYS[0]])
         members = sorted(self._sheet.private, key=lambda node: (node not in RELAYS, node))
@@ -116,12 +116,12 @@ class ByHand:
                 self._files[node] = text
 
     def ready(self) -> None:
-        """The leaves reach each other and both relays, so that all sessions are warm."""
+        """Wait until the leaves reach each other and both relays, so that all sessions are established."""
         ways = [(a, ADDRESSES[b]) for a in LEAVES for b in (*RELAYS, *LEAVES) if a != b]
         wait_until(lambda: all(reaches(self._lab, *way) for way in ways), BACK, f"{self.name}'s nodes", every=0.5)
 
     def addresses(self) -> dict[str, str]:
-        """The leaves' overlay addresses."""
+        """Return the leaves' overlay addresses."""
         return {leaf: ADDRESSES[leaf] for leaf in LEAVES}
 
 

@@ -1,8 +1,8 @@
-"""Datagrams lost while something is changed on a mesh that runs, of 100 a second each way between the leaves of two
-sites that reach each other by two relays only; and how long a rotation of all keys takes.
+"""Datagrams lost during a change of a running mesh, and the duration of a rotation of all keys.
 
-The same jobs in the same network: by us, by ``wg-quick down`` and ``up``, and by ``wg syncconf``. A job's datagrams are
-counted until the leaves reach each other again, at least a moment after its end; both directions together.
+Two sites reach each other through two relays only. Their leaves send 100 datagrams a second each way. The same jobs are
+done in the same network by wgmesh, by ``wg-quick down`` and ``up``, and by ``wg syncconf``. Both directions are counted
+together, until the leaves reach each other again and the job has ended.
 
     WGMESH_BENCH_RUNS=1                fewer runs of each job than 5
     WGMESH_BENCH_SYSTEMS=wg-quick;…    only the systems of these names; the results of others stay as they are
@@ -37,11 +37,10 @@ RATE = 100.0
 AFTER = 2.0
 """Seconds of traffic before and after a job."""
 LATEST = 180.0
-"""Seconds in which a job of ours must have come to its end."""
+"""Seconds in which a job of wgmesh must end."""
 SIZES = (10, 20)
 TALKERS = {10: 8, 20: 4}
-"""Leaves that talk to each other while all keys are rotated, by the size of the mesh: what two cores carry beside so
-many minions."""
+"""Size of the mesh → leaves with traffic during a rotation of all keys, limited to what two cores can forward."""
 TOPOLOGY = replace(
     twosites.TOPOLOGY,
     machines=(*twosites.TOPOLOGY.machines, host(EXTRA, "west", "10.1.1.22/24", "10.1.1.1")),
@@ -51,28 +50,28 @@ Job = Callable[[], object]
 
 
 class Changing(Protocol):
-    """Something that carries the leaves' traffic and can be changed while it does."""
+    """A system that forwards the leaves' traffic and can be changed while it does."""
 
     name: str
 
     def start(self, lab: Lab) -> None:
-        """It runs on a lab whose underlay is up."""
+        """Start it in a lab whose underlay is up."""
 
     def ready(self) -> None:
-        """All is up, and was so before the next job."""
+        """Wait until all is up, so that the next job can start."""
 
     def addresses(self) -> dict[str, str]:
-        """The leaves' overlay addresses."""
+        """Return the leaves' overlay addresses."""
 
     def jobs(self) -> dict[str, Job]:
-        """Name → job, to be done in this order, again and again: each ends when nothing is left to do."""
+        """Return name → job. The jobs are done in this order, repeatedly. Each ends when nothing is left to do."""
 
 
 class Hand(ByHand):
     """The jobs by hand."""
 
     def jobs(self) -> dict[str, Job]:
-        """Each takes back what the run before it did, where it can't be done twice."""
+        """Each job undoes the run before it, where it cannot be done twice."""
         first, second = RELAYS
         turned = {first: second, second: first}
         ports = {byhand.PORT: byhand.PORT + 100, byhand.PORT + 100: byhand.PORT}
@@ -88,12 +87,12 @@ class Hand(ByHand):
 
 
 class Formula:
-    """The jobs by our commands, with the mesh of ``bench.ours``."""
+    """The jobs by wgmesh's commands, with the mesh of ``bench.ours``."""
 
     name = "wgmesh"
 
     def start(self, lab: Lab) -> None:
-        """The extra node waits for its time."""
+        """Start the mesh without the extra node, which joins by a job."""
         self._salt = lab.salt
         self._all = Mesh(lab=lab, name=ours.MESH, networks=(twosites.OVERLAY,), members=TOPOLOGY.minions)
         self._mesh = self._now = replace(self._all, members=twosites.NODES)
@@ -106,9 +105,7 @@ class Formula:
 
     def ready(self) -> None:
         self._now.settle(deadline=LATEST)
-        wait_until(
-            lambda: not status(self._salt, ours.MESH).get("trouble"), LATEST, "nothing to be in trouble", every=1
-        )
+        wait_until(lambda: not status(self._salt, ours.MESH).get("outages"), LATEST, "no outage to be left", every=1)
 
     def addresses(self) -> dict[str, str]:
         overlay = self._mesh.overlay()
@@ -126,7 +123,7 @@ class Formula:
         }
 
     def _drain(self) -> None:
-        """And back, for the next run; by hand there is nothing to go back from."""
+        """Drain and undrain, for the next run. By hand there is nothing to undo."""
         relay = status(self._salt, ours.MESH)["nodes"][LEAVES[0]]["relays"][0]
         self._salt.salt_run("wgmesh.drain", relay, timeout=LATEST)
         self._mesh.settle(deadline=LATEST)
@@ -162,7 +159,7 @@ class Formula:
 
 
 def run() -> list[Measure]:
-    """Median and most of each job and system; then how long it takes to rotate all keys."""
+    """Return median and maximum of each job and system, then the duration of a rotation of all keys."""
     runs = int(os.environ.get("WGMESH_BENCH_RUNS", "5"))
     rows = []
     for system in systems():
@@ -180,12 +177,12 @@ def run() -> list[Measure]:
 
 
 def systems() -> list[Changing]:
-    """Ours, and the two by hand."""
+    """Return wgmesh, and the two ways by hand."""
     return [Formula(), Hand("wg syncconf", byhand.SYNC), Hand("wg-quick down, up", byhand.QUICK)]
 
 
 def measure(system: Changing, runs: int) -> dict[str, list[int]]:
-    """Job → the datagrams that each of its runs lost."""
+    """Return job → the number of datagrams that each of its runs lost."""
     with Lab(TOPOLOGY) as lab:
         twosites.build(lab)
         system.start(lab)
@@ -199,7 +196,7 @@ def measure(system: Changing, runs: int) -> dict[str, list[int]]:
 
 
 def lost(lab: Lab, system: Changing, job: Job) -> int:
-    """The datagrams between the leaves that never came, from before the job until they reach each other after it."""
+    """Count the datagrams that were lost between the leaves, until these reach each other after the job."""
     addresses = system.addresses()
     flows = [Flow(source=a, target=b, address=addresses[b]) for a, b in (LEAVES, LEAVES[::-1])]
     with Exchange(lab.underlay, flows, rate=RATE) as exchange:
@@ -215,7 +212,7 @@ def lost(lab: Lab, system: Changing, job: Job) -> int:
 
 
 def rotate(mesh: Mesh, target: str) -> None:
-    """The nodes have new keys, and nobody knows the old ones."""
+    """Give the nodes new keys, until no node accepts the old ones."""
     underlay = mesh.lab.underlay
 
     def keys() -> dict[str, str]:
@@ -232,8 +229,10 @@ def rotate(mesh: Mesh, target: str) -> None:
 
 
 def rotation(size: int, runs: int) -> list[Measure]:
-    """Seconds in which all keys of a mesh of two relays and their leaves were rotated, and what was lost meanwhile.
-    What stands in for the kernel's WireGuard has its turn before twenty minions, as that would."""
+    """Return the seconds of a rotation of all keys, and the packets lost, in a mesh of two relays and their leaves.
+
+    The userspace WireGuard runs at a higher priority than the twenty minions, as the kernel's would.
+    """
     took, gone = [], []
     with flat(size) as mesh:
         overlay = mesh.overlay()
@@ -247,8 +246,8 @@ def rotation(size: int, runs: int) -> list[Measure]:
                 rotate(mesh, "*")
                 took.append(time.monotonic() - began)
             gone.append(sum(one.lost for one in exchange.deliveries))
-            told = f"{size} nodes: all keys rotated in {took[-1]:.0f} s, {gone[-1]} lost"
-            print(told, *(lost_in(one) for one in exchange.deliveries if one.lost), sep="\n  ", flush=True)
+            line = f"{size} nodes: all keys rotated in {took[-1]:.0f} s, {gone[-1]} lost"
+            print(line, *(lost_in(one) for one in exchange.deliveries if one.lost), sep="\n  ", flush=True)
     what = f"all keys of {size} nodes rotated"
     return [
         Measure(metric=f"{what}, median", value=statistics.median(took), unit="s", runs=runs),
@@ -258,7 +257,7 @@ def rotation(size: int, runs: int) -> list[Measure]:
 
 @contextmanager
 def flat(size: int) -> Iterator[Mesh]:
-    """A hub of two relays and *size* - 2 leaves on one segment."""
+    """Yield a hub of two relays and *size* - 2 leaves on one segment."""
     names = (*RELAYS, *(f"n{i:02}" for i in range(1, size - 1)))
     machines = tuple(host(name, "lan", f"192.0.2.{number}/24") for number, name in enumerate(("master", *names), 10))
     topology = Topology(master="master", minions=names, machines=machines)

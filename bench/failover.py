@@ -1,8 +1,9 @@
 """Time without traffic after a relay's power cut, and after one cut link between a leaf and a relay.
 
-It is the longest gap of two streams of 100 echo requests a second, one from each of two leaves that reach each other
-by two relays only; what fails is what carries them, as the bytes on the relays' cables show it. All systems run in the
-same network, one after the other. What has not recovered after 90 s counts as 90.
+The result is the longest gap of two streams of 100 echo requests a second. Each stream comes from one of two leaves
+that reach each other through two relays only. The failure hits the relay or link that carries the streams, found by
+the bytes on the relays' cables. All systems run in the same network, one after the other. If a system has not
+recovered after 90 s, the result is 90.
 
     WGMESH_BENCH_RUNS=1            fewer runs of each failure than 5
     WGMESH_BENCH_SYSTEMS=tinc;…    only the systems of these names; the results of others stay as they are
@@ -32,7 +33,7 @@ PARTIAL = bool(SYSTEMS)
 LIMIT = 90.0
 RATE = 100.0
 NOTICED = 60
-"""Seconds in which a system must have come to an end with a failure, once traffic flows again."""
+"""Seconds in which a system must have finished its reaction, once traffic flows again."""
 SETTLE = 2.0
 """Seconds of traffic before a failure."""
 
@@ -44,7 +45,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def systems() -> list[tuple[System, str]]:
-    """Each system with its goal."""
+    """Return each system with its goal."""
     return [
         (Ours("wgmesh", master=True, watcher=True), "<= 0.4"),
         (Ours("wgmesh, master stopped", master=False, watcher=True), "<= 0.4"),
@@ -58,7 +59,7 @@ def systems() -> list[tuple[System, str]]:
 
 
 def run() -> list[Measure]:
-    """Median and 95th percentile of each system and failure."""
+    """Return median and 95th percentile of each system and failure."""
     runs = int(os.environ.get("WGMESH_BENCH_RUNS", "5"))
     rows = []
     for system, goal in systems():
@@ -73,7 +74,7 @@ def run() -> list[Measure]:
 
 
 def measure(system: System, runs: int) -> dict[str, list[float]]:
-    """Failure → the gaps of its runs, in seconds."""
+    """Return failure → the gaps of its runs, in seconds."""
     found: dict[str, list[float]] = {failure: [] for failure in FAULTS}
     with Lab(twosites.TOPOLOGY) as lab:
         twosites.build(lab)
@@ -81,7 +82,7 @@ def measure(system: System, runs: int) -> dict[str, list[float]]:
         for number in range(runs):
             for failure, fault in FAULTS.items():
                 system.ready(lab)
-                # A failure may come at any moment between two beats of a timer.
+                # A failure may come at any time between two ticks of a timer.
                 time.sleep(system.period * (number + 0.5) / runs)
                 found[failure].append(gap(lab, system, fault))
                 print(f"{system.name}: {failure}: {found[failure][-1]:.3f} s", flush=True)
@@ -89,7 +90,7 @@ def measure(system: System, runs: int) -> dict[str, list[float]]:
 
 
 def gap(lab: Lab, system: System, fault: Fault) -> float:
-    """Seconds of the longest gap from before the failure until it has come to its end."""
+    """Return the longest gap, in seconds, from before the failure until it is over."""
     addresses = system.addresses(lab)
     west, east = LEAVES
 
@@ -104,7 +105,7 @@ def gap(lab: Lab, system: System, fault: Fault) -> float:
         with fault(lab, relay):
             try:
                 wait_until(flows, LIMIT, "traffic")
-                wait_until(lambda: system.noticed(lab), NOTICED, f"{system.name} to be done with it", every=0.5)
+                wait_until(lambda: system.noticed(lab), NOTICED, f"{system.name} to finish its reaction", every=0.5)
             except TimedOut as error:
                 print(error, flush=True)
     longest = max((length for s in streams for loss in s.losses for _, length in loss.gaps), default=0.0)
@@ -113,5 +114,5 @@ def gap(lab: Lab, system: System, fault: Fault) -> float:
 
 
 def p95(gaps: list[float]) -> float:
-    """The 95th percentile by nearest rank: of 5 runs the longest."""
+    """Return the 95th percentile by nearest rank: of 5 runs the longest."""
     return sorted(gaps)[math.ceil(0.95 * len(gaps)) - 1]

@@ -1,8 +1,7 @@
-"""How soon the master's part follows, on the demo's fleet: a relay's death, a node that joins, a key that is deleted,
-and a storm of events.
+"""Time until the master has reacted, on the demo's fleet: a dead relay, a new node, a deleted key, a storm of events.
 
-Times are those at which events arrive on the master's bus, and at which the nodes themselves see what they wait for;
-all machines share one clock. ``test.ping`` is called from a program that runs already, as a master's own jobs are.
+A time is taken when an event arrives on the master's bus, or when a node itself sees the result. All machines share one
+clock. ``test.ping`` is called from a program that already runs, as a master's own jobs are.
 """
 
 from __future__ import annotations
@@ -48,23 +47,23 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """The events of the master, as they come into a file."""
+    """The events of the master, read from a file."""
 
     path: Path
 
     def since(self, when: float, wanted: Callable[[Event], object]) -> list[Event]:
-        """Those *wanted* that arrived after *when*, in their order."""
+        """Return the *wanted* events that arrived after *when*, in their order."""
         lines = self.path.read_text().splitlines(keepends=True)
         events = (json.loads(line) for line in lines if line.endswith("\n"))
         return [event for event in events if event["at"] >= when and wanted(event)]
 
     def first(self, when: float, wanted: Callable[[Event], object], what: str, deadline: float = 60) -> Event:
-        """The first one, once it is there."""
+        """Return the first one, as soon as it has arrived."""
         return wait_until(lambda: self.since(when, wanted), deadline, what)[0]
 
 
 def run() -> list[Measure]:
-    """The storm on a fleet of its own: what is left of it would hold up the rest."""
+    """Run all. The storm has a fleet of its own, since its remaining events would delay the other measurements."""
     with fleet() as (mesh, bus):
         rows = [*deaths(mesh, bus), *changes(mesh, bus)]
     with fleet() as (mesh, _):
@@ -73,7 +72,7 @@ def run() -> list[Measure]:
 
 @contextmanager
 def fleet() -> Iterator[tuple[Mesh, Bus]]:
-    """The demo's mesh, whose master hears of changes by events alone."""
+    """Yield the demo's mesh. Its master learns of changes by events alone, without a schedule."""
     with Lab(DEMO, master_options=NO_SCHEDULE) as lab:
         lab.underlay.build()
         lab.salt.set_policy(demo.policy())
@@ -86,7 +85,7 @@ def fleet() -> Iterator[tuple[Mesh, Bus]]:
 
 
 def deaths(mesh: Mesh, bus: Bus) -> list[Measure]:
-    """From a relay's death to the event, and from the event to the plan on the last affected node."""
+    """Return the times from a relay's death to the event, and from the event to the plan on the last affected node."""
     found = [death(mesh, bus) for _ in range(RUNS)]
     names = sorted({name for _, names in found for name in names})
     pings = json.loads(_salt_program(mesh.lab, "ping", ",".join(names), str(PINGS + 1)))
@@ -102,11 +101,11 @@ def deaths(mesh: Mesh, bus: Bus) -> list[Measure]:
 
 
 def death(mesh: Mesh, bus: Bus) -> tuple[dict[str, float], set[str]]:
-    """Seconds of each step, and the nodes that were given another view; afterwards all is as before."""
+    """Return the seconds of each step, and the nodes that got another view. Afterwards all is as before."""
     salt = mesh.lab.salt
     began = time.time()
     with faults.unplugged(mesh.lab.underlay, DEAD):
-        told = bus.first(began, lambda e: e["tag"].endswith("/wgmesh/link-down"), "the beacon's event")["at"]
+        event_at = bus.first(began, lambda e: e["tag"].endswith("/wgmesh/link-down"), "the beacon's event")["at"]
         done = bus.first(
             began, lambda e: e["tag"].endswith("/converged") and DEAD in e.get("down", ()), "a plan without the relay"
         )
@@ -116,22 +115,24 @@ def death(mesh: Mesh, bus: Bus) -> tuple[dict[str, float], set[str]]:
     pushed = bus.first(began, lambda e: e["tag"].endswith("/new") and e.get("fun") == "wgmesh.apply", "the push")["at"]
     applied = max(e["at"] for e in returns if e["fun"] == "wgmesh.apply" and e["id"] in done["applied"])
     salt.await_minions([DEAD])
-    # The next death is as the first.
+    # The next death must start from the same state as the first.
     whole(mesh)
     times = {
-        "from a relay's death to the event": told - began,
-        "from the event to the plan applied": applied - told,
-        "  of it until the first question": asked[0] - told,
+        "from a relay's death to the event": event_at - began,
+        "from the event to the plan applied": applied - event_at,
+        "  of it until the first question": asked[0] - event_at,
         "  of it until the last answer": answered - asked[0],
         "  of it until the push": pushed - answered,
         "  of it until the last return": applied - pushed,
     }
-    print({k: round(v, 3) for k, v in times.items()}, [round(a - told, 3) for a in asked], done["applied"], flush=True)
+    print(
+        {k: round(v, 3) for k, v in times.items()}, [round(a - event_at, 3) for a in asked], done["applied"], flush=True
+    )
     return times, set(done["applied"])
 
 
 def changes(mesh: Mesh, bus: Bus) -> list[Measure]:
-    """A key is deleted, and its node comes back as one that never was there; in turn."""
+    """Delete a key and enrol its node as a new one, repeatedly."""
     took: dict[str, list[float]] = {}
     for _ in range(RUNS):
         for step, seconds in (revocation(mesh, bus) | enrolment(mesh, bus)).items():
@@ -141,14 +142,14 @@ def changes(mesh: Mesh, bus: Bus) -> list[Measure]:
 
 
 def revocation(mesh: Mesh, bus: Bus) -> dict[str, float]:
-    """From the command, and from its event, to the last node that had the peer."""
+    """Return the times from the command, and from its event, until the last node has removed the peer."""
     underlay = mesh.lab.underlay
     key = underlay[NEW].run("wg", "show", mesh.name, "public-key").strip()
     others = [n for n in mesh.members if n != NEW and key in underlay[n].run("wg", "show", "all", "peers")]
     waiting = [underlay[n].spawn("sh", "-c", GONE.format(key=key)) for n in others]
     began = time.time()
     mesh.lab.salt.delete_key(NEW)
-    gone = max(_told(waiting))
+    gone = max(_ended(waiting))
     event = bus.first(began, lambda e: e["tag"] == "salt/key" and e.get("act") == "delete", "the key's event")["at"]
     took = {"from salt-key -d to the last peer gone": gone - began, "  of it since the key's event": gone - event}
     print(took, flush=True)
@@ -156,7 +157,7 @@ def revocation(mesh: Mesh, bus: Bus) -> dict[str, float]:
 
 
 def enrolment(mesh: Mesh, bus: Bus) -> dict[str, float]:
-    """From a fresh node's start event to the first answers, of all others to it and of it to all others."""
+    """Return the times from a new node's start event to the first answers, to it and from it."""
     salt, underlay = mesh.lab.salt, mesh.lab.underlay
     overlay = mesh.overlay()
     salt.kill([NEW])
@@ -172,7 +173,7 @@ def enrolment(mesh: Mesh, bus: Bus) -> dict[str, float]:
     began = time.time()
     salt.accept_keys([NEW])
     started = bus.first(began, lambda e: e["tag"] == f"salt/minion/{NEW}/start", "the minion's start")["at"]
-    reached = max(_told(waiting))
+    reached = max(_ended(waiting))
     facts = bus.first(began, lambda e: e["tag"] == f"wgmesh/{NEW}/facts", "its facts")["at"]
     enrol = bus.first(began, lambda e: e["tag"].endswith("/new") and e.get("fun") == "wgmesh.enrol", "the job")["at"]
     pushed = bus.first(facts, lambda e: e["tag"].endswith("/new") and e.get("fun") == "wgmesh.apply", "the push")["at"]
@@ -191,8 +192,10 @@ def enrolment(mesh: Mesh, bus: Bus) -> dict[str, float]:
 
 
 def storm(lab: Lab) -> list[Measure]:
-    """What a thousand events make: rounds, which the file of the gate names, and runs of the planner in them, each of
-    which writes another file. A round in which nothing is found to have changed plans nothing."""
+    """Count the rounds that a thousand events cause, and the runs of the planner in them.
+
+    The lock file of the run queue shows the rounds. Each run of the planner writes a file of its own. A round in which
+    nothing changed does not plan."""
     gate = lab.salt.master.folder / "salt" / "cache" / "wgmesh"
     rounds, runs = [], []
     for _ in range(RUNS):
@@ -209,7 +212,7 @@ def storm(lab: Lab) -> list[Measure]:
             new = set(json.loads(text)["begun"]) - begun if text.endswith("}") else set()
             begun |= new
             planned.add((gate / "runs" / "last.p").stat().st_mtime)
-            asked = any((gate / "words").iterdir())
+            asked = any((gate / "requests").iterdir())
             last = time.time() if new or asked or storm.poll() is None else last
             return time.time() - last > 8
 
@@ -221,8 +224,8 @@ def storm(lab: Lab) -> list[Measure]:
     return [*_spread(f"runs of the planner {what}", runs, "runs", "<= 5"), *_spread(f"rounds {what}", rounds, "rounds")]
 
 
-def _told(waiting: Sequence[subprocess.Popen[str]]) -> Iterator[float]:
-    """When each of the programs saw what it waited for."""
+def _ended(waiting: Sequence[subprocess.Popen[str]]) -> Iterator[float]:
+    """Return when each of the programs saw what it waited for."""
     for process in waiting:
         yield float(process.communicate(timeout=90)[0])
 
@@ -245,7 +248,7 @@ def _salt_program(lab: Lab, *words: str) -> str:
 
 
 def _spread(metric: str, values: Sequence[float], unit: str, goal: str = "") -> list[Measure]:
-    """Median and 95th percentile."""
+    """Return median and 95th percentile."""
     worst = sorted(values)[max(0, round(0.95 * len(values)) - 1)]
     return [
         Measure(metric=f"{metric}, median", value=statistics.median(values), unit=unit, goal=goal, runs=len(values)),

@@ -1,4 +1,4 @@
-"""The same full mesh of public nodes, written by wg-meshconf and by us."""
+"""The same full mesh of public nodes, written by wg-meshconf and by wgmesh."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bench import fleet
 from bench.rows import Measure
-from saltext_wgmesh.core import plan as planner
-from saltext_wgmesh.core.types import Plan, Register
+from saltext_wgmesh.core.model.plan import Allocations, Plan
+from saltext_wgmesh.core.planning import planner
 
 SIZES = (100, 1_000)
 RUNS = 5
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def run() -> list[Measure]:
-    """Seconds and bytes of both, at each size."""
+    """Return seconds and bytes of both, at each size."""
     rows = []
     for size in SIZES:
         theirs, their_bytes = meshconf(size)
@@ -44,7 +44,7 @@ def run() -> list[Measure]:
 
 
 def wgmesh(size: int) -> tuple[float, int]:
-    """Plan the mesh and write every view to a file of its own, start of Python included, as theirs is."""
+    """Plan the mesh and write each view to a file. The start of Python counts, as it does for wg-meshconf."""
     taken = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(RUNS):
@@ -55,15 +55,15 @@ def wgmesh(size: int) -> tuple[float, int]:
 
 
 def write_views(size: int, folder: Path) -> None:
-    """One JSON file a node."""
-    plan: Plan = planner.make(*fleet.full(size), Register())
+    """Write one JSON file per node."""
+    plan: Plan = planner.plan_mesh(*fleet.full(size), Allocations())
     for node, view in plan.views.items():
         (folder / f"{node}.json").write_text(json.dumps(view.as_dict()), encoding="utf-8")
 
 
 def meshconf(size: int) -> tuple[float, int]:
     """Have wg-meshconf write every node's file from a database that holds the same nodes."""
-    plan = planner.make(*fleet.full(size), Register())
+    plan = planner.plan_mesh(*fleet.full(size), Allocations())
     taken = []
     with tempfile.TemporaryDirectory() as folder:
         database, output = Path(folder) / "database.csv", Path(folder) / "out"

@@ -1,5 +1,6 @@
-"""``state.apply wgmesh`` with nothing to do beside a ``file.managed`` with nothing to do, in turn, on one node
-of the demo's mesh: from the master's publish to the minion's return."""
+"""Duration of ``state.apply wgmesh`` without changes, compared with ``file.managed`` without changes.
+
+Both run alternately on one node of the demo's mesh. The time is from the master's publish to the minion's return."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import statistics
 import sys
 
 from bench.rows import Measure
-from saltext_wgmesh.master import install
+from saltext_wgmesh.master.operator import install
 from tests.lab.demo import run as demo
 from tests.lab.demo.topology import DEMO
 from tests.lab.lab import Lab
@@ -40,7 +41,7 @@ FILE_STATE = """
 
 
 def run() -> list[Measure]:
-    """Medians of both, and the median of the ratios of the pairs."""
+    """Return the medians of both, and the median of the ratios of the pairs."""
     with Lab(DEMO) as lab:
         narrator = Narrator(demo.STEPS)
         demo.build(lab, narrator)
@@ -51,7 +52,7 @@ def run() -> list[Measure]:
         (states / "content").write_text("the same as ever\n", encoding="utf-8")
         roots = {"file_roots": {"base": [str(folder / "states"), str(install.data_folder() / "states")]}}
         (folder / "master.d").mkdir(exist_ok=True)
-        # After wgmesh.conf in the order of names: a later file's list replaces an earlier one's.
+        # Its name sorts after wgmesh.conf: the list of a later file replaces that of an earlier one.
         (folder / "master.d" / "zz-bench.conf").write_text(json.dumps(roots), encoding="utf-8")
         demo.start_salt(lab, narrator)
         demo.apply(lab, narrator)

@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 from bench.twosites import LEAVES, NODES, OVERLAY, RELAYS, TOPOLOGY
+from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
 from tests.lab import planned, processes
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
@@ -29,7 +30,7 @@ POLICY = {
     }
 }
 FILE = f"/run/wgmesh/{MESH}.json"
-WATCHER = "saltext_wgmesh.minion.watch"
+WATCHER = WATCHER_COMMAND[-1]
 
 
 class Ours:
@@ -60,21 +61,21 @@ class Ours:
         return {leaf: overlay[leaf][0] for leaf in LEAVES}
 
     def noticed(self, lab: Lab) -> bool:
-        """The master has planned around it, and the leaves run that plan; the relay may be out of its reach."""
+        """Return whether the leaves run a plan without what failed. The relay itself may be unreachable."""
         if not self._has_master:
             return True
         now = planned.status(lab.salt, MESH)
-        return bool(now.get("trouble")) and not set(now["not_acknowledged"]) & set(LEAVES)
+        return bool(now.get("outages")) and not set(now["not_acknowledged"]) & set(LEAVES)
 
     def ready(self, lab: Lab) -> None:
-        """The links are up, by watchers that know of no earlier failure; the leaves have the relays of the start."""
+        """Wait until all links are up, watchers remember no failure, and leaves have the relays of the start."""
         if self._has_master:
             lab.salt.await_minions()
             wait_until(lambda: self._calm(lab), 180, "nothing to count as down", every=2)
             lab.salt.salt_run("wgmesh.rebalance")
             planned.await_settled(lab.salt, MESH, set(NODES))
         if self._has_watcher:
-            # What flapped is held down: a new watcher without the old one's file knows nothing of it.
+            # A link that flapped is held down. A new watcher without the old link report starts without hold-down.
             for node in NODES:
                 self._end(lab.underlay[node], "--supervise", inverse=True)
                 lab.underlay[node].run("rm", "-f", FILE)
@@ -90,20 +91,20 @@ class Ours:
 
     def _calm(self, lab: Lab) -> bool:
         lab.salt.salt_run("wgmesh.converge")
-        trouble = planned.status(lab.salt, MESH).get("trouble", {})
-        return not [name for name, told in trouble.items() if told["counts_as"] == "down"]
+        outages = planned.status(lab.salt, MESH).get("outages", {})
+        return not [name for name, outage in outages.items() if outage["counts_as"] == "down"]
 
     def _all_up(self, lab: Lab) -> bool:
         for node in NODES:
             text = lab.underlay[node].run("cat", FILE, check=False)
-            told = json.loads(text) if text else {"links": {}, "watched": None}
-            states = {link["state"] for link in told["links"].values()}
-            if told["watched"] is not self._has_watcher or states != {"up"}:
+            report = json.loads(text) if text else {"links": {}, "from_watcher": None}
+            states = {link["state"] for link in report["links"].values()}
+            if report["from_watcher"] is not self._has_watcher or states != {"up"}:
                 return False
         return True
 
     def _end_watchers(self, lab: Lab) -> None:
-        """No watcher runs, and none is started again: Salt starts engines when a minion starts, and none does."""
+        """End all watchers. None is restarted: Salt starts engines only when a minion starts."""
         for node in NODES:
             self._end(lab.underlay[node], "--supervise")
             self._end(lab.underlay[node], "--supervise", inverse=True)
@@ -111,7 +112,7 @@ class Ours:
 
     @staticmethod
     def _end(machine: Machine, word: str, *, inverse: bool = False) -> None:
-        """The processes of the watcher with *word* in their command line are dead; with *inverse*, those without it."""
+        """Kill the watcher's processes with *word* in their command line, or with *inverse* those without it."""
         for process in processes.tagged(machine.tag):
             ours = process.machine == machine.name and f"-m {WATCHER}" in process.command
             if ours and (word in process.command) is not inverse:

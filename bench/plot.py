@@ -14,7 +14,7 @@ from matplotlib import pyplot  # noqa: E402
 
 
 def draw(name: str) -> None:
-    """One bar a figure, a panel a unit; a goal is a line across its bar."""
+    """Draw one bar per figure and one panel per unit. A goal is a line across its bar."""
     rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     units = list(dict.fromkeys(row["unit"] for row in rows))
     heights = [sum(row["unit"] == unit for row in rows) for unit in units]
@@ -30,7 +30,7 @@ def draw(name: str) -> None:
                 panel.plot([float(row["goal"].split()[1])] * 2, [place - 0.4, place + 0.4], color="black")
         least, most = (pick(row["value"] for row in mine) for pick in (min, max))
         if most > 50 * least:
-            # A logarithm has no place for nothing.
+            # A logarithmic axis cannot show zero.
             panel.set_xscale("log" if least else "symlog")
         panel.set_xlabel(unit)
     figure.tight_layout()

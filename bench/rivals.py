@@ -14,11 +14,11 @@ from tests.lab.wait import wait_until
 
 ADDRESSES = {name: f"10.99.0.{number}" for number, name in enumerate((*NODES, MASTER), 1)}
 BACK = 300
-"""Seconds in which a system must be as it was, once the failure is over."""
+"""Seconds in which a system must be restored, once the failure is over."""
 
 
 class Rival:
-    """What they have in common: fixed addresses, and nobody else who notices."""
+    """Base of all other systems: fixed addresses, and no master that reacts."""
 
     name = ""
     period = 0.0
@@ -30,19 +30,19 @@ class Rival:
         return True
 
     def ready(self, lab: Lab) -> None:
-        """Each leaf has its link to each relay, and the leaves reach each other."""
+        """Wait until each leaf has its link to each relay, and the leaves reach each other."""
         pairs = [(leaf, relay) for leaf in LEAVES for relay in RELAYS]
         wait_until(lambda: all(self.linked(lab, *pair) for pair in pairs), BACK, f"{self.name}'s links", every=1)
         ways = [*pairs, LEAVES, LEAVES[::-1]]
         wait_until(lambda: all(reaches(lab, a, ADDRESSES[b]) for a, b in ways), BACK, f"{self.name}'s nodes", every=1)
 
     def linked(self, lab: Lab, leaf: str, relay: str) -> bool:
-        """Whether the leaf has a link of its own to the relay."""
+        """Return whether the leaf has a link of its own to the relay."""
         return True
 
 
 class Nebula(Rival):
-    """Both relays are relays of Nebula; the lighthouse is a machine that stays."""
+    """Nebula, with both relays as its relays. The lighthouse is a machine that does not fail."""
 
     name = "Nebula"
     period = 10.0
@@ -81,7 +81,7 @@ class Nebula(Rival):
 
 
 class Tinc(Rival):
-    """Every node connects to both relays, and the relays to each other."""
+    """tinc: every node connects to both relays, and the relays to each other."""
 
     name = "tinc"
     # PingInterval, tinc.conf(5).
@@ -116,11 +116,11 @@ class Tinc(Rival):
 
 
 class Babel(Rival):
-    """A WireGuard interface a link, with everything as allowed-ips; babeld chooses the routes."""
+    """babeld over one WireGuard interface per link, with all addresses as allowed-ips. babeld chooses the routes."""
 
     def __init__(self, hello: float | None) -> None:
         self.name = "babeld over WireGuard" + (f", hello {hello:g} s" if hello else "")
-        # Of a wired interface and a tunnel, babeld(8).
+        # The default of a wired interface and of a tunnel, babeld(8).
         self.period = hello or 4.0
         self._hello = hello
 
@@ -151,7 +151,7 @@ class Babel(Rival):
             machine.spawn("babeld", *files, "-c", str(path), log="babeld.log")
 
     def linked(self, lab: Lab, leaf: str, relay: str) -> bool:
-        # A route that babeld lost is "unreachable" for a while, and then an error here.
+        # babeld keeps a lost route as "unreachable" for a while, and ping reports that as an error.
         text = lab.underlay[leaf].run("ip", "-json", "route", "get", ADDRESSES[relay], check=False)
         return bool(text.strip()) and json.loads(text)[0].get("dev") == f"wg-{relay}"
 

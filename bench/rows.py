@@ -1,4 +1,4 @@
-"""What a measurement leaves: rows in bench/results/<name>.json, a table and a plot made from them."""
+"""The results of a measurement: rows in bench/results/<name>.json, and a table and a plot of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One figure; ``goal`` as in ``<= 1.3``, empty where a figure is only for comparison."""
+    """One figure. ``goal`` is like ``<= 1.3``, or empty if the figure is only for comparison."""
 
     metric: str
     value: float
@@ -35,8 +35,9 @@ class Measure:
 
 
 def write(name: str, measures: Sequence[Measure], *, partial: bool = False) -> Path:
-    """bench/results/<name>.json holds these figures, the commit and the machine they were taken on; where they are only
-    a part of the benchmark, beside the other figures that it held."""
+    """Write these figures, the commit and the machine to bench/results/<name>.json.
+
+    If they are only a part of the benchmark, the other figures in the file stay."""
     common = {"commit": _commit(), "machine": _machine()}
     rows = [{**asdict(m), "value": float(f"{m.value:.6g}"), "holds": m.holds, **common} for m in measures]
     RESULTS.mkdir(exist_ok=True)
@@ -49,7 +50,7 @@ def write(name: str, measures: Sequence[Measure], *, partial: bool = False) -> P
 
 
 def table(measures: Sequence[Measure]) -> str:
-    """The figures for a terminal."""
+    """Return the figures as a table for a terminal."""
     verdict = {True: "holds", False: "MISSED", None: ""}
     lines = [
         (m.metric, f"{m.value:,.4g} {m.unit}", m.goal, verdict[m.holds], f"{m.runs} runs" if m.runs > 1 else "")
@@ -60,7 +61,7 @@ def table(measures: Sequence[Measure]) -> str:
 
 
 def _commit() -> str:
-    """The commit that was measured; ``-dirty`` if the tree differs from it in more than earlier results."""
+    """Return the commit that was measured, with ``-dirty`` if the tree differs from it in more than earlier results."""
     head = _git("rev-parse", "--short=12", "HEAD") or "unknown"
     return f"{head}-dirty" if _git("status", "--porcelain", "--", ":!bench/results") else head
 

@@ -1,4 +1,4 @@
-"""Planning and proving 100, 1,000 and 10,000 nodes, beside json.dumps of the same views."""
+"""Time and memory to plan and prove 100, 1,000 and 10,000 nodes, compared with json.dumps of the same views."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 
 from bench import fleet
 from bench.rows import Measure
-from saltext_wgmesh.core import plan as planner
-from saltext_wgmesh.core import verify
-from saltext_wgmesh.core.types import Register
+from saltext_wgmesh.core.model.plan import Allocations
+from saltext_wgmesh.core.planning import planner
+from saltext_wgmesh.core.proof import prove
 
 SIZES = (100, 1_000, 10_000)
 RUNS = 7
 
 
 def run() -> list[Measure]:
-    """Each size in a process of its own, so that memory is that size's alone."""
+    """Measure each size in a process of its own, so that the peak of memory belongs to that size."""
     found = {}
     for size in SIZES:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -61,11 +61,11 @@ def run() -> list[Measure]:
 
 
 def measure(size: int) -> dict[str, float]:
-    """The figures of one size: medians of several runs, in seconds; the peak of memory in MiB."""
+    """Return the figures of one size: medians of several runs in seconds, and the peak of memory in MiB."""
     mesh, facts = fleet.partial(size)
     tracemalloc.start()
-    plan = planner.make(mesh, facts, Register())
-    problems = verify.check(plan)
+    plan = planner.plan_mesh(mesh, facts, Allocations())
+    problems = prove.prove(plan)
     memory = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
     assert not problems, problems[:3]
@@ -73,9 +73,9 @@ def measure(size: int) -> dict[str, float]:
     text = json.dumps(views)
     works = {
         "dumps": lambda: json.dumps(views),
-        "plan": lambda: planner.make(mesh, facts, Register()),
-        "replan": lambda: planner.make(mesh, facts, plan.register),
-        "proof": lambda: verify.check(plan),
+        "plan": lambda: planner.plan_mesh(mesh, facts, Allocations()),
+        "replan": lambda: planner.plan_mesh(mesh, facts, plan.allocations),
+        "proof": lambda: prove.prove(plan),
     }
     rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(RUNS)]
     found = {name: median(r[name] for r in rounds) for name in works}
@@ -84,7 +84,7 @@ def measure(size: int) -> dict[str, float]:
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """What one run takes, with nothing left to collect from the one before."""
+    """Return the seconds of one run. Garbage of the run before is collected first."""
     gc.collect()
     start = time.perf_counter()
     work()

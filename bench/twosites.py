@@ -1,4 +1,4 @@
-"""Two sites behind NAT that reach each other by two relays only: what failover is measured in.
+"""Two sites behind NAT that reach each other through two relays only: the network of the failover benchmark.
 
 ::
 
@@ -46,34 +46,34 @@ TOPOLOGY = Topology(
 
 
 class System(Protocol):
-    """Something that connects the leaves by way of the relays."""
+    """A system that connects the leaves through the relays."""
 
     name: str
     period: float
-    """Seconds of its slowest timer that a failure is found by: the failures are spread over it."""
+    """Period of the slowest timer that finds a failure, in seconds. The failures are spread over it."""
 
     def start(self, lab: Lab) -> None:
-        """It begins to run on a lab whose underlay is up."""
+        """Start the system in a lab whose underlay is up."""
 
     def addresses(self, lab: Lab) -> dict[str, str]:
-        """The leaves' overlay addresses."""
+        """Return the leaves' overlay addresses."""
 
     def noticed(self, lab: Lab) -> bool:
-        """Whether all has come to an end that a failure brings about."""
+        """Return whether the system has finished reacting to a failure."""
 
     def ready(self, lab: Lab) -> None:
-        """All is as it was before the first failure; TimedOut if that can't be."""
+        """Wait until all is as before the first failure. Raises TimedOut."""
 
 
 def build(lab: Lab) -> None:
-    """The underlay is up, and the sites' routers forward nothing to each other."""
+    """Build the underlay. The sites' routers forward nothing to each other."""
     lab.underlay.build()
     for router, other in (("west-router", "east-router"), ("east-router", "west-router")):
         lab.underlay[router].run("ip", "route", "add", "blackhole", TOPOLOGY.machine(other).address)
 
 
 def reaches(lab: Lab, source: str, address: str) -> bool:
-    """Whether a few echo requests in a row, 100 ms apart, are all answered."""
+    """Return whether a few echo requests in a row, 100 ms apart, are all answered."""
     words = ("ping", "-q", "-c", "5", "-i", "0.1", "-W", "1", "-w", "2", address)
     try:
         return " 5 received" in lab.underlay[source].run(*words)
@@ -82,7 +82,7 @@ def reaches(lab: Lab, source: str, address: str) -> bool:
 
 
 def busiest(underlay: Underlay, wait: Callable[[], object]) -> str:
-    """The relay that gets the most bytes while *wait* is at work, as its cable shows it."""
+    """Return the relay whose cable carries the most bytes while *wait* runs."""
     before = _received(underlay)
     wait()
     after = _received(underlay)

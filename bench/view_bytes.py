@@ -1,4 +1,4 @@
-"""A leaf's view must not grow with the mesh."""
+"""Size of a leaf's view, which must not grow with the mesh."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import statistics
 
 from bench import fleet
 from bench.rows import Measure
-from saltext_wgmesh.core import plan as planner
-from saltext_wgmesh.core.types import Register
+from saltext_wgmesh.core.model.plan import Allocations
+from saltext_wgmesh.core.planning import planner
 
 
 def run() -> list[Measure]:
-    """Median bytes of a leaf's view, at 100 and at 10,000 nodes."""
+    """Return the median bytes of a leaf's view, at 100 and at 10,000 nodes."""
     small, large = leaf_bytes(100), leaf_bytes(10_000)
     return [
         Measure(metric="leaf's view, 100 nodes", value=small, unit="bytes"),
@@ -22,7 +22,7 @@ def run() -> list[Measure]:
 
 
 def leaf_bytes(nodes: int) -> float:
-    """The median size of a leaf's view as JSON."""
-    plan = planner.make(*fleet.partial(nodes), Register())
+    """Return the median size of a leaf's view as JSON."""
+    plan = planner.plan_mesh(*fleet.partial(nodes), Allocations())
     sizes = [len(json.dumps(view.as_dict())) for node, view in plan.views.items() if not plan.members[node].is_relay]
     return statistics.median(sizes)

@@ -1,9 +1,9 @@
-"""What a relay spends on watching: the watcher's share of a core, and the milliseconds of a call of the beacon.
+"""Cost of watching on a relay: the watcher's share of a core, and the milliseconds of a call of the beacon.
 
 The watcher is the real program on a machine of its own, with a planned view, real sockets and a real WireGuard device.
-Its N leaves are played on a second machine by one program (``answerer.py``) that speaks BFD from N addresses, so the
-relay's device has one peer with all of them as allowed-ips. Counted is the watcher with the commands that it runs, and
-not WireGuard nor the other machine. Packets are those of the device's counters, both directions.
+One program (``answerer.py``) on a second machine plays its N leaves. It speaks BFD from N addresses, so that the
+relay's device has one peer with all of them as allowed-ips. The figures count the watcher with the commands that it
+runs, but neither WireGuard nor the other machine. Packets are those of the device's counters, in both directions.
 
 The beacon is timed in a process of its own, on a device that has all N peers.
 """
@@ -20,10 +20,11 @@ from pathlib import Path
 
 from bench import fleet
 from bench.rows import Measure
-from saltext_wgmesh.core import plan as planner
-from saltext_wgmesh.core import policy
-from saltext_wgmesh.core.types import Register, View
-from saltext_wgmesh.minion import watching
+from saltext_wgmesh.core.inputs import policy
+from saltext_wgmesh.core.model.plan import Allocations
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.core.planning import planner
+from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
 from tests.lab import processes
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
@@ -34,7 +35,7 @@ SESSIONS = (10, 100, 500)
 PEERS = (10, 100, 1_000)
 RUNS = 5
 WINDOW = 10.0
-"""Seconds of one run: one comparison with the kernel's routes is in each."""
+"""Seconds of one run, which includes one comparison with the kernel's routes."""
 CALLS = 40
 MESH, RELAY = "wg0", "relay"
 UNDERLAY = {"relay": "192.0.2.1", "leaves": "192.0.2.2"}
@@ -42,7 +43,7 @@ HERE = Path(__file__).parent
 
 
 def run() -> list[Measure]:
-    """First the watcher at each number of sessions, then the beacon at each number of peers."""
+    """Measure the watcher at each number of sessions, then the beacon at each number of peers."""
     rows = []
     for sessions in SESSIONS:
         with Lab(_topology()) as lab:
@@ -56,7 +57,7 @@ def run() -> list[Measure]:
 
 
 def watcher(lab: Lab, sessions: int) -> list[Measure]:
-    """Percent of a core, and packets a second, once all sessions are up at their negotiated rate."""
+    """Return percent of a core, and packets a second, when all sessions are up at their negotiated rate."""
     relay, leaves = lab.underlay[RELAY], lab.underlay["leaves"]
     view = relay_view(sessions)
     addresses = [peer.address for i in view.interfaces for peer in i.peers]
@@ -64,7 +65,7 @@ def watcher(lab: Lab, sessions: int) -> list[Measure]:
     _store(relay, view)
     words = (sys.executable, str(HERE / "answerer.py"), MESH, view.addresses[0])
     ends = leaves.spawn("sh", "-c", 'f=$1; shift; exec "$@" < $f', "sh", "/run/leaves.json", *words, log="answerer.log")
-    watch = relay.spawn(*watching.COMMAND, log="watch.log")
+    watch = relay.spawn(*WATCHER_COMMAND, log="watch.log")
     wait_until(lambda: _all_up(relay, sessions), 60, f"{sessions} sessions to be up", every=0.5)
     (pid,) = processes.children(watch.pid)
     cores, packets = zip(*(_window(relay, pid) for _ in range(RUNS)), strict=True)
@@ -83,10 +84,9 @@ def watcher(lab: Lab, sessions: int) -> list[Measure]:
 
 
 def beacon(machine: Machine, peers: int) -> list[Measure]:
-    """Milliseconds of a call with the watcher's file and without, and of the comparison that some calls make."""
+    """Return the milliseconds of a call with and without the watcher's file, and of a comparison with the view."""
     view = json.dumps(relay_view(peers).as_dict())
-    told = machine.run(sys.executable, str(HERE / "looks.py"), str(CALLS), stdin=view, timeout=240)
-    taken = json.loads(told)
+    taken = json.loads(machine.run(sys.executable, str(HERE / "looks.py"), str(CALLS), stdin=view, timeout=240))
     return [
         *_spread(f"beacon beside the watcher, {peers} peers", taken["watched"], "ms", goal="<= 5"),
         *_spread(f"beacon without a watcher, {peers} peers", taken["unwatched"], "ms"),
@@ -95,12 +95,12 @@ def beacon(machine: Machine, peers: int) -> list[Measure]:
 
 
 def relay_view(leaves: int) -> View:
-    """The planned view of a relay with as many leaves, all behind NAT, and no other relay."""
+    """Return the planned view of a relay with as many leaves, all behind NAT, and no other relay."""
     rules = {RELAY: {"role": "relay", "endpoint": UNDERLAY[RELAY]}, "leaf*": {"site": "s", "nat": True}}
     raw = {MESH: {"network": "10.100.0.0/16", "sites": {"s": {"relays": [RELAY]}}, "nodes": rules}}
     nodes = [RELAY, *(f"leaf{i}" for i in range(leaves))]
     facts = {node: fleet.facts(node, i) for i, node in enumerate(nodes)}
-    return planner.make(policy.parse(raw).meshes[MESH], facts, Register()).views[RELAY]
+    return planner.plan_mesh(policy.parse_policy(raw).meshes[MESH], facts, Allocations()).views[RELAY]
 
 
 def _topology() -> Topology:
@@ -109,7 +109,7 @@ def _topology() -> Topology:
 
 
 def _tunnel(relay: Machine, leaves: Machine, own: str, addresses: Sequence[str]) -> None:
-    """One WireGuard link between the two, over which each of *addresses* is at home at its far end."""
+    """Make one WireGuard link between the two. Each of *addresses* is an address of its far end."""
     ends = ((relay, [own], "leaves"), (leaves, addresses, RELAY))
     keys = {}
     for machine, local, _ in ends:
@@ -140,7 +140,7 @@ def _all_up(relay: Machine, sessions: int) -> bool:
 
 
 def _window(relay: Machine, pid: int) -> tuple[float, float]:
-    """Percent of a core that process *pid* took, and packets a second, over WINDOW seconds."""
+    """Return percent of a core that process *pid* used, and packets a second, over WINDOW seconds."""
     start, used, passed = time.monotonic(), _used(pid), _packets(relay)
     time.sleep(WINDOW)
     took = time.monotonic() - start
@@ -148,7 +148,7 @@ def _window(relay: Machine, pid: int) -> tuple[float, float]:
 
 
 def _used(pid: int) -> float:
-    """Seconds of a core that the process and its ended children took (proc(5): utime, stime, cutime, cstime)."""
+    """Return the CPU seconds of the process and its ended children (proc(5): utime, stime, cutime, cstime)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
@@ -159,7 +159,7 @@ def _packets(relay: Machine) -> int:
 
 
 def _spread(metric: str, values: Sequence[float], unit: str, goal: str = "") -> list[Measure]:
-    """Median and 95th percentile."""
+    """Return median and 95th percentile."""
     worst = sorted(values)[max(0, round(0.95 * len(values)) - 1)]
     return [
         Measure(metric=f"{metric}, median", value=statistics.median(values), unit=unit, goal=goal, runs=len(values)),

@@ -1,4 +1,4 @@
-# Every pair that can be linked directly is; the one relay carries the packets of those that can't.
+# All pairs are linked directly where that is possible. The relay carries the packets of all other pairs.
 wgmesh:
   wg0:
     network: 10.100.0.0/16

@@ -1,6 +1,6 @@
-# Two meshes on the same nodes: one for the services, one for those who administer them.
-# Each has networks and UDP ports of its own. A mesh with two relays or more takes one port more for each relay that it
-# ever had: leave room.
+# Two meshes on the same nodes: one for the services, one for their administration.
+# Each mesh has its own networks and UDP ports. A mesh with two or more relays uses one more port for each relay that it ever
+# had, so keep the listen ports far apart.
 wgmesh:
   wg0:
     network: 10.100.0.0/16

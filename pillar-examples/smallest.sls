@@ -1,4 +1,4 @@
-# The smallest mesh: every minion in one network, each of which can reach the others directly.
+# The smallest mesh: all minions are in one network, and can reach each other directly.
 wgmesh:
   wg0:
     network: 10.100.0.0/16

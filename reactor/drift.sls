@@ -1,8 +1,8 @@
 #!py
-"""A node may not hold any more what it applied. Only its name is passed on; applying a view twice does no harm."""
+"""A node may no longer hold what it applied. Only its name is passed on; to apply a view twice does no harm."""
 
-from saltext_wgmesh.master import reactions
+from saltext_wgmesh.master.requests import reactions
 
 
 def run():
-    return reactions.converge(__opts__, drifted=data.get("id"))
+    return reactions.converge_reaction(__opts__, drifted=data.get("id"))

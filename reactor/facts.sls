@@ -1,8 +1,8 @@
 #!py
-"""A node published new facts. Nothing of the event is believed or passed on: the runner reads the mine itself."""
+"""A node published new facts. Nothing of the event is passed on: the runner reads the mine itself."""
 
-from saltext_wgmesh.master import reactions
+from saltext_wgmesh.master.requests import reactions
 
 
 def run():
-    return reactions.converge(__opts__)
+    return reactions.converge_reaction(__opts__)

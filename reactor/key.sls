@@ -1,8 +1,8 @@
 #!py
-"""A key was accepted, rejected or deleted; in whatever words the event says it, the runner reads the keys itself."""
+"""A key was accepted, rejected or deleted. Nothing of the event is passed on: the runner reads the keys itself."""
 
-from saltext_wgmesh.master import reactions
+from saltext_wgmesh.master.requests import reactions
 
 
 def run():
-    return reactions.converge(__opts__)
+    return reactions.converge_reaction(__opts__)

@@ -1,8 +1,8 @@
 #!py
-"""Links of a node died or came back. Only names that the event gives are passed on, and believed of nothing."""
+"""Links of a node went down or came up. Only names are passed on, as hints where to look."""
 
-from saltext_wgmesh.master import reactions
+from saltext_wgmesh.master.requests import reactions
 
 
 def run():
-    return reactions.converge(__opts__, hint=data.get("id"), suspects=data.get("neighbours"))
+    return reactions.converge_reaction(__opts__, hint=data.get("id"), suspects=data.get("neighbours"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 
-from saltext_wgmesh.core.types import Bfd, Interface, Kind, Peer, Role, Route, View
+from saltext_wgmesh.core.model.policy import Bfd, Role
+from saltext_wgmesh.core.model.view import Interface, Kind, Peer, Route, View
 
 NETWORKS = ("10.100.0.0/16", "fd00:64::/64")
 
@@ -32,7 +33,7 @@ def peer(
         endpoint=endpoint,
         keepalive=keepalive,
         allowed_ips=allowed_ips or (f"10.100.0.{number}/32",),
-        preshared=(preshared,) if preshared else (),
+        psk_ids=(preshared,) if preshared else (),
     )
 
 

@@ -1,8 +1,9 @@
-# salt 'web7' state.apply wgmesh.absent: nothing of any mesh is left on this node, and nothing else of it is touched
-# (packages stay, and so does forwarding, which others may rely on).
-# First take it out of the policy, or the mesh: else the master's next push brings it back. What is to go can be said:
+# salt 'web7' state.apply wgmesh.absent: remove all meshes from this node, and nothing else. Packages stay, and so does
+# forwarding, which other programs may need.
+# First remove the node or the mesh from the policy, or the master's next push brings everything back.
+# To remove only some meshes, or the node's key with the last one:
 #   pillar='{"wgmesh_absent": {"meshes": ["wg0"], "key": true}}'
-# The node's key goes only if that is asked for, and with the last mesh; so do, unasked, the watcher and the beacon.
+# The watcher and the beacon are removed with the last mesh.
 {%- set here = salt['wgmesh.meshes']() %}
 {%- set asked = salt['pillar.get']('wgmesh_absent', {}) %}
 {%- set leaving = asked.get('meshes', here) %}
@@ -20,7 +21,7 @@ wgmesh-{{ mesh }}-absent:
 {%- if not left %}
 {%- if 'wgmesh' in (salt['beacons.list'](return_yaml=False) or {}) %}
 
-# Not beacon.absent, which in test mode says of no beacon that it would go.
+# Not beacon.absent: in test mode it never reports that a beacon would be removed.
 wgmesh-beacon-absent:
   module.run:
     - beacons.delete:
@@ -50,8 +51,8 @@ wgmesh-engine-absent:
     - name: {{ opts['config_dir'] }}/minion.d/wgmesh.conf
 {%- endif %}
 
-wgmesh-departed:
-  wgmesh.departed:
+wgmesh-uninstalled:
+  wgmesh.uninstalled:
     - key: {{ asked.get('key', False) | to_bool }}
 {%- if leaving %}
     - require:

@@ -1,11 +1,11 @@
-# salt '*' state.apply wgmesh: this node is in every mesh that the policy gives it a place in.
-# A file read from the master costs as much as a state, so tools.sls is read only where a tool is missing.
+# salt '*' state.apply wgmesh: this node joins every mesh that the policy has a place for it in.
+# To read a file from the master costs as much as a state, so tools.sls is included only if a tool is missing.
 {%- if not salt['cmd.which']('wg') or not (salt['cmd.which']('wireguard-go') or salt['file.directory_exists']('/sys/module/wireguard')) %}
 include:
   - wgmesh.tools
 {%- endif %}
 
-# The node's key, and its word to the master.
+# The node's key, and its facts for the master.
 wgmesh-key:
   wgmesh.key_present: []
 
@@ -14,8 +14,8 @@ wgmesh-facts:
     - require:
       - wgmesh: wgmesh-key
 
-# The watcher, which finds dead links and routes around them; it needs neither the master nor the minion. It starts while
-# the master plans.
+# The watcher detects links that go down, and routes around them, without the master or the minion. It starts while the master
+# plans.
 {%- if salt['file.directory_exists']('/run/systemd/system') %}
 wgmesh-watch:
   file.managed:
@@ -35,16 +35,16 @@ wgmesh-engine:
     - makedirs: True
 
 wgmesh-watch:
-  wgmesh.watched: []
+  wgmesh.watcher_running: []
 {%- endif %}
 
-# The node's interfaces, as the master planned them.
+# The node's interfaces, as planned by the master.
 wgmesh-joined:
   wgmesh.joined:
     - require:
       - wgmesh: wgmesh-facts
 
-# What the watcher finds, the beacon tells the master.
+# The beacon sends the master an event when the watcher detects something.
 wgmesh-beacon:
   beacon.present:
     - name: wgmesh

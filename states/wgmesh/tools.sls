@@ -1,4 +1,4 @@
-# WireGuard's tools, and its userspace implementation where the kernel has none. They come before the key.
+# WireGuard's tools, and its userspace implementation if the kernel has none. They are installed before the key is made.
 {%- set kernel = salt['cmd.retcode']('modprobe -q wireguard', ignore_retcode=True) == 0 %}
 wgmesh-tools:
   pkg.installed:

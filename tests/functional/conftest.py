@@ -1,4 +1,4 @@
-"""The real loaders on a machine of their own, for each test a new one."""
+"""Salt's real loaders, on a new machine for each test."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import salt._logging
 import salt.config
 from saltfactories.utils.functional import Loaders
 
-from saltext_wgmesh.core import names
-from saltext_wgmesh.core.types import View
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.minion.system.host import Host
 from tests.functional import namespace
 
 NEEDS = ("ip", "wg", "wg-quick")
@@ -36,21 +36,21 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def machine():
-    """A machine of its own."""
+    """Run the test on a machine of its own."""
     with namespace.machine():
         yield
 
 
 @pytest.fixture
 def watchers(machine):
-    """Lists the watchers and supervisors of the test's machine: pid → command line. None outlives it."""
+    """Return a function that lists the machine's watchers and supervisors: pid → command line. End them afterwards."""
     yield namespace.watchers
     namespace.end(namespace.watchers)
 
 
 @pytest.fixture(scope="session")
 def minion_opts(tmp_path_factory):
-    """A masterless minion named node1 that has a Salt key."""
+    """Return the options of a masterless minion node1 with a Salt key."""
     root = tmp_path_factory.mktemp("minion")
     opts = salt.config.minion_config(None, minion_id="node1")
     opts.update(
@@ -75,22 +75,22 @@ def minion_opts(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def all_loaders(minion_opts):
-    """Made once: a loader takes a second."""
-    # Else Salt keeps what it logs, and prints it all when this process ends.
+    """Return the loaders, made once, since a loader takes a second."""
+    # Otherwise Salt keeps its log lines, and prints them all when this process ends.
     salt._logging.shutdown_temp_handler()
     return Loaders(minion_opts)
 
 
 @pytest.fixture
 def loaders(all_loaders, machine):
-    """The loaders, on a machine of its own."""
+    """Return the loaders, on a machine of the test's own."""
     all_loaders.context.clear()
     return all_loaders
 
 
 @pytest.fixture
 def pillar(minion_opts):
-    """Has the pillar that is compiled from now on hold these keys and no others."""
+    """Return a function that sets the pillar: from now on it has these keys and no others."""
     folder = Path(minion_opts["pillar_roots"]["base"][0])
 
     def put(keys):
@@ -104,10 +104,10 @@ def pillar(minion_opts):
 
 @pytest.fixture
 def offer(pillar):
-    """Puts views, by mesh, into the pillar; a dict is put in as it is."""
+    """Return a function that puts views, by mesh, into the pillar. A dict is put in unchanged."""
 
     def put(**offers):
-        pillar({names.VIEW_KEY: {mesh: _entry(value) for mesh, value in offers.items()}})
+        pillar({constants.PILLAR_VIEWS: {mesh: _entry(value) for mesh, value in offers.items()}})
 
     return put
 
@@ -120,19 +120,19 @@ def _entry(value):
 
 @pytest.fixture
 def modules(loaders):
-    """Execution functions, as a minion finds them."""
+    """Return the execution functions, as a minion finds them."""
     return loaders.modules
 
 
 @pytest.fixture
 def states(loaders):
-    """State functions, as a minion finds them."""
+    """Return the state functions, as a minion finds them."""
     return loaders.states
 
 
 @pytest.fixture
 def outside(machine):
-    """Runs one command on the test's machine, as a person would; returns what it printed."""
+    """Return a function that runs one command on the test's machine and returns its output."""
 
     def run(*argv):
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
@@ -141,7 +141,7 @@ def outside(machine):
 
 
 def private_key_forms(path=None):
-    """The private key in the forms in which it could slip out: base64, hex, and as Python prints bytes."""
+    """Return the private key in the forms in which it could leak: base64, hex, and as Python prints bytes."""
     text = (path or Host().key_file).read_text().strip()
     raw = base64.b64decode(text)
     return text, raw.hex(), repr(raw)[2:-1]

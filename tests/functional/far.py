@@ -31,7 +31,7 @@ class Far:
         self.call(run, "ip", "link", "set", "eth0", "up")
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What *function* returns there. What it raises is raised here."""
+        """Call *function* on the machine. Return its value, or raise its exception here."""
         self._pipe.send((function, args))
         done, value = self._pipe.recv()
         if not done:
@@ -39,12 +39,12 @@ class Far:
         return value
 
     def end(self) -> None:
-        """The machine is gone, with all that runs there."""
+        """Remove the machine and end all of its processes."""
         self.call(namespace.end, namespace.watchers)
         for name in self.call(os.listdir, "/sys/class/net"):
             if name.startswith("wg"):
                 self.call(run, "ip", "link", "del", name)
-        # By word: machines that were made later hold this pipe open too.
+        # An explicit message, since machines that were made later hold this pipe open too.
         self._pipe.send(None)
         self._pipe.close()
         self._process.join(10)
@@ -52,7 +52,7 @@ class Far:
 
 @contextmanager
 def machines(**addresses: str) -> Iterator[dict[str, Far]]:
-    """Machines by name, each at its address in 192.0.2.0/24, where the test's own machine is 192.0.2.1."""
+    """Yield machines by name, each at its address in 192.0.2.0/24. The test's own machine is 192.0.2.1."""
     run("ip", "link", "add", "net0", "type", "bridge")
     run("ip", "link", "set", "far0", "master", "net0")
     run("ip", "link", "set", "net0", "up")
@@ -67,7 +67,7 @@ def machines(**addresses: str) -> Iterator[dict[str, Far]]:
 
 
 def run(*argv: str) -> str:
-    """What a command printed."""
+    """Run a command and return its output. Raise CalledProcessError if it fails."""
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
@@ -84,12 +84,12 @@ def _serve(pipe: Connection, theirs: Connection) -> None:
     pipe.send(None)
     while True:
         try:
-            told = pipe.recv()
+            request = pipe.recv()
         except EOFError:
-            told = None
-        if told is None:
+            request = None
+        if request is None:
             os._exit(0)
-        function, args = told
+        function, args = request
         try:
             pipe.send((True, function(*args)))
         except Exception as error:

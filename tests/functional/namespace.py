@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saltext_wgmesh.minion import watch
+from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
 from tests.lab.wait import wait_until
 
 CLONE_FS = 0x00000200
@@ -27,9 +27,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def machine() -> Iterator[None]:
-    """Inside, the process has a network with one uplink (192.0.2.1/24 on ``eth0``) and empty folders for our files.
+    """Give the process a network with one uplink (192.0.2.1/24 on ``eth0``) and empty folders for the package's files.
 
-    Afterwards it is back where it was, and devices and files are gone.
+    At the end the process returns to its namespaces, and devices and files are deleted.
     """
     here = os.getcwd()
     outside = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")]
@@ -46,20 +46,20 @@ def machine() -> Iterator[None]:
 
 
 def watchers() -> dict[int, list[str]]:
-    """The watchers and supervisors in this process's network: pid → command line."""
+    """Return the watchers and supervisors in this process's network: pid → command line."""
     here = os.readlink("/proc/self/ns/net")
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and os.readlink(entry / "ns/net") == here:
                 words = (entry / "cmdline").read_text().split("\0")[:-1]
-                if watch.COMMAND[-1] in words:
+                if WATCHER_COMMAND[-1] in words:
                     found[int(entry.name)] = words
     return found
 
 
 def end(processes: Callable[[], Iterable[int]]) -> None:
-    """None of *processes* is left, though one may start another meanwhile."""
+    """Kill *processes* until none is left, including those that one of them starts."""
 
     def none_left() -> bool:
         left = list(processes())
@@ -84,7 +84,7 @@ def _furnish() -> None:
 
 
 def _remove_devices() -> None:
-    """Without its device a wireguard-go ends by itself."""
+    """Delete all devices. A wireguard-go process ends by itself without its device."""
     for link in json.loads(_run("ip", "-json", "link")):
         if link["ifname"] not in ("lo", "far0"):
             subprocess.run(["ip", "link", "del", link["ifname"]], check=False, capture_output=True)

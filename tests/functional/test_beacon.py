@@ -1,25 +1,26 @@
-"""The beacon on real devices, by Salt's own beacon machinery: what it fires, when, and that it is silent else."""
+"""The beacon on real devices, through Salt's own beacon loop: its events, their times, and its silence otherwise."""
 
 from __future__ import annotations
 
 import dataclasses
 import socket
 import subprocess
-import time
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import salt.beacons
 
-from saltext_wgmesh.core import renaming
-from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
-from saltext_wgmesh.minion import apply, facts, keys, linkfile, running, signals, store
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
+from saltext_wgmesh.core.transition import interface_rename
+from saltext_wgmesh.minion.apply import apply, executor
+from saltext_wgmesh.minion.reporting import events, facts
+from saltext_wgmesh.minion.state import keys, link_report_file, store
+from saltext_wgmesh.minion.system.host import Host
 from tests.lab.wait import wait_until
 from tests.nodeviews import NETWORKS, leaf, named, peer
 
-UP, DOWN, MUTE, NEW = LinkState.UP, LinkState.DOWN, LinkState.MUTE, LinkState.NEW
+UP, DOWN, MUTE, NEW = LinkState.UP, LinkState.DOWN, LinkState.BLACKHOLE, LinkState.NEW
 VIEW = leaf(direct=(peer(7, endpoint="192.0.2.7:51820"),))
 PREFIX = "salt/beacon/node1/wgmesh/"
 
@@ -30,11 +31,11 @@ class Minion:
     def __init__(self, opts, monkeypatch):
         self.now = 1000.0
         self._beacons = salt.beacons.Beacon(opts, {})
-        monkeypatch.setattr(signals, "MEMORY", signals.Signals())
-        monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: self.now, time=time.time))
+        source = events.EventSource(clock=lambda: self.now)
+        monkeypatch.setattr(events, "process_source", lambda: source)
 
     def look(self, later=1.0):
-        """The events of one look, *later* seconds after the last one: tag after the prefix → data."""
+        """Return the events of one call, *later* seconds after the last one: tag after the prefix → data."""
         self.now += later
         events = self._beacons.process({"wgmesh": [{"interval": 1}]}, {})
         assert all(e["tag"].startswith(PREFIX) and "error" not in e for e in events), events
@@ -44,7 +45,7 @@ class Minion:
 
 @pytest.fixture
 def node(loaders, outside):
-    """A leaf of n1 and n2 with a direct neighbour n7, which has applied its view."""
+    """Apply the view of a leaf of n1 and n2 with a direct neighbour n7."""
     keys.ensure(Host())
     apply.apply(Host(), VIEW)
 
@@ -52,35 +53,36 @@ def node(loaders, outside):
 @pytest.fixture
 def minion(node, minion_opts, monkeypatch):
     made = Minion(minion_opts, monkeypatch)
-    # Salt counts intervals in ticks of its loop: the first one is passed over.
+    # Salt counts intervals in ticks of its loop, and skips the first one.
     made.look(0.0)
     return made
 
 
 def watched(**states):
-    """The watcher's file says that the links to the neighbours are so."""
-    links = {n: Link(neighbour=n, interface="wg0", state=s, since=1.0) for n, s in states.items()}
-    linkfile.write(Host(), LinkReport(mesh="wg0", watched=True, links=MappingProxyType(links)))
+    """Write a watcher's link report with these states of the links: neighbour → state."""
+    links = {n: LinkStatus(neighbour=n, interface="wg0", state=s, since=1.0) for n, s in states.items()}
+    link_report_file.write_report(Host(), LinkReport(mesh="wg0", from_watcher=True, links=MappingProxyType(links)))
 
 
 def data(**fields):
-    """The whole of an event's data."""
+    """Return the data of an event."""
     return {"id": "node1", "mesh": "wg0", **fields}
 
 
 @pytest.mark.parametrize(
     ("config", "good"),
     [([{"interval": 1}], True), ([], True), ({"interval": 1}, False), ("text", False), (None, False), (["x"], False)],
+    ids=["list of a mapping", "empty list", "mapping", "text", "nothing", "list of a text"],
 )
-def test_a_configuration_that_is_no_list_of_mappings_is_refused_with_a_reason(minion_opts, config, good):
-    """``validate`` raises for nothing."""
+def test_configuration_without_mappings_is_refused(minion_opts, config, good):
+    """Only a list of mappings is valid. ``validate`` raises no exception, and each verdict has a comment."""
     valid, comment = salt.beacons.Beacon(minion_opts, {}).beacons["wgmesh.validate"](config)
     assert valid is good
     assert comment
 
 
-def test_links_that_die_and_come_back_are_one_event_each(minion):
-    """``neighbours`` are those that changed, ``down`` all that are in trouble; a new link is no news."""
+def test_link_change_is_one_event(minion):
+    """``neighbours`` lists the changed links, ``down`` all links that are not up. A new link is no event."""
     watched(n1=UP, n2=UP, n7=NEW)
     assert minion.look() == {}
     watched(n1=DOWN, n2=UP, n7=MUTE)
@@ -95,18 +97,18 @@ def test_links_that_die_and_come_back_are_one_event_each(minion):
     assert minion.look() == {}
 
 
-def test_what_lasts_is_told_again_each_minute(minion):
-    """All that is in trouble, and nothing between."""
+def test_lasting_outage_is_repeated_each_minute(minion):
+    """The event is repeated each minute with all links that are not up. No event comes in between."""
     watched(n1=DOWN, n2=UP, n7=UP)
     apply.apply(Host(), VIEW)
     minion.look()
-    told = [second for second in range(1, 200) if minion.look()]
-    assert told == [61, 122, 183]
+    repeated = [second for second in range(1, 200) if minion.look()]
+    assert repeated == [61, 122, 183]
     assert minion.look(61) == {"link-down": data(neighbours=["n1"], down=["n1"])}
 
 
-def test_a_neighbour_that_left_the_view_is_not_told_to_be_back(minion):
-    """Its link is gone, not up."""
+def test_neighbour_removed_from_view_is_not_up(minion):
+    """A link that was down and left the view causes no ``link-up`` event."""
     watched(n1=DOWN, n2=UP)
     minion.look()
     watched(n2=UP)
@@ -114,7 +116,7 @@ def test_a_neighbour_that_left_the_view_is_not_told_to_be_back(minion):
 
 
 def send(device, address):
-    """One packet of data goes into the tunnel; nobody answers."""
+    """Send one packet of data into the tunnel. It gets no answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         udp.sendto(b"x" * 400, (address, 9))
@@ -122,14 +124,14 @@ def send(device, address):
 
 @pytest.fixture
 def neighbour(outside, tmp_path):
-    """n7 as a second WireGuard device of the same machine: ``start`` and ``stop`` it."""
+    """Return n7, a second WireGuard device on the same machine, with ``start`` and ``stop``."""
     key = tmp_path / "n7.key"
     with open(key, "w") as file:
         subprocess.run(["wg", "genkey"], stdout=file, check=True)
     public = subprocess.run(["wg", "pubkey"], stdin=key.open(), capture_output=True, text=True, check=True).stdout
 
     def start():
-        running.make_device(Host(), "far")
+        executor.create_device(Host(), "far")
         ours = ("peer", keys.public_key(Host()), "endpoint", "192.0.2.1:51820", "allowed-ips", "10.100.0.5/32")
         outside("wg", "set", "far", "private-key", str(key), "listen-port", "51830", *ours)
         outside("ip", "link", "set", "far", "up")
@@ -138,12 +140,15 @@ def neighbour(outside, tmp_path):
 
 
 def heard(outside, device):
-    """Bytes that came from its one peer."""
+    """Return the number of bytes received from the device's only peer."""
     return int(outside("wg", "show", device, "transfer").split()[1])
 
 
-def test_without_a_watcher_unanswered_data_is_stale_and_an_idle_link_never_is(minion, neighbour, outside):
-    """By the counters of real devices. It is told once, and again when the peer is heard."""
+def test_unwatched_link_without_answers_is_stale(minion, neighbour, outside):
+    """Without a watcher the counters of the device decide: unanswered data is stale, and an idle link never is.
+
+    There is one event, and another when a packet of the peer arrives.
+    """
     n7 = peer(7, endpoint="192.0.2.1:51830", public_key=neighbour.public_key)
     apply.apply(Host(), leaf(direct=(n7,)))
     neighbour.start()
@@ -156,7 +161,7 @@ def test_without_a_watcher_unanswered_data_is_stale_and_an_idle_link_never_is(mi
     assert [minion.look(s) for s in (1, 10)] == [{}] * 2
     assert minion.look(2) == {"stale": data(neighbours=["n7"], down=["n7"])}
     assert minion.look(2) == {}
-    assert linkfile.read(Host(), "wg0").links["n7"].state is DOWN
+    assert link_report_file.read_report(Host(), "wg0").links["n7"].state is DOWN
     before = heard(outside, "wg0")
     neighbour.start()
     send("far", "10.100.0.5")
@@ -165,8 +170,8 @@ def test_without_a_watcher_unanswered_data_is_stale_and_an_idle_link_never_is(mi
     assert minion.look() == {}
 
 
-def test_without_a_watcher_the_routes_leave_a_stale_link_and_come_back(minion, neighbour, outside):
-    """By the beacon itself: no push follows where no view changes."""
+def test_unwatched_stale_link_loses_its_routes(minion, neighbour, outside):
+    """Without a watcher the beacon moves the routes off a stale link, and back when it recovers."""
     n1 = peer(1, *NETWORKS, endpoint="192.0.2.1:51830", public_key=neighbour.public_key)
     view = leaf()
     access, uplink, other = view.interfaces
@@ -189,8 +194,8 @@ def test_without_a_watcher_the_routes_leave_a_stale_link_and_come_back(minion, n
     assert "dev wg0-u1" in outside("ip", "route", "get", "10.100.0.9")
 
 
-def test_drift_is_told_when_it_is_seen_twice_and_again_each_minute(minion, outside):
-    """A route that somebody took away; mended and taken away again it is news again."""
+def test_drift_is_reported_when_seen_twice(minion, outside):
+    """Drift is reported on the second look, then each minute. A route that was restored and removed again is new."""
     watched(n1=UP, n2=UP, n7=UP)
     minion.look()
     outside("ip", "route", "del", "10.100.0.7")
@@ -204,10 +209,10 @@ def test_drift_is_told_when_it_is_seen_twice_and_again_each_minute(minion, outsi
     assert [list(minion.look(16)) for _ in range(2)] == [[], ["drift"]]
 
 
-def test_names_that_only_some_interfaces_have_got_are_drift(minion):
-    """An apply that died on the way: the master may know nothing of it, and want again what the node had before."""
+def test_half_renamed_interfaces_are_drift(minion):
+    """Interfaces of which only some have the new name are drift, as after an apply that died."""
     watched(n1=UP, n2=UP, n7=UP)
-    apply.apply(Host(), renaming.steps(VIEW, named(VIEW, "wg9"))[0].view)
+    apply.apply(Host(), interface_rename.views_of_rename(VIEW, named(VIEW, "wg9"))[0].view)
     minion.look()
     assert minion.look(16) == {}
     assert minion.look(16)["drift"]["changes"] == ["interfaces: not named after the access interface: wg9-u1"]
@@ -215,10 +220,10 @@ def test_names_that_only_some_interfaces_have_got_are_drift(minion):
     assert minion.look(16) == {}
 
 
-def test_other_addresses_than_the_published_ones_are_drift(minion, outside):
-    """Until they are published too."""
+def test_unpublished_address_is_drift(minion, outside):
+    """An address that is not in the published facts is drift, until it is published too."""
     watched(n1=UP, n2=UP, n7=UP)
-    store.keep_told_underlay(Host(), facts.underlay(Host()))
+    store.set_published_underlay(Host(), facts.underlay(Host()))
     assert minion.look() == {}
     assert minion.look(16) == {}
     outside("ip", "address", "add", "192.0.2.77/24", "dev", "lo")
@@ -226,12 +231,12 @@ def test_other_addresses_than_the_published_ones_are_drift(minion, outside):
     (line,) = minion.look(16)["drift"]["changes"]
     assert line.startswith("facts: underlay ")
     assert "192.0.2.77" in line
-    store.keep_told_underlay(Host(), facts.underlay(Host()))
+    store.set_published_underlay(Host(), facts.underlay(Host()))
     assert minion.look(16) == {}
 
 
-def test_a_mesh_whose_state_can_not_be_read_is_no_event_and_silences_no_other(minion, caplog):
-    """Salt would fire an empty event each second; the log has it instead, once."""
+def test_unreadable_mesh_silences_no_other(minion, caplog):
+    """A mesh with a damaged state file causes one log line and no event. Events of other meshes still come."""
     broken = Path(Host().state_dir) / "broken"
     broken.mkdir()
     (broken / "owned.json").write_text('{"interfaces": [], "prefixes": []}')
@@ -240,5 +245,5 @@ def test_a_mesh_whose_state_can_not_be_read_is_no_event_and_silences_no_other(mi
     assert minion.look().keys() == {"link-down"}
     assert minion.look() == {}
     assert [r.getMessage() for r in caplog.records if "is damaged" in r.getMessage()] == [
-        f"wgmesh broken: how its links are can't be told: {broken}/view.json is damaged: delete it and apply again"
+        f"wgmesh broken: the state of the links is unknown: {broken}/view.json is damaged: delete it and apply again"
     ]

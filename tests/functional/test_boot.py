@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from saltext_wgmesh.minion import apply, keys
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.apply import apply
+from saltext_wgmesh.minion.state import keys
+from saltext_wgmesh.minion.system.host import Host
 from tests.nodeviews import leaf, peer, relay
 
 RELAY = relay(leaves=(peer(7, endpoint="192.0.2.7:51820", keepalive=25), peer(8)), trunks=(2, 3))
@@ -14,7 +15,7 @@ LEAF = leaf(direct=(peer(7, endpoint="192.0.2.7:51820"),))
 
 
 def power_off(outside, view):
-    """All that a reboot forgets is forgotten; files stay."""
+    """Remove everything that a reboot removes. Files stay."""
     for interface in view.interfaces:
         outside("ip", "link", "del", interface.name)
     for family in ("-4", "-6"):
@@ -27,13 +28,16 @@ def power_off(outside, view):
 @pytest.mark.parametrize(
     ("view", "order"),
     [
-        *((RELAY, order) for order in itertools.permutations(("wg0", "wg0-t2", "wg0-t3"))),
-        (LEAF, ("wg0", "wg0-u1", "wg0-u2")),
-        (LEAF, ("wg0-u2", "wg0-u1", "wg0")),
+        *(
+            pytest.param(RELAY, order, id=f"relay: {', '.join(order)}")
+            for order in itertools.permutations(("wg0", "wg0-t2", "wg0-t3"))
+        ),
+        pytest.param(LEAF, ("wg0", "wg0-u1", "wg0-u2"), id="leaf: access interface first"),
+        pytest.param(LEAF, ("wg0-u2", "wg0-u1", "wg0"), id="leaf: access interface last"),
     ],
 )
-def test_files_restore_the_view_in_any_order(machine, outside, view, order):
-    """After the boot an apply finds nothing to do."""
+def test_boot_files_restore_view_in_any_order(machine, outside, view, order):
+    """wg-quick brings up the interfaces in any order after a reboot. An apply then finds nothing to do."""
     host = Host()
     keys.ensure(host)
     apply.apply(host, view)
@@ -43,8 +47,8 @@ def test_files_restore_the_view_in_any_order(machine, outside, view, order):
     assert apply.apply(host, view).lines == []
 
 
-def test_files_come_down_and_up_again(machine, outside):
-    """wg-quick takes its interface down and up again without complaint, though the rule outlived it."""
+def test_interface_comes_down_and_up_again(machine, outside):
+    """wg-quick takes an interface down and up again, though the routing rule outlives the interface."""
     host = Host()
     keys.ensure(host)
     apply.apply(host, RELAY)
@@ -55,13 +59,13 @@ def test_files_come_down_and_up_again(machine, outside):
     assert lines == []
 
 
-def test_a_name_that_does_not_resolve_costs_no_interface(machine, outside):
-    """Nor the time until that is sure: at boot there may be nobody to ask yet."""
+def test_unresolvable_endpoint_costs_no_interface(machine, outside):
+    """wg-quick brings up the interface without waiting for the name: at boot there may be no resolver yet."""
     host = Host()
     keys.ensure(host)
     apply.apply(host, leaf(direct=(peer(7, endpoint="localhost:51820"), peer(8)), relays=()))
-    told = host.conf_dir / "wg0.conf"
-    told.write_text(told.read_text().replace("localhost", "n7.invalid"))
+    path = host.conf_dir / "wg0.conf"
+    path.write_text(path.read_text().replace("localhost", "n7.invalid"))
     outside("ip", "link", "del", "wg0")
     outside("wg-quick", "up", "wg0")
     looking_up = outside("pgrep", "-f", "endpoint n7[.]invalid")
@@ -69,8 +73,8 @@ def test_a_name_that_does_not_resolve_costs_no_interface(machine, outside):
     outside("kill", *looking_up.split())
 
 
-def test_a_keepalive_starts_the_handshake_at_boot(machine, outside):
-    """The key comes after the peers, so the keepalive must come after the key: a packet leaves at once."""
+def test_keepalive_starts_handshake_at_boot(machine, outside):
+    """A handshake packet leaves at once. The boot file sets the peers, then the key, then the keepalive."""
     host = Host()
     keys.ensure(host)
     view = leaf(relays=(1,))

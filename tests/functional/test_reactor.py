@@ -1,9 +1,8 @@
-"""From an event to the gate, through Salt's own reactor: whatever the event holds, a run is asked for and no more."""
+"""From an event to the run queue, through Salt's own reactor: an event with any content only requests a run."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ import salt.utils.data
 import salt.utils.reactor
 import yaml
 
-from saltext_wgmesh.master import install
+from saltext_wgmesh.master.operator import install
+from saltext_wgmesh.master.requests import reactions
+from saltext_wgmesh.master.requests.request import Request, RequestKind
 
 PARAMETERS = {
     "drift": ["drifted"],
@@ -63,32 +64,33 @@ HOSTILE = [
 
 
 @dataclass
-class Words:
-    """What was left at the gate."""
+class Queued:
+    """The requests in the run queue of *folder*."""
 
-    gate: Path
+    folder: Path
 
     def __call__(self):
-        return sorted(json.loads(p.read_text()) for p in self._left())
+        texts = (path.read_text() for path in self.files())
+        return {Request.decode(text) for text in texts}
 
     @contextmanager
-    def held(self):
-        """As if a run were under way."""
-        with open(self.gate / "converge.lock", "w") as lock:
+    def run_in_progress(self):
+        """Hold the run lock, as a run in progress does."""
+        with open(self.folder / "converge.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def forget(self):
-        for path in self._left():
+    def clear(self):
+        for path in self.files():
             path.unlink()
 
-    def _left(self):
-        return list((self.gate / "words").iterdir())
+    def files(self):
+        return list((self.folder / "requests").iterdir())
 
 
 @pytest.fixture(scope="module")
 def opts(tmp_path_factory):
-    """A master with the reactor of the snippet and the accepted key of web1."""
+    """Return the options of a master with the reactor of the snippet and the accepted key of web1."""
     root = tmp_path_factory.mktemp("master")
     opts = salt.config.master_config(None)
     opts.update(
@@ -121,29 +123,34 @@ def reactor(opts):
 
 @pytest.fixture(scope="module")
 def converge(opts):
-    """The runner's function, by Salt's loader."""
+    """Return the runner's function from Salt's loader."""
     return salt.loader.runner(opts)["wgmesh.converge"]
 
 
 @pytest.fixture
-def words(opts):
-    """What is left at the gate; nothing is afterwards."""
-    folder = Path(opts["cachedir"]) / "wgmesh"
-    (folder / "words").mkdir(parents=True, exist_ok=True)
-    left = Words(folder)
-    yield left
-    left.forget()
+def queued(opts):
+    """Yield the requests in the queue, and empty the queue afterwards."""
+    folder = reactions.queue_dir(opts)
+    (folder / "requests").mkdir(parents=True, exist_ok=True)
+    found = Queued(folder)
+    yield found
+    found.clear()
 
 
 def reaction(reactor, tag, data):
-    """The arguments of the one runner call that follows."""
+    """Return the arguments of the one runner call that follows from the event."""
     (chunk,) = reactor.reactions(tag, data, reactor.list_reactors(tag))
     assert (chunk["state"], chunk["fun"]) == ("runner", "wgmesh.converge")
     return salt.utils.data.repack_dictlist(chunk.get("args", []))
 
 
-def test_each_reactor_file_is_in_the_snippet_and_each_in_the_snippet_is_there():
-    """No file is forgotten by the master's configuration, and none is named that is missing."""
+def requests(**values):
+    """Return requests by kind and value, and one for a run."""
+    return {Request(), *(Request(kind=RequestKind[kind.upper()], value=v) for kind, vs in values.items() for v in vs)}
+
+
+def test_reactor_files_match_the_configuration():
+    """The master's configuration names exactly the reactor files of the package."""
     folder = install.data_folder() / "reactor"
     entries = yaml.safe_load(install.master_config())["reactor"]
     named = {path for entry in entries for paths in entry.values() for path in paths}
@@ -152,23 +159,23 @@ def test_each_reactor_file_is_in_the_snippet_and_each_in_the_snippet_is_there():
 
 
 @pytest.mark.parametrize(("tag", "name"), TAGS.items())
-def test_each_event_has_one_reaction(reactor, tag, name):
-    """It is a run of the converge, with the names of nodes as hints at most."""
+def test_event_has_one_reaction(reactor, tag, name):
+    """The reaction is one converge call, with node names as its only arguments."""
     given = {"id": "web1", "neighbours": ["relay1", "relay2"], "_stamp": "now"}
     values = {"suspects": "relay1,relay2"}
     assert reaction(reactor, tag, given) == {key: values.get(key, "web1") for key in PARAMETERS[name]}
 
 
 @pytest.mark.parametrize("act", ["accept", "reject", "delete", "accepted", "rejected"])
-def test_a_key_event_asks_for_a_run_in_the_words_of_any_salt(reactor, act):
-    """3007 says accept and reject, 3008 accepted and rejected."""
+def test_key_event_of_any_salt_starts_a_run(reactor, act):
+    """Each spelling of a key event starts a run: Salt 3007 writes accept and reject, 3008 accepted and rejected."""
     assert reaction(reactor, "salt/key", {"id": "web1", "act": act, "result": True}) == {}
 
 
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda v: repr(v)[:20])
-def test_no_event_becomes_more_than_one_call_with_texts(reactor, tag, value):
-    """Whatever stands in any field, nested or not: no other call, no other parameter, nothing but text."""
+def test_hostile_event_becomes_one_call_with_texts(reactor, tag, value):
+    """Hostile content in any field, nested or not, causes no other call and no other parameter. Arguments are texts."""
     nested = {"id": value, "act": value, "data": {"id": value}, "mesh": value, "neighbours": [value, value]}
     for data in ({"id": value}, nested, {"neighbours": value}, {"x": value}, {}):
         found = reaction(reactor, tag, data)
@@ -176,40 +183,47 @@ def test_no_event_becomes_more_than_one_call_with_texts(reactor, tag, value):
         assert {type(text) for text in found.values()} <= {str}
 
 
-def test_while_a_run_is_on_it_is_told_and_nothing_is_called(reactor, words):
-    """Each event leaves what its call would have left; when nobody has the gate, there is a call again."""
+def test_event_during_a_run_is_queued(reactor, queued):
+    """During a run each event queues the request of its call, and calls nothing. After the run it is a call again."""
     tag, down = "salt/beacon/web1/wgmesh/link-down", {"id": "web1", "neighbours": ["17", "unknown"]}
-    with words.held():
+    with queued.run_in_progress():
         for each, given in ((tag, down), ("salt/minion/web1/start", {"id": "web1"}), ("salt/key", {})):
             assert reactor.reactions(each, given, reactor.list_reactors(each)) == []
-        assert words() == [[], ["hints", "web1"], ["started", "web1"], ["suspects", "17"]]
+        assert queued() == requests(hint=["web1"], started=["web1"], suspect=["17"])
     assert reaction(reactor, tag, down) == {"hint": "web1", "suspects": "17,unknown"}
 
 
-def test_names_that_are_made_up_leave_nothing_on_disk(reactor, converge, words):
-    """A thousand ids without an accepted key leave one word, the empty one; each node with a key has its own. So do the
-    calls, and so does what is left instead of a call."""
-    named = [[kind, node] for kind in ("drifted", "hints", "started", "suspects") for node in ("17", "web1")]
+def test_forged_names_leave_nothing_on_disk(reactor, converge, queued):
+    """A thousand ids without an accepted key leave one request, for a run. Each node with a key has its own request.
+
+    This holds for calls, and for requests that are queued in place of a call.
+    """
+    known = requests(**dict.fromkeys(("drifted", "hint", "started", "suspect"), ("17", "web1")))
     tags = ("salt/beacon/web1/wgmesh/link-down", "salt/minion/web1/start", "salt/beacon/web1/wgmesh/drift")
     events = [(tag, {"id": v, "neighbours": [v]}) for v in [*HOSTILE, "waiting", "bad", "web1"] for tag in tags]
     calls = [reaction(reactor, tag, given) for tag, given in events]
-    with words.held():
+    with queued.run_in_progress():
         for number in range(1000):
             converge(hint=f"made-up-{number}")
         for call in calls:
             converge(**call)
-        assert words() == [[], *named]
-    words.forget()
-    with words.held():
+        assert queued() == known
+        assert len(queued.files()) == len(known)
+    queued.clear()
+    with queued.run_in_progress():
         assert [reactor.reactions(tag, given, reactor.list_reactors(tag)) for tag, given in events] == [[]] * len(calls)
-        assert words() == [[], *named]
+        assert queued() == known
+        assert len(queued.files()) == len(known)
 
 
-def test_a_name_that_somebody_mistyped_is_an_error(converge, words):
-    """Only events may name whom they like; an id of digits, which Salt's command line makes a number, is one."""
-    with words.held():
+def test_mistyped_name_is_an_error(converge, queued):
+    """A converge call with an unknown node is an error, since only events may name any node.
+
+    An id of digits, which Salt's command line reads as a number, is accepted.
+    """
+    with queued.run_in_progress():
         with pytest.raises(salt.exceptions.NotImplemented, match="web9 is no accepted minion id: 'salt-key"):
             converge(node="web9")
-        assert words() == []
+        assert queued() == set()
         converge(node=17)
-        assert words() == [["again", "17"]]
+        assert queued() == requests(retry=["17"]) - {Request()}

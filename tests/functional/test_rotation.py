@@ -1,4 +1,4 @@
-"""A neighbour that turns to another key, on real devices: its prefixes follow, and the session with them."""
+"""A neighbour that changes its key, on real devices: its prefixes and its session follow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from saltext_wgmesh.minion import apply, keys
-from saltext_wgmesh.minion.following import Follower
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.apply import apply
+from saltext_wgmesh.minion.state import keys
+from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
 from tests.lab.wait import wait_until
 from tests.nodeviews import leaf, peer
 
@@ -18,7 +19,7 @@ PORT = 52007
 
 
 def pair(path: Path) -> str:
-    """A private key is in the file; this is the public one."""
+    """Write a new private key to the file and return its public key."""
     private = subprocess.run(["wg", "genkey"], check=True, capture_output=True, text=True).stdout
     path.write_text(private)
     path.chmod(0o600)
@@ -27,7 +28,7 @@ def pair(path: Path) -> str:
 
 
 class Neighbour:
-    """n7: a device beside ours, which opens the session and speaks each second."""
+    """n7: a second device on this machine, which opens the session and sends each second."""
 
     def __init__(self, folder: Path, outside, ours: str) -> None:
         self.outside = outside
@@ -52,21 +53,24 @@ def _make_device(outside) -> None:
 
 @pytest.fixture
 def neighbour(machine, tmp_path, outside):
-    """Both its keys are taken."""
+    """Return the neighbour, with a present and a next key."""
     ours = keys.ensure(Host())
     return Neighbour(tmp_path, outside, ours)
 
 
-def test_the_prefixes_follow_the_key_that_the_neighbour_runs(neighbour, outside):
-    """There and back; at no time does an apply find anything to do, and the other peer's session is not touched."""
+def test_prefixes_follow_key_of_neighbour(neighbour, outside):
+    """The prefixes move to the next key and back, as the neighbour changes its key.
+
+    An apply finds nothing to do at any of these times, and the session of the last key survives the final view.
+    """
     present, following = neighbour.keys["old"], neighbour.keys["new"]
     both = replace(peer(7, endpoint=f"127.0.0.1:{PORT}", public_key=present), next_key=following)
     view = leaf(direct=(both,), relays=())
     apply.apply(Host(), view)
-    follower = Follower(Host())
+    tracker = PeerKeyTracker(Host())
 
     def holder() -> str:
-        follower.look([("wg0", both)])
+        tracker.update([("wg0", both)])
         lines = [line.split("\t") for line in outside("wg", "show", "wg0", "allowed-ips").splitlines()]
         (found,) = [key for key, allowed in lines if allowed != "(none)"]
         return found

@@ -1,4 +1,4 @@
-"""Changes of a node whose links carry, by real watchers at all ends: nothing is lost, and what breaks is taken back.
+"""Changes of a node under traffic, with real watchers at all ends: no packet is lost, and a bad view is rolled back.
 
 n5 is a leaf of the relays n1 and n2, which have a trunk between them.
 """
@@ -16,12 +16,16 @@ from dataclasses import replace
 
 import pytest
 
-from saltext_wgmesh.core.errors import TakenBack
-from saltext_wgmesh.core.turns import Turns
-from saltext_wgmesh.minion import apply, keys, linkfile, resting, trials, unjudged, watching
-from saltext_wgmesh.minion.host import Host
-from saltext_wgmesh.minion.selfcheck import Before
-from saltext_wgmesh.minion.store import Store
+from saltext_wgmesh.core.device.change_plan import ChangePlan
+from saltext_wgmesh.core.errors import RolledBack
+from saltext_wgmesh.minion.apply import apply, journal
+from saltext_wgmesh.minion.apply.attempt import Attempt
+from saltext_wgmesh.minion.apply.health_check import Baseline
+from saltext_wgmesh.minion.apply.timeouts import Timeouts
+from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
+from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher import service
 from tests.functional import far
 from tests.lab.wait import wait_until
 from tests.nodeviews import NETWORKS, leaf, named, peer, relay
@@ -30,13 +34,13 @@ N1, N2, N5 = "10.100.0.1", "10.100.0.2", "10.100.0.5"
 
 
 def with_keys(view, known):
-    """*view*, with the *known* public keys of its peers."""
+    """Return *view* with the *known* public keys of its peers."""
     changed = (replace(i, peers=tuple(replace(p, public_key=known[p.node]) for p in i.peers)) for i in view.interfaces)
     return replace(view, interfaces=tuple(changed))
 
 
 def with_endpoint(view, node, endpoint):
-    """*view*, with *node* at another endpoint."""
+    """Return *view* with another endpoint of *node*."""
     changed = (
         replace(i, peers=tuple(replace(p, endpoint=endpoint) if p.node == node else p for p in i.peers))
         for i in view.interfaces
@@ -45,7 +49,7 @@ def with_endpoint(view, node, endpoint):
 
 
 def relays(known):
-    """The views of n1 and n2: the leaf directly, else by the other."""
+    """Return the views of n1 and n2: the leaf is reached directly, or else through the other relay."""
     near = peer(5, f"{N5}/32", "fd00:64::5/128")
     first = with_keys(relay(leaves=(near,), trunks=(2,)), known)
     other = with_keys(relay(leaves=(near,), trunks=(1,)), known)
@@ -59,31 +63,31 @@ def key_of():
 
 
 def take(view):
-    """The machine holds *view*."""
+    """Apply *view* on this machine."""
     apply.apply(Host(), view)
 
 
 def join(view):
-    """So it does, for the first time; and a watcher is started, however long that takes."""
+    """Apply the first view and start a watcher, without a time limit."""
     take(view)
-    watching.supervise()
+    service.start_supervisor()
 
 
 def links():
-    """Neighbour → state and hold."""
-    report = linkfile.read(Host(), "wg0")
+    """Return neighbour → state and hold-down time in seconds."""
+    report = link_report_file.read_report(Host(), "wg0")
     return {n: (link.state.value, link.hold) for n, link in report.links.items()} if report else {}
 
 
 def device_to(prefix):
-    """By which device packets to *prefix* go."""
+    """Return the device of the route to *prefix*, or None."""
     found = re.search(r"dev (\S+)", far.run("ip", "route", "show", prefix))
     return found[1] if found else None
 
 
 @pytest.fixture
 def mesh(watchers):
-    """The machines of the relays, and the views of all; every link is up."""
+    """Yield the machines of the relays, and the views of all nodes. Every link is up."""
     with far.machines(n1="192.0.2.10", n2="192.0.2.20") as machines:
         known = {name: machine.call(key_of) for name, machine in machines.items()} | {"n5": key_of()}
         first, second = relays(known)
@@ -96,20 +100,20 @@ def mesh(watchers):
 
 
 def all_up(machines):
-    """Whether every end of every link is."""
-    told = [links(), *(machine.call(links) for machine in machines.values())]
-    return [sorted(state for state, _ in each.values()) for each in told] == [["up", "up"]] * 3
+    """Return whether both ends of every link are up."""
+    reports = [links(), *(machine.call(links) for machine in machines.values())]
+    return [sorted(state for state, _ in each.values()) for each in reports] == [["up", "up"]] * 3
 
 
 @contextmanager
 def pinged(address):
-    """What was lost of the packets that went there and back, 100 a second, from before the block until after it."""
+    """Ping *address* 100 times a second. Yield a list that gets the number of lost packets at the end."""
     lost = []
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(["ping", "-i", "0.01", "-W", "2", address], stdout=said, text=True)
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(["ping", "-i", "0.01", "-W", "2", address], stdout=output, text=True)
 
         def heard():
-            return os.pread(said.fileno(), 1 << 24, 0).count(b"bytes from")
+            return os.pread(output.fileno(), 1 << 24, 0).count(b"bytes from")
 
         def flows():
             before = heard()
@@ -122,18 +126,18 @@ def pinged(address):
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(10)
-        text = os.pread(said.fileno(), 1 << 24, 0).decode()
+        text = os.pread(output.fileno(), 1 << 24, 0).decode()
     sent, received = re.search(r"(\d+) packets transmitted, (\d+) received", text).groups()
     # One may be on its way at the end.
     lost.append(max(0, int(sent) - int(received) - 1))
 
 
-def test_a_link_at_rest_is_left_at_both_ends_and_used_again_at_once(mesh):
-    """While the leaf lets it rest the relay, too, sends to the leaf by the other one. Nobody calls that a flap."""
+def test_admin_down_link_is_left_at_both_ends(mesh):
+    """Leaf and relay send through the other relay. Afterwards the link is used within 2 s, and counts no flap."""
     machines, _ = mesh
     with pinged(N1) as lost:
         assert (device_to(NETWORKS[0]), machines["n1"].call(device_to, f"{N5}")) == ("wg0-u1", "wg0")
-        with resting.at_rest(Host(), "wg0", frozenset({"n1"})):
+        with admin_down.links_admin_down(Host(), "wg0", frozenset({"n1"})):
             assert links()["n1"] == ("admin-down", 0.0)
             assert machines["n1"].call(links)["n5"] == ("admin-down", 0.0)
             assert (device_to(NETWORKS[0]), machines["n1"].call(device_to, f"{N5}")) == ("wg0-u2", "wg0-t2")
@@ -145,8 +149,8 @@ def test_a_link_at_rest_is_left_at_both_ends_and_used_again_at_once(mesh):
     assert {hold for _, hold in links().values()} == {0.0}
 
 
-def test_another_mtu_loses_nothing(mesh):
-    """Of the leaf and of its relays."""
+def test_mtu_change_loses_no_packet(mesh):
+    """The MTU of the leaf and of its relays is changed under traffic."""
     machines, views = mesh
     with pinged(N1) as lost:
         for name, machine in machines.items():
@@ -155,8 +159,8 @@ def test_another_mtu_loses_nothing(mesh):
     assert lost == [0]
 
 
-def test_a_relays_other_port_loses_nothing(mesh):
-    """The relay moves first, and its first packet tells the leaf where it is; the leaf's view follows."""
+def test_relay_port_change_loses_no_packet(mesh):
+    """The relay moves first. WireGuard learns its new port from its first packet, before the leaf's view follows."""
     machines, views = mesh
     access, trunk = views["n1"].interfaces
     moved = replace(views["n1"], interfaces=(replace(access, listen_port=51900), trunk))
@@ -169,18 +173,18 @@ def test_a_relays_other_port_loses_nothing(mesh):
 
 
 def interfaces():
-    """The WireGuard interfaces of the machine, and the files that bring up such, by name."""
+    """Return the names of the machine's WireGuard interfaces, and of its wg-quick files."""
     found = sorted(far.run("wg", "show", "interfaces").split())
     return found, sorted(path.stem for path in Host().conf_dir.glob("*.conf"))
 
 
 def lines_of(view):
-    """What an apply of *view* changes."""
+    """Apply *view* and return its changes."""
     return apply.apply(Host(), view).lines
 
 
-def test_other_names_lose_nothing(mesh):
-    """First a relay gets them, and the leaf hears it again; then the other; then the leaf; and then all go back."""
+def test_interface_rename_loses_no_packet(mesh):
+    """One node after another renames its interfaces, relays first, and then all go back. No later apply has changes."""
     machines, views = mesh
     for access in ("office0", "wg0"):
         new = {node: named(view, access) for node, view in views.items()}
@@ -198,15 +202,14 @@ def test_other_names_lose_nothing(mesh):
 
 
 def with_port(view, port):
-    """*view*, with that listen port for the first uplink."""
+    """Return *view* with another listen port of the first uplink."""
     access, first, second = view.interfaces
     return replace(view, interfaces=(access, replace(first, listen_port=port), second))
 
 
-def test_a_view_that_costs_a_link_is_taken_back_and_nothing_is_lost(mesh, monkeypatch):
-    """A port on which a firewall lets nothing in."""
+def test_view_that_cuts_link_is_rolled_back(mesh):
+    """A firewall closes the new port. The old view is restored, and no packet is lost."""
     machines, views = mesh
-    monkeypatch.setitem(trials.Trial.__init__.__kwdefaults__, "patience", 3.0)
     good, bad = with_port(views["n5"], 51998), with_port(views["n5"], 51999)
     take(good)
     for command in (
@@ -216,16 +219,16 @@ def test_a_view_that_costs_a_link_is_taken_back_and_nothing_is_lost(mesh, monkey
     ):
         far.run("nft", command)
     with pinged(N1) as lost:
-        with pytest.raises(TakenBack, match="taken back: n1 is not heard any more after the changes of wg0-u1"):
-            take(bad)
+        with pytest.raises(RolledBack, match="rolled back: n1 is no longer reachable after the changes of wg0-u1"):
+            apply.apply(Host(), bad, timeouts=Timeouts(link=3.0))
         wait_until(lambda: all_up(machines), 10, "the link to be up again")
     assert lost == [0]
     assert far.run("wg", "show", "wg0-u1", "listen-port").strip() == "51998"
     assert apply.apply(Host(), good).lines == []
 
 
-def test_a_wrong_endpoint_costs_nothing_while_the_other_end_knows_the_right_way(mesh):
-    """WireGuard itself goes back to where it hears the relay."""
+def test_wrong_endpoint_loses_no_packet(mesh):
+    """WireGuard itself returns to the address that the relay sends from."""
     machines, views = mesh
     with pinged(N1) as lost:
         take(with_endpoint(views["n5"], "n1", "192.0.2.99:51820"))
@@ -233,14 +236,15 @@ def test_a_wrong_endpoint_costs_nothing_while_the_other_end_knows_the_right_way(
     assert "192.0.2.10:51820" in far.run("wg", "show", "wg0-u1", "endpoints")
 
 
-def test_the_watcher_has_an_apply_judged_that_died(mesh):
-    """Nobody need call the node for it."""
+def test_watcher_has_dead_apply_recovered(mesh):
+    """The pending journal of an apply that died is recovered without a call from outside."""
     _, views = mesh
     store, up = Store(host=Host(), mesh="wg0"), frozenset({"n1", "n2"})
-    trial = trials.Trial(plan=Turns(), before=Before(up=up), view=None, previous=None, awaited=up)
-    unjudged.keep(
-        store, unjudged.Unjudged(view=views["n5"], asked=views["n5"].digest(), trial=trial, boot=unjudged.boot(Host()))
+    attempt = Attempt(plan=ChangePlan(), baseline=Baseline(links_up=up), old_view=None, older_view=None, required=up)
+    pending = journal.PendingApply(
+        view=views["n5"], requested_digest=views["n5"].digest(), attempt=attempt, boot_id=journal.boot_id(Host())
     )
-    assert unjudged.left(Host()) == ["wg0"]
-    wait_until(lambda: unjudged.left(Host()) == [], 20, "it to be judged")
-    assert (store.view(), store.taken_back()) == (views["n5"], None)
+    journal.write_pending(store, pending)
+    assert journal.interrupted(Host()) == ["wg0"]
+    wait_until(lambda: journal.interrupted(Host()) == [], 20, "it to be recovered")
+    assert (store.view(), store.rolled_back()) == (views["n5"], None)

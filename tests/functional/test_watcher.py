@@ -1,50 +1,55 @@
-"""The watcher as a program: its unit for systemd, the engine that keeps it running, and what a restart leaves alone."""
+"""The watcher as a process: its systemd unit, the engine that keeps it running, upgrades, and what a restart keeps."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import multiprocessing
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 import salt.loader
 
-from saltext_wgmesh.core import names
-from saltext_wgmesh.core.linkstate import Link, LinkReport, LinkState
-from saltext_wgmesh.minion import apply, keys, linkfile, watch, watching
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
+from saltext_wgmesh.minion.apply import apply, comparison, removal
+from saltext_wgmesh.minion.state import keys, link_report_file
+from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher import loop, service
+from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION, LOG_FILE, WATCHER_COMMAND, read_pid_file
 from tests.functional import namespace
 from tests.lab.wait import wait_until
 from tests.nodeviews import NETWORKS, leaf, relay
 
-COMMAND = list(watching.COMMAND)
+COMMAND = list(WATCHER_COMMAND)
 
 
 def directive(name):
-    """What the unit says of *name*."""
-    (value,) = re.findall(rf"^{name}=(.*)$", watching.unit(), re.MULTILINE)
+    """Return the value of the unit's directive *name*."""
+    (value,) = re.findall(rf"^{name}=(.*)$", service.unit(), re.MULTILINE)
     return value
 
 
 @pytest.fixture
 def node(watchers):
-    """A leaf that has applied its view, and no watcher."""
+    """Apply a leaf's view, without a watcher."""
     keys.ensure(Host())
     apply.apply(Host(), leaf())
 
 
 @pytest.fixture
 def engine(node, minion_opts):
-    """The engine, by Salt's loader, in a process of its own, as a minion has it."""
+    """Run the engine, from Salt's loader, in a process of its own, as a minion does."""
     start = salt.loader.engines(minion_opts, {}, {}, {})["wgmesh.start"]
     process = multiprocessing.get_context("fork").Process(target=start)
     process.start()
@@ -53,45 +58,44 @@ def engine(node, minion_opts):
     process.join(10)
 
 
-def told():
-    """The pid of the watcher that holds the lock; None if none does."""
-    if watching.running(Host()) is None:
+def running_pid():
+    """Return the pid of the watcher that holds the lock, or None."""
+    if service.running_version(Host()) is None:
         return None
-    with contextlib.suppress(OSError, ValueError):
-        pid = json.loads((Host().run_dir / watch.PID).read_text())["pid"]
-        return pid if pid in namespace.watchers() else None
-    return None
+    watcher = read_pid_file(Host())
+    return watcher.pid if watcher and watcher.pid in namespace.watchers() else None
 
 
 def another(than):
-    """The pid of a watcher that was started after *than*."""
-    pid = told()
+    """Return the pid of a running watcher other than *than*, or None."""
+    pid = running_pid()
     return pid if pid != than else None
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(tmp_path):
-    """``systemd-analyze verify`` finds no unknown word, no missing program and no unit that is not there."""
+def test_unit_is_accepted_by_systemd(tmp_path):
+    """``systemd-analyze verify`` finds no unknown directive, no missing program and no missing unit."""
     unit = tmp_path / "wgmesh-watch.service"
-    unit.write_text(watching.unit())
-    said = subprocess.run(
+    unit.write_text(service.unit())
+    done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
     )
-    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_systemd_starts_it_again_however_often_it_dies():
-    """Always, after a second, without the limit of five starts in ten seconds."""
-    assert [directive(n) for n in ("Restart", "RestartSec", "StartLimitIntervalSec")] == ["always", "1", "0"]
+def test_unit_restarts_watcher_without_limit():
+    """systemd restarts the watcher after a second, without its limit of five starts in ten seconds."""
+    expected = {"Restart": "always", "RestartSec": "1", "StartLimitIntervalSec": "0"}
+    assert {name: directive(name) for name in expected} == expected
 
 
-def test_systemd_starts_what_the_engine_starts(node, watchers):
+def test_unit_starts_the_same_command_as_engine(node, watchers):
     """ExecStart is the command line of the running watcher, word by word."""
-    watching.start(Host())
-    assert shlex.split(directive("ExecStart")) == watchers()[told()]
+    service.ensure_running(Host())
+    assert shlex.split(directive("ExecStart")) == watchers()[running_pid()]
 
 
-def test_the_capabilities_of_the_unit_suffice(node, watchers, outside, tmp_path):
-    """With them and no others it hears BFD on both uplinks and mends a route."""
+def test_capabilities_of_unit_suffice(node, watchers, outside, tmp_path):
+    """With only these capabilities the watcher listens for BFD on both uplinks and restores a route."""
     outside("ip", "route", "del", NETWORKS[0])
     capabilities = ",".join(f"+{c.removeprefix('CAP_').lower()}" for c in directive("CapabilityBoundingSet").split())
     with open(tmp_path / "log", "w") as log:
@@ -102,19 +106,19 @@ def test_the_capabilities_of_the_unit_suffice(node, watchers, outside, tmp_path)
     finally:
         process.kill()
         process.wait(10)
-    assert "can't" not in (tmp_path / "log").read_text()
+    assert not re.search("can't|cannot", (tmp_path / "log").read_text())
 
 
-def test_nothing_that_the_environment_names_is_imported(node, watchers, tmp_path, monkeypatch):
-    """Neither PYTHONPATH nor the folder in which the minion was started has a say in what the watcher is."""
+def test_watcher_imports_nothing_that_environment_names(node, watchers, tmp_path, monkeypatch):
+    """Neither PYTHONPATH nor the minion's working directory changes the imports of the watcher."""
     (tmp_path / "saltext_wgmesh.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    watching.start(Host())
-    assert told()
+    service.ensure_running(Host())
+    assert running_pid()
 
 
-def test_the_engine_starts_a_watcher_and_another_when_it_and_its_supervisor_died(engine, watchers):
-    """Each time there is one watcher under one supervisor."""
+def test_engine_replaces_dead_watcher_and_supervisor(engine, watchers):
+    """After each death the engine starts one watcher under one supervisor."""
     pid = None
     for _ in range(2):
         pid = wait_until(lambda: another(pid), 30, "a watcher to run")  # noqa: B023
@@ -124,158 +128,199 @@ def test_the_engine_starts_a_watcher_and_another_when_it_and_its_supervisor_died
     wait_until(lambda: another(pid), 30, "a watcher to run")
 
 
-def test_a_watcher_that_died_gets_no_second_supervisor(engine, watchers):
-    """The engine sees that none runs while the supervisor is about to start one; only one of the two goes on."""
-    pid = wait_until(told, 30, "a watcher to run")
+def test_dead_watcher_gets_no_second_supervisor(engine, watchers):
+    """The engine finds no watcher while the supervisor is about to start one. Only one supervisor remains."""
+    pid = wait_until(running_pid, 30, "a watcher to run")
     for _ in range(3):
         os.kill(pid, signal.SIGKILL)
         pid = wait_until(lambda: another(pid), 30, "another watcher to run")  # noqa: B023
     settled = [COMMAND, [*COMMAND, "--supervise"]]
     wait_until(lambda: sorted(watchers().values(), key=len) == settled, 10, "one watcher and one supervisor")
-    assert told() == pid
+    assert running_pid() == pid
 
 
-def test_the_watcher_outlives_the_engine_and_is_still_started_again(engine, watchers):
-    """While the minion is stopped its supervisor alone sees to it."""
-    pid = wait_until(told, 30, "a watcher to run")
+def test_watcher_is_restarted_after_engine_ended(engine, watchers):
+    """While the minion is stopped the supervisor alone restarts it."""
+    pid = wait_until(running_pid, 30, "a watcher to run")
     engine.terminate()
     engine.join(10)
-    assert told() == pid
+    assert running_pid() == pid
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: another(pid), 30, "another watcher to run")
 
 
+# --- after an upgrade ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def former(node, tmp_path, request):
+    """Run a watcher of version *request.param* and its supervisor, whose program file is then deleted."""
+    program = shutil.copy(Path(__file__).with_name("former_watcher.py"), tmp_path)
+    Host().run_dir.mkdir(exist_ok=True)
+    supervisor = subprocess.Popen((sys.executable, program, str(Host().run_dir), request.param, "--supervise"))
+    watcher = wait_until(lambda: read_pid_file(Host()), 20, "the former watcher to run")
+    Path(program).unlink()
+    yield watcher
+    for pid in (supervisor.pid, watcher.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    supervisor.wait(10)
+
+
+@pytest.mark.parametrize("former", ["0.0.9", INSTALLED_VERSION], indirect=True, ids=["older", "same version"])
+def test_former_watcher_and_supervisor_are_replaced(former, states, watchers):
+    """The former supervisor cannot start the watcher again, since its module is gone. A second run changes nothing."""
+    done = states.wgmesh.watcher_running("node")
+    assert (done.result, done.comment) == (True, "The watcher was started")
+    assert done.changes == {"watcher": {"old": former.version, "new": INSTALLED_VERSION}}
+    assert sorted(watchers().values(), key=len) == [COMMAND, [*COMMAND, "--supervise"]]
+    assert sorted(service.watcher_pids(Host())) == sorted(watchers())
+    again = states.wgmesh.watcher_running("node")
+    assert (again.result, again.changes) == (True, {})
+
+
+@pytest.mark.parametrize("former", ["0.0.9"], indirect=True)
+def test_engine_replaces_former_supervisor_of_dead_watcher(former, request, watchers):
+    """The engine replaces a supervisor whose watcher died and can never be started again."""
+    os.kill(former.pid, signal.SIGKILL)
+    request.getfixturevalue("engine")
+    wait_until(running_pid, 30, "a watcher to run")
+    settled = [COMMAND, [*COMMAND, "--supervise"]]
+    wait_until(lambda: sorted(watchers().values(), key=len) == settled, 10, "one watcher and one supervisor")
+    assert sorted(service.watcher_pids(Host())) == sorted(watchers())
+
+
 def dead_first_relay():
-    """The watcher says that the link to the first relay is down, and that to the second is up; the links."""
+    """Report the link to the first relay down and that to the second up, as a watcher does; return the links."""
     states = {"n1": ("wg0-u1", LinkState.DOWN), "n2": ("wg0-u2", LinkState.UP)}
-    links = {n: Link(neighbour=n, interface=i, state=s, since=7.0, hold=4.0) for n, (i, s) in states.items()}
-    linkfile.write(Host(), LinkReport(mesh="wg0", watched=True, links=MappingProxyType(links)))
+    links = {n: LinkStatus(neighbour=n, interface=i, state=s, since=7.0, hold=4.0) for n, (i, s) in states.items()}
+    link_report_file.write_report(Host(), LinkReport(mesh="wg0", from_watcher=True, links=MappingProxyType(links)))
     return links
 
 
-def test_an_apply_amid_a_move_of_the_watchers_has_nothing_to_do(node):
-    """The route is moved a moment before the file says why."""
+def test_apply_during_a_reroute_changes_nothing(node):
+    """The watcher moves a route a moment before it writes its report. An apply in between changes no route."""
     dead_first_relay()
     apply.apply(Host(), leaf())
-    report = linkfile.read(Host(), "wg0")
+    report = link_report_file.read_report(Host(), "wg0")
     healed = MappingProxyType({n: dataclasses.replace(k, state=LinkState.UP) for n, k in report.links.items()})
-    linkfile.write(Host(), dataclasses.replace(report, links=healed))
-    late = threading.Timer(apply.MOVE / 2, linkfile.write, (Host(), report))
+    link_report_file.write_report(Host(), dataclasses.replace(report, links=healed))
+    late = threading.Timer(comparison.WATCHER_SETTLE / 2, link_report_file.write_report, (Host(), report))
     late.start()
     changed = apply.apply(Host(), leaf()).lines
     late.join()
     assert changed == []
 
 
-def test_a_restart_leaves_routes_alone_that_are_right(node, watchers, tmp_path):
-    """It goes on with what the watcher before it believed: the dead first relay is not tried again."""
+def test_restart_leaves_right_routes_alone(node, watchers, tmp_path):
+    """A new watcher reads the former one's report, so that the dead first relay is not tried again."""
     links = dead_first_relay()
     changed = apply.apply(Host(), leaf()).lines
     assert any("wg0-u2" in line for line in changed)
     monitor = subprocess.Popen(["ip", "monitor", "route"], stdout=subprocess.PIPE, text=True)
-    log = Host().run_dir / watch.LOG
+    log = Host().run_dir / LOG_FILE
     try:
-        watching.start(Host())
-        # The line comes after the first look at the routes, and long before the grace of its links is over.
-        wait_until(lambda: "watching 2 links" in log.read_text(), 20, "the watcher to have looked", every=0.02)
+        service.ensure_running(Host())
+        # The line comes after the first reconciliation, and long before the grace of the links ends.
+        wait_until(lambda: "watching 2 links" in log.read_text(), 20, "the watcher to have started", every=0.02)
     finally:
         monitor.terminate()
         seen, _ = monitor.communicate(timeout=10)
-    told_now = {n: (k.state, k.since, k.hold) for n, k in linkfile.read(Host(), "wg0").links.items()}
-    assert told_now == {n: (k.state, k.since, k.hold) for n, k in links.items()}
+    reported = {n: (k.state, k.since, k.hold) for n, k in link_report_file.read_report(Host(), "wg0").links.items()}
+    assert reported == {n: (k.state, k.since, k.hold) for n, k in links.items()}
     # The kernel's own, for the addresses that it has just found to be unique, are of other devices.
     assert [line for line in seen.splitlines() if "wg0" in line] == []
 
 
-def test_what_the_beacon_wrote_meanwhile_the_watcher_replaces(node, watchers):
-    """The beacon takes a watcher for dead when the clock leaps, as after a suspend."""
-    watching.start(Host())
-    wait_until(lambda: linkfile.read(Host(), "wg0"), 20, "the watcher to say how the links are")
-    linkfile.write(Host(), LinkReport(mesh="wg0", watched=False))
-    wait_until(lambda: linkfile.read(Host(), "wg0").watched, 20, "the watcher to say it again")
+def test_watcher_replaces_report_of_beacon(node, watchers):
+    """After a leap of the clock the beacon believes the watcher dead and writes a report. The watcher replaces it."""
+    service.ensure_running(Host())
+    wait_until(lambda: link_report_file.read_report(Host(), "wg0"), 20, "the watcher to report")
+    link_report_file.write_report(Host(), LinkReport(mesh="wg0", from_watcher=False))
+    wait_until(lambda: link_report_file.read_report(Host(), "wg0").from_watcher, 20, "the watcher to report again")
 
 
-def test_a_mesh_that_is_removed_beside_it_leaves_no_route(watchers, outside, monkeypatch):
-    """However long the files take: it would put back a network that is unreachable, and nobody would own that."""
+def test_removed_mesh_leaves_no_route(watchers, outside, monkeypatch):
+    """The watcher restores no route while the removal of the files takes long, since no apply would delete it."""
     keys.ensure(Host())
     apply.apply(Host(), relay())
-    watching.start(Host())
-    wait_until(lambda: linkfile.watched(Host(), "wg0"), 20, "the watcher to say how the links are")
-    routes = ("ip", "route", "show", "table", "all", "proto", str(names.ROUTE_PROTOCOL))
+    service.ensure_running(Host())
+    wait_until(lambda: link_report_file.watcher_is_alive(Host(), "wg0"), 20, "the watcher to report")
+    routes = ("ip", "route", "show", "table", "all", "proto", str(constants.ROUTE_PROTOCOL))
     assert "unreachable" in outside(*routes)
-    quick = apply.boot.remove
+    quick = removal.boot_files.remove_boot_files
 
     def slowly(*args, **options):
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: outside(*routes), 3 * watch.TEND_EVERY, "a route that must not come")
+            wait_until(lambda: outside(*routes), 3 * loop.MAINTAIN_EVERY, "a restored route (none is expected)")
         return quick(*args, **options)
 
-    monkeypatch.setattr(apply.boot, "remove", slowly)
-    apply.remove(Host(), "wg0")
-    wait_until(lambda: not linkfile.path(Host(), "wg0").exists(), 20, "the watcher to know")
+    monkeypatch.setattr(removal.boot_files, "remove_boot_files", slowly)
+    removal.remove_mesh(Host(), "wg0")
+    wait_until(lambda: not link_report_file.report_path(Host(), "wg0").exists(), 20, "the watcher to notice")
     assert outside(*routes) == ""
 
 
-@pytest.mark.parametrize("port", [names.BFD_PORT, names.SBFD_PORT])
-def test_a_port_that_another_program_has_ends_no_watcher_and_is_heard_when_it_is_free(node, watchers, outside, port):
-    """Of the control packets' port only a program that takes it on all devices stands in the way."""
+@pytest.mark.parametrize("port", [constants.BFD_PORT, constants.SBFD_PORT], ids=["BFD", "S-BFD"])
+def test_taken_port_is_opened_when_free(node, watchers, outside, port):
+    """The watcher starts without a port that another program holds, and opens it as soon as it is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("", port))
-        watching.start(Host())
-        pid = wait_until(told, 20, "a watcher to run")
-        wait_until(lambda: linkfile.read(Host(), "wg0"), 20, "the watcher to say how the links are")
+        service.ensure_running(Host())
+        pid = wait_until(running_pid, 20, "a watcher to run")
+        wait_until(lambda: link_report_file.read_report(Host(), "wg0"), 20, "the watcher to report")
     listening = ("ss", "-Hlun4", f"sport = {port}")
-    wait_until(lambda: outside(*listening), 3 * watch.MEND_EVERY, "the watcher to hear it")
-    assert told() == pid
+    wait_until(lambda: outside(*listening), 3 * loop.RECONCILE_EVERY, "the watcher to listen")
+    assert running_pid() == pid
 
 
 @pytest.fixture
 def departing(node):
-    """The node has left its only mesh."""
-    apply.remove(Host(), "wg0")
+    """Remove the node's only mesh."""
+    removal.remove_mesh(Host(), "wg0")
 
 
 class TestDeparted:
-    def test_ends_the_watcher_and_who_would_start_it_again(self, states, departing, watchers):
-        """Test mode tells the processes and ends none; the second run finds nothing to do; nothing is left in /run."""
-        watching.start(Host())
+    def test_uninstalled_ends_watcher_and_supervisor(self, states, departing, watchers):
+        """All processes and files but the key are removed. Test mode lists the processes and ends none."""
+        service.ensure_running(Host())
         running = sorted(watchers())
-        told = states.wgmesh.departed("node", test=True)
-        assert told.result is None
-        assert sorted(told.changes["watcher"]["old"]) == running
+        expected = states.wgmesh.uninstalled("node", test=True)
+        assert expected.result is None
+        assert sorted(expected.changes["watcher"]["old"]) == running
         assert sorted(watchers()) == running
-        done = states.wgmesh.departed("node")
-        assert (done.result, done.changes) == (True, told.changes)
+        done = states.wgmesh.uninstalled("node")
+        assert (done.result, done.changes) == (True, expected.changes)
         assert watchers() == {}
         assert not Host().run_dir.exists()
         assert not Host().state_dir.exists()
-        again = states.wgmesh.departed("node")
+        again = states.wgmesh.uninstalled("node")
         assert (again.result, again.changes) == (True, {})
         assert Host().key_file.exists()
 
-    def test_takes_the_key_if_that_is_asked_for(self, states, departing):
-        """Test mode says so and leaves it."""
-        told = {"key": {"old": "/etc/wireguard/wgmesh.key", "new": None}}
-        assert states.wgmesh.departed("node", key=True, test=True).changes == told
+    def test_uninstalled_deletes_key_on_request(self, states, departing):
+        """The key file is deleted with ``key=True``. Test mode reports it and keeps the file."""
+        expected = {"key": {"old": "/etc/wireguard/wgmesh.key", "new": None}}
+        assert states.wgmesh.uninstalled("node", key=True, test=True).changes == expected
         assert Host().key_file.exists()
-        assert states.wgmesh.departed("node", key=True).changes == told
+        assert states.wgmesh.uninstalled("node", key=True).changes == expected
         assert not Host().key_file.exists()
 
-    def test_leaves_a_node_alone_that_is_in_a_mesh(self, states, node, watchers):
-        """Its watcher has work to do; in test mode the mesh may be one that is about to go."""
-        watching.start(Host())
+    def test_uninstalled_fails_on_mesh_member(self, states, node, watchers):
+        """The state fails on a mesh member. In test mode it does not, since an earlier state may remove the mesh."""
+        service.ensure_running(Host())
         running = watchers()
-        assert states.wgmesh.departed("node", test=True).result is None
-        refused = states.wgmesh.departed("node", key=True)
+        assert states.wgmesh.uninstalled("node", test=True).result is None
+        refused = states.wgmesh.uninstalled("node", key=True)
         assert (refused.result, refused.changes) == (False, {})
         assert "wg0" in refused.comment
         assert watchers() == running
 
-    def test_the_engine_starts_none_on_a_node_without_a_mesh(self, engine, states, watchers):
-        """It goes on until the minion is restarted, and a watcher would be back in a second."""
-        wait_until(told, 30, "a watcher to run")
-        apply.remove(Host(), "wg0")
-        assert states.wgmesh.departed("node").result is True
+    def test_engine_starts_no_watcher_without_mesh(self, engine, states, watchers):
+        """The engine runs on until the minion is restarted. It starts no watcher on a node without a mesh."""
+        wait_until(running_pid, 30, "a watcher to run")
+        removal.remove_mesh(Host(), "wg0")
+        assert states.wgmesh.uninstalled("node").result is True
         with pytest.raises(AssertionError):
-            wait_until(watchers, 3, "a watcher that must not come")
+            wait_until(watchers, 3, "a watcher (none is expected)")
         assert not Host().run_dir.exists()

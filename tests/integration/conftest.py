@@ -1,7 +1,7 @@
-"""A real salt-master and a real salt-minion from pytest-salt-factories, inside namespaces of this process.
+"""A real salt-master and a real salt-minion of pytest-salt-factories, in namespaces of this process.
 
-The whole run moves into a network and mount namespace of its own first: what the minion makes there
-(devices, routes, /etc/wireguard) is gone with the process.
+The whole run first moves into a network and mount namespace of its own. Devices, routes and files in /etc/wireguard
+that the minion makes there end with the process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 import yaml
 from saltfactories.utils import random_string
 
-from saltext_wgmesh.master import install
+from saltext_wgmesh.master.operator import install
 from tests import sandbox
 
 MINION = "node1"
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def salt_factories_config():
-    """Salt's programs are those beside this Python."""
+    """Return the configuration by which Salt's programs are those beside this Python."""
     return {
         "code_dir": str(Path(__file__).resolve().parents[2]),
         "inject_sitecustomize": False,
@@ -57,8 +57,10 @@ def salt_factories_config():
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_device_left():
-    """A device ends its wireguard-go, which would else outlive this process and hold its namespaces; so would the
-    watcher and its supervisor."""
+    """End the watcher, its supervisor and all devices after the run.
+
+    A wireguard-go process ends with its device. Otherwise these processes would outlive this one, with its namespaces.
+    """
     yield
     sandbox.end_watcher()
     shown = subprocess.run(["wg", "show", "interfaces"], capture_output=True, text=True, check=True)
@@ -68,7 +70,7 @@ def _no_device_left():
 
 @pytest.fixture(scope="package")
 def master(salt_factories):
-    """A running master with the snippet that ``wgmesh.config`` prints."""
+    """Run a master with the configuration that ``wgmesh.config`` prints."""
     snippet = yaml.safe_load(install.master_config())
     factory = salt_factories.salt_master_daemon(
         random_string("master-"),
@@ -84,20 +86,20 @@ def master(salt_factories):
     shutil.copytree(install.data_folder() / "states" / "wgmesh", Path(roots) / "wgmesh")
     pillar = Path(factory.pillar_tree.base.paths[0])
     (pillar / "top.sls").write_text(yaml.safe_dump({"base": {f"{factory.config['id']}": ["policy"]}}))
-    # None while the minion starts, or it would be enrolled by that alone.
+    # No policy while the minion starts. Otherwise its start event would enrol it.
     write_policy(pillar, {"wgmesh": {}})
     with factory.started():
         yield factory
 
 
 def write_policy(pillar: Path, policy) -> None:
-    """The master's pillar holds this policy."""
+    """Write the policy into the master's pillar."""
     (pillar / "policy.sls").write_text(yaml.safe_dump(policy, sort_keys=False))
 
 
 @pytest.fixture(scope="package")
 def minion(master):
-    """A running minion whose key the master accepted."""
+    """Run a minion with an accepted key."""
     factory = master.salt_minion_daemon(MINION, overrides={"enable_fqdns_grains": False, "enable_gpu_grains": False})
     with factory.started():
         yield factory
@@ -105,17 +107,17 @@ def minion(master):
 
 @pytest.fixture(scope="package")
 def salt(master, minion):
-    """The ``salt`` command."""
+    """Return the ``salt`` command."""
     return master.salt_cli(timeout=90)
 
 
 @pytest.fixture(scope="package")
 def salt_run(master, minion):
-    """The ``salt-run`` command."""
+    """Return the ``salt-run`` command."""
     return master.salt_run_cli(timeout=90)
 
 
 @pytest.fixture(scope="package")
 def pillar_folder(master):
-    """Where the master's pillar files are."""
+    """Return the folder of the master's pillar files."""
     return Path(master.pillar_tree.base.paths[0])

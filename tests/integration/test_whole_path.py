@@ -15,20 +15,20 @@ pytestmark = pytest.mark.root
 
 
 def states(result):
-    """The returned states of a state run, by name."""
+    """Return the states of a state run by name."""
     return {value["name"]: value for value in result.data.values()}
 
 
-def test_a_mesh_that_was_never_published_is_an_error_that_says_what_to_run(salt_run):
-    """`status` before anything was published tells the next step, with exit status 1."""
+def test_status_before_first_plan_is_an_error(salt_run):
+    """``status`` before the first published plan is an error with exit status 1 and no traceback."""
     result = salt_run.run("wgmesh.status")
     assert result.returncode == 1
     assert "no mesh was published yet" in result.stdout
     assert "Traceback" not in result.stdout
 
 
-def test_one_state_apply_leads_to_the_planned_interface(salt, minion, pillar_folder):
-    """The first run makes the key, publishes the facts, and returns when the interface is up."""
+def test_state_apply_makes_planned_interface(salt, minion, pillar_folder):
+    """The first run makes the key, publishes the facts, and returns when the planned interface is up."""
     write_policy(pillar_folder, POLICY)
     result = salt.run("state.apply", "wgmesh", minion_tgt=MINION)
     assert result.returncode == 0, result
@@ -38,16 +38,16 @@ def test_one_state_apply_leads_to_the_planned_interface(salt, minion, pillar_fol
     assert "10.100.0.7" in addresses
 
 
-def test_the_second_run_changes_nothing(salt, minion):
-    """No state of a second run has changes, nor has a third one in test mode."""
+def test_second_run_changes_nothing(salt, minion):
+    """No state of a second run has changes, and neither has a run in test mode."""
     for arguments in ((), ("test=True",)):
         result = salt.run("state.apply", "wgmesh", *arguments, minion_tgt=MINION)
         assert {name: s["changes"] for name, s in states(result).items() if s["changes"]} == {}
         assert all(s["result"] is True for s in states(result).values())
 
 
-def test_the_runner_tells_what_runs(salt_run):
-    """status, explain, plan, verify and graph give plain data about the published mesh."""
+def test_runner_reports_published_mesh(salt_run):
+    """status, plan, verify and graph return plain data about the published mesh."""
     mesh = salt_run.run("wgmesh.status").data["wg0"]
     assert mesh["nodes"][MINION]["addresses"][0] == "10.100.0.7"
     assert mesh["not_acknowledged"] == []
@@ -56,14 +56,14 @@ def test_the_runner_tells_what_runs(salt_run):
     assert MINION in salt_run.run("wgmesh.graph").stdout
 
 
-def test_a_run_with_nothing_to_do_publishes_and_pushes_nothing(salt_run):
-    """converge on an unchanged fleet names no node."""
+def test_converge_without_changes_pushes_nothing(salt_run):
+    """A converge on an unchanged fleet publishes no plan and pushes to no node."""
     assert salt_run.run("wgmesh.converge").data["wg0"]["published"] is False
     assert "applied" not in salt_run.run("wgmesh.converge").data["wg0"]
 
 
-def test_a_broken_policy_lists_all_its_errors_and_changes_nothing(salt_run, pillar_folder):
-    """Two mistakes give two lines with their paths and exit status 1; the generation stays."""
+def test_invalid_policy_lists_all_errors(salt_run, pillar_folder):
+    """Two mistakes are two lines with their paths, and exit status 1. The generation is unchanged."""
     before = salt_run.run("wgmesh.status").data["wg0"]["generation"]
     broken = yaml.safe_load(yaml.safe_dump(POLICY))
     broken["wgmesh"]["wg0"]["nodes"][MINION]["address"] = "10.99.0.1"
@@ -80,9 +80,11 @@ def test_a_broken_policy_lists_all_its_errors_and_changes_nothing(salt_run, pill
     assert salt_run.run("wgmesh.status").data["wg0"]["generation"] == before
 
 
-@pytest.mark.parametrize("text", ["wgmesh: {}\n", "nothing: true\n", "{{ broken\n"])
-def test_a_policy_that_vanished_or_does_not_render_changes_nothing(text, salt_run, pillar_folder):
-    """An empty policy on a running mesh is a fault, not an instruction."""
+@pytest.mark.parametrize(
+    "text", ["wgmesh: {}\n", "nothing: true\n", "{{ broken\n"], ids=["empty", "absent", "unrenderable"]
+)
+def test_missing_policy_changes_nothing(text, salt_run, pillar_folder):
+    """A policy that is empty, absent or does not render is an error on a running mesh, and changes nothing."""
     (pillar_folder / "policy.sls").write_text(text)
     try:
         result = salt_run.run("wgmesh.converge")
@@ -93,8 +95,8 @@ def test_a_policy_that_vanished_or_does_not_render_changes_nothing(text, salt_ru
     assert salt_run.run("wgmesh.plan").data["wg0"]["changes"] == {}
 
 
-def test_the_view_travels_as_pillar_and_the_private_key_nowhere(salt, salt_run, master, minion):
-    """The node's own pillar holds its view; its private key is in no cache, log or return of either daemon."""
+def test_private_key_stays_on_its_node(salt, salt_run, master, minion):
+    """The node's pillar has its view. The private key is in no cache, log or return of either daemon."""
     pillar = salt.run("pillar.items", minion_tgt=MINION)
     assert "wgmesh_view" in pillar.data
     private = Path("/etc/wireguard/wgmesh.key").read_text().strip()

@@ -1,4 +1,4 @@
-"""A mesh that the policy has no more, a node that leaves, and both back again, on a real master."""
+"""A mesh that is removed from the policy, a node that leaves, and the return of both, on a real master."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ABSENT = {"wgmesh": {"wg0": "absent"}}
 
 @pytest.fixture(scope="module", autouse=True)
 def in_the_mesh(salt, minion, pillar_folder):
-    """The node has applied the formula."""
+    """Apply the formula on the node."""
     write_policy(pillar_folder, POLICY)
     assert salt.run("state.apply", "wgmesh", minion_tgt=MINION).returncode == 0
 
 
 def traces(minion):
-    """What of ours is on the node: devices, files, and the words of the minion's own configuration."""
+    """Return everything of wgmesh on the node: devices, files, and files of the minion's configuration."""
     devices = subprocess.run(["wg", "show", "interfaces"], capture_output=True, text=True, check=True).stdout.split()
     folders = [Path(p) for p in ("/etc/wireguard", "/var/lib/wgmesh", "/run/wgmesh")]
     found = [str(path) for folder in folders for path in folder.rglob("*") if path.is_file()]
@@ -32,19 +32,19 @@ def traces(minion):
 
 
 def changes(result):
-    """State → its changes, of those that have some, or in test mode would."""
+    """Return state → its changes, for states with changes, or that would have some in test mode."""
     assert all(value["result"] in (True, None) for value in result.data.values()), result.data
     return {
         value["__id__"]: value["changes"] for value in result.data.values() if value["changes"] or not value["result"]
     }
 
 
-def test_a_mesh_out_of_the_policy_is_held_and_goes_when_it_is_confirmed(salt_run, pillar_folder, minion):
-    """The exit status is 1 while it is held; a digest of something else is an error; the device goes with the push."""
+def test_removed_mesh_is_held_until_confirmed(salt_run, pillar_folder, minion):
+    """The removal is held, with exit status 1, until its digest is confirmed. Another digest is an error."""
     write_policy(pillar_folder, ABSENT)
     result = salt_run.run("wgmesh.converge")
     assert result.returncode == 1
-    held = result.data["wg0"]["held"]
+    held = result.data["wg0"]["held_loss"]
     assert held["nodes"] == [MINION]
     assert "wg0" in traces(minion)
     refused = salt_run.run("wgmesh.converge", "confirm=abc")
@@ -57,20 +57,20 @@ def test_a_mesh_out_of_the_policy_is_held_and_goes_when_it_is_confirmed(salt_run
     assert salt_run.run("wgmesh.status").data["wg0"]["retired"] is True
 
 
-def test_what_was_held_is_left_entirely_by_one_state(salt, minion):
-    """In test mode it says so and changes nothing; then the watcher, the beacon and all files are gone, but the key."""
+def test_absent_state_removes_all_traces(salt, minion):
+    """The state removes the watcher, the beacon and all files but the key. Test mode reports it and changes nothing."""
     before = traces(minion)
-    told = changes(salt.run("state.apply", "wgmesh.absent", "test=True", minion_tgt=MINION))
-    assert set(told) == {"wgmesh-beacon-absent", "wgmesh-engine-absent", "wgmesh-departed"}
+    planned = changes(salt.run("state.apply", "wgmesh.absent", "test=True", minion_tgt=MINION))
+    assert set(planned) == {"wgmesh-beacon-absent", "wgmesh-engine-absent", "wgmesh-uninstalled"}
     assert traces(minion) == before
     done = changes(salt.run("state.apply", "wgmesh.absent", minion_tgt=MINION))
-    assert set(done) == set(told)
+    assert set(done) == set(planned)
     assert traces(minion) == ["/etc/wireguard/wgmesh.key"]
     assert changes(salt.run("state.apply", "wgmesh.absent", minion_tgt=MINION)) == {}
 
 
-def test_the_formula_brings_all_of_it_back_at_the_same_address(salt, salt_run, minion, pillar_folder):
-    """As on a new node, in one command."""
+def test_formula_restores_mesh_and_address(salt, salt_run, minion, pillar_folder):
+    """One command restores everything, with the address that the node had."""
     write_policy(pillar_folder, POLICY)
     salt_run.run("wgmesh.converge")
     assert salt.run("state.apply", "wgmesh", minion_tgt=MINION).returncode == 0
@@ -80,16 +80,16 @@ def test_the_formula_brings_all_of_it_back_at_the_same_address(salt, salt_run, m
     assert "/run/wgmesh/watch.pid" in traces(minion)
 
 
-def test_a_node_leaves_with_its_key_if_that_is_asked_for(salt, minion):
-    """The mesh and the key are named in the pillar of the one run."""
+def test_absent_deletes_key_on_request(salt, minion):
+    """The pillar of one run names the mesh and asks for the deletion of the key."""
     pillar = json.dumps({"wgmesh_absent": {"meshes": "wg0", "key": True}})
     done = changes(salt.run("state.apply", "wgmesh.absent", f"pillar={pillar}", minion_tgt=MINION))
     assert done["wgmesh-wg0-absent"]["key"] == {"old": "/etc/wireguard/wgmesh.key", "new": None}
     assert traces(minion) == []
 
 
-def test_a_rollback_names_the_generations_there_are(salt_run):
-    """An unknown one is an error without a traceback, exit status 1."""
+def test_rollback_names_known_generations(salt_run):
+    """An unknown generation is an error that lists the known ones, with exit status 1 and no traceback."""
     result = salt_run.run("wgmesh.rollback", "generation=999")
     assert result.returncode == 1
     assert "generation 999 is not in the ledger; those are: 1" in result.stdout

@@ -1,4 +1,4 @@
-"""Preshared keys on a real master: from the policy to the kernel, and nowhere else. The other node is only played."""
+"""Preshared keys on a real master: from the policy to the kernel, and nowhere else. The other node is simulated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import salt.cache as salt_cache
 
-from saltext_wgmesh.core import saltkey
+from saltext_wgmesh.core.inputs import salt_key
 from tests.integration.conftest import MINION, POLICY, write_policy
 
 pytestmark = pytest.mark.root
@@ -20,12 +20,12 @@ PEM = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PU
 
 @pytest.fixture(scope="module")
 def neighbour(salt, master, pillar_folder):
-    """A second node with an accepted key and facts, which answers no job; and a policy with preshared keys."""
+    """Add a second node with an accepted key and facts, which answers no job, and a policy with preshared keys."""
     Path(master.config["pki_dir"], "minions", OTHER).write_text(PEM)
     facts = {
         "schema": 1,
         "public_key": base64.b64encode(bytes(31) + b"\x09").decode(),
-        "salt_key": saltkey.fingerprint(PEM),
+        "salt_key": salt_key.fingerprint(PEM),
         "underlay": ["192.0.2.2"],
         "networks": [],
         "ipv6": True,
@@ -38,32 +38,33 @@ def neighbour(salt, master, pillar_folder):
 
 
 def held(public_key: str) -> str:
-    """The preshared key that the kernel has for the neighbour."""
+    """Return the preshared key that the kernel has for the neighbour."""
     argv = ["wg", "show", "wg0", "preshared-keys"]
     shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     return dict(line.split() for line in shown.splitlines())[public_key]
 
 
 def secrets_of(master) -> set[str]:
-    """The mesh's secrets, as the master keeps them."""
+    """Return the mesh's secrets, as the master stores them."""
     return {path.read_text().strip() for path in Path(master.config["pki_dir"], "wgmesh", "wg0").iterdir()}
 
 
 def places(folder: str, text: str) -> list[str]:
-    """The files below *folder* that hold *text*."""
+    """Return the files below *folder* that contain *text*."""
     return subprocess.run(["grep", "-rlF", text, folder], capture_output=True, text=True, check=False).stdout.split()
 
 
-def test_the_keys_reach_the_kernel_and_no_cache_log_event_return_or_other_pillar(
-    salt, salt_run, master, minion, neighbour
-):
-    """Set by the formula. A rotation makes another secret and leaves the key of this pair: its other end can't be told.
-    The mesh's secrets are in the master's own files, and only there."""
+def test_preshared_keys_reach_only_the_kernel(salt, salt_run, master, minion, neighbour):
+    """Preshared keys are in the kernel, and in no cache, log, event, return or pillar of another node.
+
+    The formula sets them. A rotation makes a second secret, and keeps the key of this pair, since its other end does
+    not answer. The mesh's secrets are in the master's own files only.
+    """
     assert salt.run("state.apply", "wgmesh", minion_tgt=MINION).returncode == 0
     key = held(neighbour)
     assert len(base64.b64decode(key, validate=True)) == 32
     rotated = salt_run.run("wgmesh.rotate_preshared").data["wg0"]
-    assert rotated["other_preshared_key"] == [OTHER]
+    assert rotated["psk_laggards"] == [OTHER]
     assert held(neighbour) == key
     secrets = secrets_of(master)
     assert len(secrets) == 2
@@ -85,8 +86,8 @@ def test_the_keys_reach_the_kernel_and_no_cache_log_event_return_or_other_pillar
             assert kept == []
 
 
-def test_only_the_master_can_read_its_secret(master, neighbour):
-    """Nor does Salt take it for a key of a minion's."""
+def test_secret_is_readable_by_master_alone(master, neighbour):
+    """Only root can read the secrets, and Salt does not list them as minion keys."""
     folder = Path(master.config["pki_dir"], "wgmesh")
     assert {oct(p.stat().st_mode & 0o777) for p in folder.rglob("*.secret")} == {"0o600"}
     assert oct((folder / "wg0").stat().st_mode & 0o777) == "0o700"

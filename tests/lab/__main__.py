@@ -1,4 +1,4 @@
-"""``python -m tests.lab``: run the demo, look into a lab that was kept, stop one."""
+"""``python -m tests.lab``: run the demo, use a kept lab, or stop one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SALT_PROGRAMS = ("salt", "salt-run", "salt-key")
 
 
 def main() -> int:
-    """Do what the command line says; the exit status."""
+    """Run the action of the command line and return the exit status."""
     args = _parser().parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
@@ -31,7 +31,7 @@ def main() -> int:
     try:
         return int(args.action(args))
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was left running", file=sys.stderr)
+        print("\ninterrupted: all processes of the lab were ended", file=sys.stderr)
         return 130
     except CommandFailed as error:
         print(error, file=sys.stderr)
@@ -41,12 +41,12 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.add_argument(
-        "--tag", help="the lab to look into (default: the one that is up), or the name of a new one (default: demo)"
+        "--tag", help="the lab to use (default: the running one), or the name of a new one (default: demo)"
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     one = actions.add_parser("demo", help="build the demo's mesh and show that it works")
-    one.add_argument("--keep", action="store_true", help="leave the lab up, and say how to use it")
+    one.add_argument("--keep", action="store_true", help="leave the lab running, and print how to use it")
     one.add_argument("--only-underlay", action="store_true", help="build the network only, without Salt")
     one.set_defaults(action=_demo)
 
@@ -85,7 +85,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _say_how(narrator: Narrator, tag: str) -> None:
     run = f"{os.path.relpath(sys.executable)} -m tests.lab --tag {tag}"
-    narrator.say(f"\nLab {tag} stays up:")
+    narrator.say(f"\nLab {tag} keeps running:")
     for what, command in (
         ("a shell on a node", f"{run} shell web1"),
         ("run salt", f"{run} salt '*' wgmesh.show"),
@@ -105,7 +105,7 @@ def _salt(args: argparse.Namespace) -> int:
 def _stop(args: argparse.Namespace) -> int:
     for tag in args.tags or _folders():
         stop(tag)
-        print(f"lab {tag} is gone")
+        print(f"lab {tag} was removed")
     return 0
 
 
@@ -116,7 +116,7 @@ def _folders() -> list[str]:
 def _the_tag() -> str:
     tags = sorted(processes.tags().intersection(_folders()))
     if len(tags) != 1:
-        raise CommandFailed(f"{len(tags)} labs are up{': ' if tags else ''}{', '.join(tags)}: there must be one")
+        raise CommandFailed(f"{len(tags)} labs are running{': ' if tags else ''}{', '.join(tags)}: there must be one")
     return tags[0]
 
 

@@ -1,10 +1,10 @@
-"""Changing something while everybody talks to everybody, and finding that nobody noticed."""
+"""Change a mesh under traffic between all pairs, and check that no packet, connection or session is lost."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -20,7 +20,7 @@ from .sessions import Concerned, disturbed, sessions
 
 @dataclass(slots=True, kw_only=True)
 class Noticed:
-    """What could be noticed of a change; filled when it is over."""
+    """The effects of a change on traffic and sessions. Filled when the change is over."""
 
     deliveries: list[Delivery] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
@@ -30,23 +30,22 @@ class Noticed:
 
     @property
     def lost(self) -> int:
-        """Datagrams that never came, of all flows."""
+        """The number of lost datagrams of all flows."""
         return sum(one.lost for one in self.deliveries)
 
     @property
     def longest(self) -> float:
-        """Seconds of the longest time without a datagram, of all flows."""
+        """The longest time without a datagram in any flow, in seconds."""
         return max((count for one in self.deliveries for _, count in one.gaps), default=0) / RATE
 
     def complaints(self, allowed: float = 0.0) -> list[str]:
-        """A line for each flow with a longer gap than *allowed* seconds, each conversation that broke and each session
-        that began anew."""
+        """Return a line for each flow with a gap of over *allowed* seconds, broken conversation and ended session."""
         losing = [one for one in self.deliveries if any(count / RATE > allowed for _, count in one.gaps)]
         broken = [one for one in self.heard if not one.stood]
         return [*map(lost_in, losing), *map(heard_in, broken), *self.sessions]
 
     def text(self, name: str) -> str:
-        """All of it for people; flows and sessions that fared well only by their number."""
+        """Return a report for people. Flows and sessions without losses are only counted."""
         sent = sum(one.sent for one in self.deliveries)
         silence = max((one.longest for one in self.heard), default=0.0)
         head = (
@@ -60,9 +59,18 @@ class Noticed:
 RATE = 100.0
 """Datagrams a second of each flow."""
 PRIORITY = -15
-"""As of nice(1), and as the watcher's."""
+"""Nice value (nice(1)) of WireGuard's processes, the same as the watcher's."""
 FAVOUR_EVERY = 0.5
-"""Seconds."""
+"""Seconds between two searches for new processes."""
+
+
+def planned_uplinks(mesh: Mesh) -> set[frozenset[str]]:
+    """Return the links of leaves to relays in the plan."""
+    nodes = status(mesh.lab.salt, mesh.name)["nodes"]
+    return {frozenset((leaf, relay)) for leaf, row in nodes.items() for relay in row["relays"]}
+
+
+Uplinks = Callable[[Mesh], set[frozenset[str]]]
 
 
 @contextmanager
@@ -75,13 +83,18 @@ def undisturbed(
     concerned: Concerned = (),
     allowed: float = 0.0,
     remade: bool = False,
+    uplinks: Uplinks = planned_uplinks,
 ) -> Iterator[Noticed]:
-    """The block changes something that nobody notices; AssertionError otherwise, and what was noticed is printed.
+    """Run traffic around a block that changes the mesh, and print its effects. AssertionError if there were any.
 
-    UDP flows both ways between all pairs of *leaves* (of the mesh, if None), and not one datagram is lost; where there
-    is no other way, no gap is longer than *allowed* seconds. TCP
-    between the *talks* (caller → listener) stands. Sessions and interfaces live on, but those of *concerned* nodes and
-    links, and a leaf's links to relays that the plan has given up. *remade* says that interfaces are made in the block.
+    - UDP flows both ways between all pairs of *leaves* (all leaves of the mesh, if None). No datagram is lost. If the
+      mesh has no second path, gaps of up to *allowed* seconds are accepted.
+    - TCP connections between the *talks* (caller → listener) do not break.
+    - Sessions and interfaces survive, except those of *concerned* nodes and links, and links of leaves to relays that
+      the plan no longer has.
+
+    *remade* means that the block creates interfaces. *uplinks* returns the links of leaves to relays, for a caller
+    whose master runs another version.
     """
     if leaves is None:
         leaves = [node for node, row in status(mesh.lab.salt, mesh.name)["nodes"].items() if row["role"] == "leaf"]
@@ -89,7 +102,7 @@ def undisturbed(
     favour_wireguard(mesh)
     try:
         favoured = _favouring(mesh) if remade else nullcontext()
-        with favoured, _watched(mesh, noticed, sorted(leaves), talks, concerned):
+        with favoured, _watched(mesh, noticed, sorted(leaves), talks, concerned, uplinks):
             yield noticed
             steady(mesh, talks)
     finally:
@@ -100,11 +113,16 @@ def undisturbed(
 
 @contextmanager
 def _watched(
-    mesh: Mesh, noticed: Noticed, leaves: list[str], talks: Mapping[str, str], concerned: Concerned
+    mesh: Mesh,
+    noticed: Noticed,
+    leaves: list[str],
+    talks: Mapping[str, str],
+    concerned: Concerned,
+    uplinks: Uplinks,
 ) -> Iterator[None]:
-    """What is noticed of the block is in *noticed*, even if it raises something."""
+    """Fill *noticed* with the effects of the block, even if it raises an exception."""
     underlay, overlay = mesh.lab.underlay, mesh.overlay()
-    before, had, began = sessions(mesh), _uplinks(mesh), time.monotonic()
+    before, had, began = sessions(mesh), uplinks(mesh), time.monotonic()
     conversations: list[Conversation] = []
     with ExitStack() as stack:
         stack.callback(lambda: noticed.heard.extend(heard for one in conversations for heard in one.heard))
@@ -116,12 +134,14 @@ def _watched(
         stack.enter_context(exchange)
         stack.callback(lambda: setattr(noticed, "took", time.monotonic() - began))
         yield
-        noticed.sessions = disturbed(before, sessions(mesh), {*concerned, *(had - _uplinks(mesh))})
+        noticed.sessions = disturbed(before, sessions(mesh), {*concerned, *(had - uplinks(mesh))})
 
 
 def favour_wireguard(mesh: Mesh) -> None:
-    """The programs that stand in for the kernel's WireGuard get their turn as soon as it would: on a busy machine their
-    queues would run over, and nobody could tell whose fault that was."""
+    """Raise the priority of userspace WireGuard processes, so that they run as promptly as the kernel's would.
+
+    On a busy machine their queues would overflow, and a lost packet would say nothing about the mesh.
+    """
     for process in tagged(mesh.lab.tag):
         if process.command.startswith("wireguard-go"):
             favour(process.pid, PRIORITY)
@@ -129,7 +149,7 @@ def favour_wireguard(mesh: Mesh) -> None:
 
 @contextmanager
 def _favouring(mesh: Mesh) -> Iterator[None]:
-    """So do those that start within the block."""
+    """As ``favour_wireguard``, also for processes that start within the block."""
     over = threading.Event()
 
     def favour_again() -> None:
@@ -145,14 +165,8 @@ def _favouring(mesh: Mesh) -> Iterator[None]:
         thread.join()
 
 
-def _uplinks(mesh: Mesh) -> set[frozenset[str]]:
-    """The links of leaves to relays, by the plan."""
-    nodes = status(mesh.lab.salt, mesh.name)["nodes"]
-    return {frozenset((leaf, relay)) for leaf, row in nodes.items() for relay in row["relays"]}
-
-
 def flows(overlay: Mapping[str, tuple[str, ...]], leaves: list[str]) -> list[Flow]:
-    """From each leaf to each other by IPv4, and by IPv6 to its neighbours in their order: enough of a load."""
+    """Return flows from each leaf to each other by IPv4, and by IPv6 to its neighbours in order, to limit the load."""
     ring = set(zip(leaves, [*leaves[1:], leaves[0]], strict=True))
     return [
         Flow(source=source, target=target, address=address)
@@ -163,15 +177,15 @@ def flows(overlay: Mapping[str, tuple[str, ...]], leaves: list[str]) -> list[Flo
 
 
 def lost_in(one: Delivery) -> str:
-    """A flow and its gaps, for people."""
+    """Return a line about a flow and its gaps."""
     gaps = ", ".join(f"{count} after {at:.2f} s ({_clock(one.began + at)})" for at, count in one.gaps[:8])
     more = ", …" if len(one.gaps) > 8 else ""
     return f"{one.flow.source} to {one.flow.target} ({one.flow.address}): {one.lost} of {one.sent} lost: {gaps}{more}"
 
 
 def heard_in(one: Heard) -> str:
-    """One end of a conversation, for people."""
-    what = one.broke or f"{one.said - one.heard} of {one.said} lines are missing"
+    """Return a line about one end of a conversation."""
+    what = one.broke or f"{one.sent - one.heard} of {one.sent} lines are missing"
     return f"{one.listener} hears {one.speaker}: {what}; longest silence {one.longest:.2f} s"
 
 

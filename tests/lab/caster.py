@@ -1,12 +1,12 @@
-"""Send numbered UDP datagrams to many, and note those that come from many. A program: the lab runs it on a machine.
+"""Send numbered UDP datagrams to many addresses and record those that arrive. A program that the lab runs on a machine.
 
     caster.py PORT HZ STREAM=ADDRESS…
 
-Each stream is a number that is one in the whole lab. The program prints ``ready`` once it listens, begins to send *HZ*
-datagrams a second to each address at the first line of standard input, stops sending when that ends, listens a little
-longer, and prints JSON: ``{"began": seconds since the epoch, "turns": [seconds since then…], "heard": {stream: [[first,
-last]…]}}``: when it sent the datagrams of each number, and the ranges of numbers that it heard of each stream. A moment
-in which the machine let it do nothing leaves no burst behind: those datagrams are not sent, and not numbered.
+Each stream has a number that is unique in the lab. The program prints ``ready`` once it listens. At the first line of
+standard input it starts to send *HZ* datagrams a second to each address. When standard input ends it stops, listens a
+little longer, and prints JSON: ``{"began": seconds since the epoch, "turns": [seconds since then…], "heard": {stream:
+[[first, last]…]}}``. *turns* has the time of each number, *heard* the ranges of numbers that arrived of each stream.
+Datagrams that are late because the machine was busy are not sent later in a burst: they are left out, without a number.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import sys
 import time
 
 WAIT = 1.5
-"""Seconds that a datagram may take."""
+"""Seconds in which a datagram must arrive."""
 LATE = 3
-"""Turns that are made up for at once; what is later is left out."""
+"""The most late turns that are sent at once. Later ones are left out."""
 DATAGRAM = struct.Struct("!4sII")
 """A mark, the stream, and the number in it."""
 MARK = b"lab1"
 
 
 def opened(port: int) -> dict[int, socket.socket]:
-    """IP version → a socket that hears whatever comes to the port."""
+    """Return IP version → a socket that receives all datagrams to the port."""
     sockets = {}
     for version, family, anywhere in ((4, socket.AF_INET, "0.0.0.0"), (6, socket.AF_INET6, "::")):
         one = socket.socket(family, socket.SOCK_DGRAM)
@@ -43,7 +43,7 @@ def opened(port: int) -> dict[int, socket.socket]:
 
 
 class Cast:
-    """The streams that go out, and the numbers of those that came in."""
+    """The outgoing streams, and the received numbers of incoming ones."""
 
     def __init__(self, port: int, targets: dict[int, str]) -> None:
         self.sockets = opened(port)
@@ -52,14 +52,14 @@ class Cast:
         self.numbers: dict[int, list[int]] = {}
 
     def send(self, now: float) -> None:
-        """The next datagram of each stream left, or there was no way for it."""
+        """Send the next datagram of each stream. Without a route nothing is sent."""
         for stream, one, where in self.targets:
             with contextlib.suppress(OSError):
                 one.sendto(DATAGRAM.pack(MARK, stream, len(self.turns)), where)
         self.turns.append(now)
 
     def listen(self, end: float, also: object = None) -> bool:
-        """Note what comes until *end*, or until *also* is readable; whether it is."""
+        """Record arrivals until *end*, or until *also* is readable. Return whether it is."""
         sockets = list(self.sockets.values())
         while (left := end - time.monotonic()) > 0:
             ready = select.select([*sockets, *([also] if also else [])], [], [], left)[0]
@@ -80,7 +80,7 @@ class Cast:
 
 
 def ranges(numbers: list[int]) -> list[list[int]]:
-    """First and last of each run of numbers that follow each other."""
+    """Return first and last of each run of consecutive numbers."""
     found: list[list[int]] = []
     for number in sorted(set(numbers)):
         if found and number == found[-1][1] + 1:
@@ -107,7 +107,7 @@ def cast(casting: Cast, rate: float) -> dict[str, object]:
 
 
 def main(port: str, rate: str, *streams: str) -> None:
-    """Cast what the command line names."""
+    """Send and receive the streams of the command line, and print the results."""
     targets = {int(stream): address for stream, _, address in (word.partition("=") for word in streams)}
     casting = Cast(int(port), targets)
     print("ready", flush=True)

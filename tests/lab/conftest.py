@@ -1,6 +1,6 @@
-"""Scenarios: each folder below ``scenarios`` is one, its tests are its steps, in the order of the file.
+"""Scenarios: each folder below ``scenarios`` is one. Its tests are its steps, in the order of the file.
 
-A failed step skips the rest of its scenario. ``WGMESH_LAB_KEEP=1`` leaves the lab of a failed scenario up.
+A failed step skips the rest of its scenario. ``WGMESH_LAB_KEEP=1`` keeps the lab of a failed scenario running.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _failed: dict[Path, str] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs in a lab needs root."""
+    """Mark all tests that run in a lab, since they need root."""
     for item in items:
         if SCENARIOS in item.path.parents:
             item.add_marker(pytest.mark.root)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip where there is no root, and after a failed step; fail where something else is missing."""
+    """Skip without root and after a failed step. Fail if a program is missing."""
     if SCENARIOS not in item.path.parents:
         return
     if os.geteuid() != 0:
@@ -42,7 +42,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """Remember which scenario failed, and where."""
+    """Record the first failed step of each scenario."""
     report = yield
     if report.failed:
         _failed.setdefault(item.path.parent, item.name)
@@ -51,7 +51,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 
 @contextmanager
 def running(folder: Path, topology: Topology, tag: str, **options: Any) -> Iterator[Lab]:
-    """A lab with its underlay built, for the scenarios in *folder* or below it; it is kept as asked if one failed."""
+    """Yield a lab with its underlay, for the scenarios in *folder* or below it. A failed one is kept on request."""
     with Lab(topology, tag=tag, **options) as lab:
         lab.underlay.build()
         yield lab
@@ -62,10 +62,10 @@ def running(folder: Path, topology: Topology, tag: str, **options: Any) -> Itera
 
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The lab of this scenario, with its underlay built: the module's TOPOLOGY. Nothing of Salt runs yet.
+    """Yield the lab of this scenario, with the underlay of the module's TOPOLOGY, without Salt.
 
-    MASTER_OPTIONS of the module, if it has that, override the master's configuration; with CONFIGURED = False
-    the master knows nothing of wgmesh.
+    If the module has MASTER_OPTIONS, these override the master's configuration. With CONFIGURED = False the master
+    gets no configuration for wgmesh.
     """
     options = {
         "master_options": getattr(request.module, "MASTER_OPTIONS", {}),
@@ -78,9 +78,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def fleet(request: pytest.FixtureRequest, lab: Lab) -> Lab:
-    """The same lab, with a master that has the module's POLICY, and minions that all answer.
+    """Return the same lab, with a master that has the module's POLICY, and minions that all answer.
 
-    Minions in the module's LATER, if it has that, do not run yet.
+    Minions in the module's LATER, if it has one, do not run yet.
     """
     later = getattr(request.module, "LATER", ())
     lab.salt.set_policy(request.module.POLICY)

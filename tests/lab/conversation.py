@@ -1,4 +1,4 @@
-"""A long TCP connection between two machines of the lab, and what became of it."""
+"""A long TCP connection between two machines of the lab, and its result."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ PORT = 7007
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What one end heard of the other: of one and the same connection, from its beginning to its end."""
+    """The lines that one end heard from the other, on one connection, from its beginning to its end."""
 
     listener: str
     speaker: str
-    said: int
+    sent: int
     """Lines that the speaker wrote."""
     heard: int
     """Lines that arrived, in order and whole unless *broke* says otherwise."""
     longest: float
     """Seconds of the longest silence between two lines."""
     at: float
-    """When it began, in seconds since the first line."""
+    """The start of that silence, in seconds since the first line."""
     broke: str | None
-    """What ended the connection before its time; None if nothing did."""
+    """The reason why the connection ended too early; None if it did not."""
 
     @property
     def stood(self) -> bool:
-        """Whether the connection stood all the time and nothing of it is missing."""
-        return self.broke is None and 0 < self.said == self.heard
+        """Whether the connection did not break and no line is missing."""
+        return self.broke is None and 0 < self.sent == self.heard
 
 
 class Conversation:
-    """``with Conversation(…) as talk: …``; afterwards ``talk.heard`` has one entry a direction."""
+    """``with Conversation(…) as talk: …``. Afterwards ``talk.heard`` has one entry per direction."""
 
     def __init__(self, caller: Machine, listener: Machine, address: str, *, port: int = PORT) -> None:
         """*address* is the listener's."""
@@ -75,7 +75,7 @@ def _heard(listener: str, speaker: str, listened: dict[str, object], spoke: dict
     return Heard(
         listener=listener,
         speaker=speaker,
-        said=int(str(spoke["sent"])),
+        sent=int(str(spoke["sent"])),
         heard=int(str(listened["heard"])),
         longest=float(str(listened["longest"])),
         at=float(str(listened["at"])),

@@ -1,4 +1,4 @@
-"""Breaking something while traffic runs, and saying what the traffic felt and by which ways it went."""
+"""Break something under traffic, and report lost packets and the paths that the traffic took."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from saltext_wgmesh.core.names import ROUTE_PROTOCOL
+from saltext_wgmesh.core.constants import ROUTE_PROTOCOL
 
 from .machine import CommandFailed
 from .mesh import Mesh, losing
@@ -18,16 +18,16 @@ from .planned import await_links, status
 from .wait import wait_until
 
 HEALED = 2.0
-"""Seconds: a loose bound for machines that do much else. How fast it is, the benchmark measures."""
+"""Seconds until traffic flows again: a loose bound, for busy machines. The benchmark measures the real time."""
 PLANNED = 45.0
-"""Seconds in which the master has heard of it, made another plan and had it applied: as loose."""
+"""Seconds until the master has noticed a fault, planned and pushed: as loose."""
 Ways = dict[tuple[str, str], tuple[str, ...]]
-"""(Source, target) → the machines on the way, both ends included."""
+"""(Source, target) → the machines of the path, both ends included."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Felt:
-    """What the streams of a drill felt; filled when it is over."""
+    """The gaps in the streams of a drill. Filled when it is over."""
 
     losses: list[Loss] = field(default_factory=list)
 
@@ -44,9 +44,9 @@ class Felt:
 
 @contextmanager
 def streaming(mesh: Mesh, pairs: Mapping[str, str]) -> Iterator[Felt]:
-    """Streams at 100 Hz run in both directions between each source and its target; their gaps are printed at the end.
+    """Run streams at 100 Hz in both directions between each source and its target, and print their gaps at the end.
 
-    They run before anything happens, and still do when all is over: each end of the block waits for answers.
+    The start and the end of the block wait for answers, so that the streams flow before and after it.
     """
     both = {**pairs, **{target: source for source, target in pairs.items()}}
     felt = Felt()
@@ -61,7 +61,7 @@ def streaming(mesh: Mesh, pairs: Mapping[str, str]) -> Iterator[Felt]:
 
 
 def steady(mesh: Mesh, pairs: Mapping[str, str], deadline: float = PLANNED) -> None:
-    """Each source reaches its target, three times in a row."""
+    """Wait until each source reaches its target three times in a row."""
     for source, target in pairs.items():
         machine, address = mesh.lab.underlay[source], mesh.overlay()[target][0]
 
@@ -77,19 +77,19 @@ def steady(mesh: Mesh, pairs: Mapping[str, str], deadline: float = PLANNED) -> N
 def broken(
     mesh: Mesh, pairs: Mapping[str, str], fault: AbstractContextManager[object], until: Callable[[], object]
 ) -> tuple[Felt, Ways]:
-    """What the streams felt of *fault*, which lasted until its consequence *until* was there; and their ways then.
+    """Cause *fault* until its consequence *until* holds. Return the gaps in the streams, and their paths then.
 
-    The ways of pairs that did not reach each other end where the last one on the way was seen.
+    The path of a pair that did not reach each other ends with the last machine that answered.
     """
     with streaming(mesh, pairs) as felt, fault:
         wait_until(until, PLANNED, "the consequence of the fault", every=0.5)
         seen = ways(mesh, pairs)
-        # What ends is not told to anybody either.
+        # The end of a fault sends no packet, like its start.
     return felt, seen
 
 
 def mended(mesh: Mesh, pairs: Mapping[str, str], until: Callable[[], object] | None = None) -> Felt:
-    """What the streams felt while the mesh became whole again after a fault had ended."""
+    """Return the gaps in the streams while the mesh recovers after a fault."""
     with streaming(mesh, pairs) as felt:
         if until is not None:
             wait_until(until, 2 * PLANNED, "the mesh to be whole again", every=0.5)
@@ -98,7 +98,7 @@ def mended(mesh: Mesh, pairs: Mapping[str, str], until: Callable[[], object] | N
 
 
 def ways(mesh: Mesh, pairs: Mapping[str, str]) -> Ways:
-    """The ways that packets take now between the pairs, in both directions, by IPv4."""
+    """Return the present paths between the pairs, in both directions, by IPv4."""
     wanted: dict[str, dict[str, tuple[str, ...]]] = {}
     overlay = mesh.overlay()
     for source, target in [*pairs.items(), *((b, a) for a, b in pairs.items())]:
@@ -107,39 +107,39 @@ def ways(mesh: Mesh, pairs: Mapping[str, str]) -> Ways:
 
 
 def relays_used(seen: Ways) -> set[str]:
-    """The machines that forwarded something."""
+    """Return the machines that forwarded something."""
     return {hop for way in seen.values() for hop in way[1:-1]}
 
 
 def hops(seen: Ways) -> set[frozenset[str]]:
-    """The links that the ways went by."""
+    """Return the links of the paths."""
     return {frozenset(pair) for way in seen.values() for pair in pairwise(way)}
 
 
-# --- what nodes and the master believe -----------------------------------------------------------------
+# --- reports of nodes and the master -------------------------------------------------------------------
 
 
-def word(mesh: Mesh, node: str, neighbour: str) -> dict[str, Any]:
-    """What the watcher of *node* says of its link to *neighbour*; empty if it says nothing."""
+def link_report(mesh: Mesh, node: str, neighbour: str) -> dict[str, Any]:
+    """Return the watcher's report of the link from *node* to *neighbour*; empty if there is none."""
     return dict(mesh.lab.salt.links(node, mesh.name).get(neighbour, {}))
 
 
-def says(mesh: Mesh, node: str, neighbour: str, state: str) -> bool:
-    """Whether the watcher of *node* says that its link to *neighbour* is *state*."""
-    return word(mesh, node, neighbour).get("state") == state
+def link_is(mesh: Mesh, node: str, neighbour: str, state: str) -> bool:
+    """Return whether the watcher of *node* reports its link to *neighbour* as *state*."""
+    return link_report(mesh, node, neighbour).get("state") == state
 
 
 def believed(mesh: Mesh) -> dict[str, Any]:
-    """What the watchers say of links that are not up, and what the master has made of it."""
+    """Return the watchers' reports of links that are not up, and the master's verdicts."""
     links = {node: mesh.lab.salt.links(node, mesh.name) for node in mesh.members}
-    words = {node: {n: told["state"] for n, told in of.items() if told["state"] != "up"} for node, of in links.items()}
-    told = status(mesh.lab.salt, mesh.name)
-    relays = {node: row["relays"] for node, row in told["nodes"].items()}
-    return {"words": words, "relays": relays, **{k: told.get(k) for k in ("trouble", "not_acknowledged")}}
+    states = {node: {n: link["state"] for n, link in of.items() if link["state"] != "up"} for node, of in links.items()}
+    report = status(mesh.lab.salt, mesh.name)
+    relays = {node: row["relays"] for node, row in report["nodes"].items()}
+    return {"states": states, "relays": relays, **{k: report.get(k) for k in ("outages", "not_acknowledged")}}
 
 
 def evidence(mesh: Mesh) -> str:
-    """What to look at when a drill fails: what is believed, each node's routes and sessions, and the ends of logs."""
+    """Return what helps when a drill fails: verdicts, routes and sessions of each node, and the ends of logs."""
     lines = [json.dumps(believed(mesh), indent=1)]
     commands = (
         ("tail", "-n", "40", "/run/wgmesh/watch.log"),
@@ -154,13 +154,15 @@ def evidence(mesh: Mesh) -> str:
 
 
 def planned_around(mesh: Mesh, troubles: Iterable[str], gone: Iterable[str] = ()) -> Callable[[], bool]:
-    """Whether the master counts each of *troubles* (nodes, or links as ``a--b``) as down, no leaf has such a node for
-    its first relay, and all but *gone* run the plan that follows."""
+    """Return whether the master has reacted to *troubles* (nodes, or links as ``a--b``).
+
+    Each of them counts as down, no leaf has such a node as its first relay, and all nodes but *gone* run that plan.
+    """
     wanted, absent = set(troubles), set(gone)
 
     def planned() -> bool:
         now = status(mesh.lab.salt, mesh.name)
-        counted = {name for name, told in now.get("trouble", {}).items() if told["counts_as"] == "down"}
+        counted = {name for name, outage in now.get("outages", {}).items() if outage["counts_as"] == "down"}
         firsts = {row["relays"][0] for row in now["nodes"].values() if row["relays"]}
         return wanted <= counted and not firsts & wanted and not set(now["not_acknowledged"]) - absent
 
@@ -168,12 +170,12 @@ def planned_around(mesh: Mesh, troubles: Iterable[str], gone: Iterable[str] = ()
 
 
 def link(a: str, b: str) -> str:
-    """The link between two nodes, as the status names it."""
+    """Return the name of the link between two nodes in the status."""
     return "--".join(sorted((a, b)))
 
 
 def first_relay(mesh: Mesh, leaf: str) -> str:
-    """The relay by which *leaf* sends to other sites now, by its own routes."""
+    """Return the relay through which *leaf* sends to other sites, by its present routes."""
     machine = mesh.lab.underlay[leaf]
     far = next(a[0] for n, a in mesh.overlay().items() if n.startswith("app" if leaf.startswith("web") else "web"))
     device = machine.json("ip", "-json", "route", "get", far)[0]["dev"]
@@ -183,7 +185,7 @@ def first_relay(mesh: Mesh, leaf: str) -> str:
 
 
 def whole(mesh: Mesh) -> None:
-    """Nothing is down, rests or is damped on any node or at the master, and every pair goes as planned."""
+    """Wait until no node or link is down or in hold-down, on any node and at the master. All paths are as planned."""
     members = set(mesh.members)
     mesh.lab.salt.await_minions(mesh.members)
     await_links(mesh.lab.salt, mesh.name, members, deadline=4 * PLANNED)
@@ -195,17 +197,17 @@ def whole(mesh: Mesh) -> None:
         with suppress(CommandFailed):
             mesh.lab.salt.salt_run("wgmesh.rebalance")
         now = status(mesh.lab.salt, mesh.name)
-        return not now.get("trouble") and not now["not_acknowledged"]
+        return not now.get("outages") and not now["not_acknowledged"]
 
-    wait_until(calm, 4 * PLANNED, "the master to know of no trouble", every=1.0)
+    wait_until(calm, 4 * PLANNED, "the master to report no outage", every=1.0)
     found = mesh.faults()
     assert not found, found
 
 
 def _forget(mesh: Mesh, node: str) -> None:
-    """The watcher of *node* remembers no link that was down: if it does, it is started again without its memory."""
+    """Clear hold-down times of *node*: if there are any, restart its watcher without its report."""
     machine = mesh.lab.underlay[node]
-    if any(told["hold"] for told in mesh.lab.salt.links(node, mesh.name).values()):
+    if any(link["hold"] for link in mesh.lab.salt.links(node, mesh.name).values()):
         pid = json.loads(machine.run("cat", "/run/wgmesh/watch.pid"))["pid"]
         machine.run("kill", "-9", str(pid))
         machine.run("rm", "-f", f"/run/wgmesh/{mesh.name}.json")

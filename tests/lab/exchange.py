@@ -1,4 +1,4 @@
-"""UDP at a steady rate from machines to machines, each direction counted by itself."""
+"""UDP at a steady rate between machines, counted for each direction."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What became of a flow."""
+    """The datagrams of a flow that arrived and that were lost."""
 
     flow: Flow
     began: float
     """Seconds since the epoch."""
     sent: int
     gaps: tuple[tuple[float, int], ...]
-    """When the first of some datagrams in a row that never came was sent, in seconds since it began; how many."""
+    """For each run of lost datagrams: when the first was sent, in seconds since *began*, and their number."""
 
     @property
     def lost(self) -> int:
-        """Datagrams that never came."""
+        """The number of lost datagrams."""
         return sum(count for _, count in self.gaps)
 
 
 class Exchange:
-    """``with Exchange(underlay, flows) as one: …``, then ``one.deliveries``, in the order of the flows."""
+    """``with Exchange(underlay, flows) as one: …``. Afterwards ``one.deliveries`` has one result per flow."""
 
     def __init__(self, underlay: Underlay, flows: Iterable[Flow], *, rate: float = 100, port: int = PORT) -> None:
         self._flows = tuple(flows)
@@ -85,7 +85,7 @@ class Exchange:
 
 
 def delivery(flow: Flow, cast: Mapping[str, Any], heard: Sequence[Sequence[int]]) -> Delivery:
-    """What became of a flow whose sender says *cast*, and of which these ranges of numbers were heard."""
+    """Return the delivery of a flow, from its sender's report *cast* and the ranges of numbers that were heard."""
     turns = cast["turns"]
     gaps, expected = [], 0
     for first, last in [*heard, (len(turns), len(turns))]:

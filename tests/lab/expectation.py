@@ -1,4 +1,4 @@
-"""What a mesh should do, against what it did: pairs that must reach each other, by the planned paths."""
+"""Compare the paths of a mesh with the plan: each pair must reach each other, by the planned path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LanHost:
 def targets(
     overlay: Mapping[str, tuple[str, ...]], lan: LanHost | None = None
 ) -> dict[str, dict[str, tuple[str, ...]]]:
-    """What to measure: every node to every other, in each family, and every node from and to the LAN host."""
+    """Return the pairs to measure: all nodes in each family, and every node from and to the LAN host."""
     wanted = {source: {t: a for t, a in overlay.items() if t != source} for source in overlay}
     if lan:
         for source in overlay:
@@ -33,7 +33,7 @@ def targets(
 
 
 def planned_path(paths: Paths, source: str, target: str, lan: LanHost | None = None) -> tuple[str, ...] | None:
-    """The planned machines from *source* to *target*, ends included; None if the plan has no such path.
+    """Return the planned machines from *source* to *target*, ends included; None if the plan has no such path.
 
     A LAN host is one hop further than its gateway.
     """
@@ -48,7 +48,7 @@ def planned_path(paths: Paths, source: str, target: str, lan: LanHost | None = N
 
 
 def faults(trips: Iterable[Trip], paths: Paths, lan: LanHost | None = None) -> list[str]:
-    """One sentence for each trip that did not arrive or went another way than planned, in the trips' order."""
+    """Return a line for each trip that did not arrive or took another path than planned, in the trips' order."""
     found = []
     for trip in trips:
         plan = planned_path(paths, trip.source, trip.target, lan)
@@ -63,5 +63,5 @@ def faults(trips: Iterable[Trip], paths: Paths, lan: LanHost | None = None) -> l
 
 
 def arrows(path: Iterable[str]) -> str:
-    """A path in one line."""
+    """Return a path as one line."""
     return " → ".join(path)

@@ -1,4 +1,4 @@
-"""What breaks in real networks, made and ended at will. Nobody is told: no fault sends a packet or an ICMP error."""
+"""Faults of real networks, each a context. A fault is silent: it sends no packet and no ICMP error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .processes import kill, tagged
 from .underlay import FABRIC, Underlay
 
 _HOOK_IN = "type filter hook prerouting priority -400;"
-# After routing, where a drop is not told to the sender.
+# After routing: here the sender gets no error for a dropped packet.
 _HOOK_OUT = "type filter hook postrouting priority 400;"
 _UDP = "meta l4proto udp drop;"
 _number = itertools.count()
@@ -20,7 +20,7 @@ _number = itertools.count()
 
 @contextmanager
 def unplugged(underlay: Underlay, *names: str) -> Iterator[None]:
-    """All cables of the machines are out; for everybody else this is a power cut."""
+    """Unplug all cables of the machines. For all other machines this is a power cut."""
     with ExitStack() as stack:
         for name in names:
             stack.enter_context(_pulled(underlay, name, *range(len(underlay.topology.machine(name).ports))))
@@ -29,14 +29,14 @@ def unplugged(underlay: Underlay, *names: str) -> Iterator[None]:
 
 @contextmanager
 def partitioned(underlay: Underlay, router: str) -> Iterator[None]:
-    """The first port of *router*, which leads to everybody else, is out; what is behind it goes on among itself."""
+    """Unplug the first port of *router*, towards all other networks. Machines behind it still reach each other."""
     with _pulled(underlay, router, 0):
         yield
 
 
 @contextmanager
 def rebooting(underlay: Underlay, router: str) -> Iterator[None]:
-    """A router passes nothing, and afterwards it has forgotten all connections that it knew."""
+    """Unplug a router. Afterwards it has lost all its tracked connections."""
     with unplugged(underlay, router):
         yield
         underlay[router].run("conntrack", "--flush")
@@ -44,21 +44,21 @@ def rebooting(underlay: Underlay, router: str) -> Iterator[None]:
 
 @contextmanager
 def deaf(underlay: Underlay, listener: str, speaker: str) -> Iterator[None]:
-    """UDP from *speaker*, which is behind no NAT, does not arrive at *listener*; the other direction works."""
+    """Drop UDP from *speaker*, which is behind no NAT, at *listener*. The other direction works."""
     with _rules(underlay[listener], f"{_HOOK_IN} ip saddr {underlay.topology.machine(speaker).address} {_UDP}"):
         yield
 
 
 @contextmanager
 def unheard(underlay: Underlay, speaker: str, listener: str) -> Iterator[None]:
-    """UDP from *speaker* does not arrive at *listener*, which is behind no NAT; the other direction works."""
+    """Drop UDP from *speaker* to *listener*, which is behind no NAT, at *speaker*. The other direction works."""
     with _rules(underlay[speaker], f"{_HOOK_OUT} ip daddr {underlay.topology.machine(listener).address} {_UDP}"):
         yield
 
 
 @contextmanager
 def cut(underlay: Underlay, node: str, other: str) -> Iterator[None]:
-    """Nothing passes between *node*, or those behind it, and *other*, which is behind no NAT."""
+    """Drop all packets between *node*, or machines behind it, and *other*, which is behind no NAT."""
     where = underlay.topology.machine(other).address
     with _rules(underlay[node], f"{_HOOK_IN} ip saddr {where} drop;", f"{_HOOK_OUT} ip daddr {where} drop;"):
         yield
@@ -66,7 +66,7 @@ def cut(underlay: Underlay, node: str, other: str) -> Iterator[None]:
 
 @contextmanager
 def cut_all(underlay: Underlay, node: str, *others: str) -> Iterator[None]:
-    """No UDP passes between *node*, which is behind no NAT, and each of *others*."""
+    """Drop all packets between *node*, which is behind no NAT, and each of *others*."""
     with ExitStack() as stack:
         for other in others:
             stack.enter_context(cut(underlay, other, node))
@@ -74,7 +74,7 @@ def cut_all(underlay: Underlay, node: str, *others: str) -> Iterator[None]:
 
 
 def kill_wireguard(machine: Machine) -> None:
-    """The machine has no WireGuard device any more: its process got no chance to say farewell, if it has one."""
+    """Remove all WireGuard devices of the machine. A userspace process is killed, without a chance to clean up."""
     for process in tagged(machine.tag):
         if process.machine == machine.name and process.command.startswith("wireguard-go"):
             kill(process.pid, signal.SIGKILL)
@@ -84,7 +84,7 @@ def kill_wireguard(machine: Machine) -> None:
 
 @contextmanager
 def not_forwarding(machine: Machine) -> Iterator[None]:
-    """The machine answers for itself and forwards nothing."""
+    """Switch forwarding off. The machine still answers for itself."""
     machine.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
     try:
         yield
@@ -94,7 +94,7 @@ def not_forwarding(machine: Machine) -> Iterator[None]:
 
 @contextmanager
 def forwarding_dropped(machine: Machine) -> Iterator[None]:
-    """The same by a firewall."""
+    """Drop forwarded packets by a firewall. The machine still answers for itself."""
     with _rules(machine, "type filter hook forward priority 0; policy drop;"):
         yield
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import salt.config
 
-from saltext_wgmesh.minion import watching
+from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
 
 from . import saltconf
 from .machine import CommandFailed, Machine, signal_child
@@ -24,11 +24,12 @@ from .wait import wait_until
 
 BIN = Path(sys.executable).parent
 BROKEN_WORKER = "worker will be non-functional"
-"""What Salt 3008 logs when a minion's authentication comes while a worker of the master loads its modules in another
-thread, and both invalidate the import system's caches: that worker then answers nothing for the rest of its life."""
+"""A log line of Salt 3008: a worker of the master broke while a minion authenticated, and never answers again.
 
-NOBODY = "No minions matched the target"
-"""What ``salt`` says when the key of none of them is accepted."""
+Two threads of the worker have invalidated the import system's caches at the same time."""
+
+NO_MATCH = "No minions matched the target"
+"""The output of ``salt`` when none of the targets has an accepted key."""
 
 
 class Fleet:
@@ -55,11 +56,11 @@ class Fleet:
     # --- daemons -----------------------------------------------------------------------------------------
 
     def set_policy(self, policy: Mapping[str, Any]) -> None:
-        """The master's pillar holds *policy*: a mapping with the key ``wgmesh``."""
+        """Set the policy in the master's pillar: a mapping with the key ``wgmesh``."""
         saltconf.write_policy(self._folder(self.master), policy)
 
     def start_master(self) -> None:
-        """A salt-master runs and listens."""
+        """Start a salt-master and wait until it listens."""
         folder = self._folder(self.master)
         saltconf.write_master(folder, self._master_options)
         if self._configured:
@@ -69,8 +70,10 @@ class Fleet:
         wait_until(self._master_listens, 60, "the salt-master to listen")
 
     def start_minion(self, name: str, master: str | None = None) -> None:
-        """A salt-minion runs on the machine; its key may still wait for acceptance. It calls its master at the address
-        *master*, if that is another than the topology's."""
+        """Start a salt-minion on the machine. Its key may still be pending.
+
+        *master* is the address of its master; None for the address in the topology.
+        """
         machine = self.underlay[name]
         folder = self._folder(machine)
         master = master or self.underlay.topology.machine(self.master.name).address
@@ -78,15 +81,15 @@ class Fleet:
         self._start("salt-minion", machine)
 
     def stop_minion(self, name: str) -> None:
-        """No salt-minion runs on the machine; what it started for the mesh runs on."""
+        """Stop the salt-minion on the machine. The mesh's processes keep running."""
         self._stop("salt-minion", self.underlay[name])
 
     def stop_master(self) -> None:
-        """No salt-master runs."""
+        """Stop the salt-master."""
         self._stop("salt-master", self.master)
 
     def start(self, names: Iterable[str] | None = None) -> None:
-        """A master runs, and each of *names* (all minions, if None) answers it. Keys are accepted as they come."""
+        """Start the master and *names* (all minions, if None), accept their keys, and wait until all answer."""
         listed = sorted(self.minions if names is None else names)
         for name in listed:
             self.start_minion(name)
@@ -95,33 +98,33 @@ class Fleet:
         self.await_minions(listed)
 
     def kill(self, names: Iterable[str]) -> None:
-        """Salt's processes on these machines got no chance to say farewell; nothing else there was touched."""
+        """Kill Salt's processes on these machines, and no others, without a chance to clean up."""
         for name in names:
             self._kill("salt-master" if name == self.master.name else "salt-minion", self.underlay[name])
             self._daemons.pop(name).wait(10)
 
     def restart_minion(self, name: str, master: str | None = None) -> None:
-        """A new salt-minion answers on the machine."""
+        """Restart the salt-minion on the machine and wait until it answers."""
         self.stop_minion(name)
         self.start_minion(name, master)
         self.await_minions([name])
 
     def start_watcher(self, name: str) -> None:
-        """The watcher of the machine begins, as systemd would start it at boot."""
-        self.underlay[name].spawn(*watching.COMMAND, log="watch.log")
+        """Start the watcher of the machine, as systemd does at boot."""
+        self.underlay[name].spawn(*WATCHER_COMMAND, log="watch.log")
 
     # --- keys --------------------------------------------------------------------------------------------
 
     def pending(self) -> set[str]:
-        """The ids whose keys wait for acceptance."""
+        """Return the ids with pending keys."""
         return self._keys("minions_pre")
 
     def accepted(self) -> set[str]:
-        """The ids whose keys are accepted."""
+        """Return the ids with accepted keys."""
         return self._keys("minions")
 
     def accept_keys(self, names: Iterable[str] | None = None, deadline: float = 90) -> None:
-        """The keys of *names* (all minions, if None) have arrived and are accepted."""
+        """Wait for the keys of *names* (all minions, if None) and accept them."""
         wanted = set(self.minions if names is None else names)
         wait_until(lambda: wanted <= self.pending() | self.accepted(), deadline, "the minions' keys to arrive")
 
@@ -132,17 +135,17 @@ class Fleet:
         wait_until(all_accepted, 10, "the keys to be accepted")
 
     def delete_key(self, name: str) -> None:
-        """The master does not accept the minion any more; if it starts again, it makes itself known anew."""
+        """Delete the minion's key. If the minion starts again, its key is pending."""
         self._master_command("salt-key", "--yes", f"--delete={name}")
         wait_until(lambda: name not in self.accepted(), 10, f"the key of {name} to be gone")
 
     def reject_key(self, name: str) -> None:
-        """The master accepts the minion's key no more, and remembers that."""
+        """Reject the minion's accepted key."""
         self._master_command("salt-key", "--yes", "--include-accepted", f"--reject={name}")
         wait_until(lambda: name not in self.accepted(), 10, f"the key of {name} to be rejected")
 
     def preseed(self, name: str) -> None:
-        """The minion, which never ran, has a key that the master has accepted already."""
+        """Give the minion, which has not run yet, a key that the master has already accepted."""
         folder = self._folder(self.underlay[name]) / "pki"
         folder.mkdir(parents=True)
         self._master_command("salt-key", "--gen-keys=minion", f"--gen-keys-dir={folder}")
@@ -151,7 +154,7 @@ class Fleet:
         shutil.copyfile(folder / "minion.pub", accepted / name)
 
     def await_minions(self, names: Iterable[str] | None = None, deadline: float = 60) -> None:
-        """Each of *names* (all minions, if None) answers test.ping."""
+        """Wait until each of *names* (all minions, if None) answers test.ping."""
         wanted = sorted(self.minions if names is None else names)
         missing = set(wanted)
 
@@ -171,37 +174,37 @@ class Fleet:
     def salt(
         self, target: str | list[str], function: str, *args: str, timeout: float = 60, **kwargs: Any
     ) -> dict[str, Any]:
-        """``salt target function args``: what each minion returned. A silent minion is missing from it."""
+        """Run ``salt target function args`` and return minion → its return. A minion without an answer is missing."""
         where = ["-L", ",".join(target)] if isinstance(target, list) else [target]
         words = [*where, function, *args, *_keywords(kwargs)]
         options = ["--out=json", "--static", "--no-color", f"--timeout={timeout:g}", "--hide-timeout"]
         text = self._master_command("salt", *options, *words, check=False, timeout=timeout + 120)
-        return {} if text.startswith(NOBODY) else _json(text) or {}
+        return {} if text.startswith(NO_MATCH) else _json(text) or {}
 
     def salt_run(self, function: str, *args: str, timeout: float = 120, **kwargs: Any) -> Any:
-        """``salt-run function args``: the runner's return value."""
+        """Run ``salt-run function args`` and return the runner's value."""
         words = [function, *args, *_keywords(kwargs)]
         return _json(self._master_command("salt-run", "--out=json", "--no-color", *words, timeout=timeout))
 
     def master_opts(self) -> dict[str, Any]:
-        """The master's configuration, as Salt reads it."""
+        """Return the master's configuration, as Salt reads it."""
         opts: dict[str, Any] = salt.config.master_config(str(self._folder(self.master) / "master"))
         return opts
 
     def links(self, name: str, mesh: str) -> dict[str, Any]:
-        """Neighbour → what the watcher of the machine says of the link; empty if it says nothing."""
+        """Return neighbour → the watcher's report of the link. Empty if there is no report."""
         path = Path(f"/proc/{self.underlay[name].pid}/root/run/wgmesh/{mesh}.json")
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads(path.read_text())["links"])
         return {}
 
     def log(self, name: str) -> str:
-        """The log of the Salt daemon on the machine."""
+        """Return the log of the Salt daemon on the machine."""
         path = self._folder(self.underlay[name]) / "salt.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def command(self, program: str, *args: str) -> list[str]:
-        """The command line, for the master's machine, of one of Salt's programs."""
+        """Return the command line of one of Salt's programs, for the master's machine."""
         return [str(BIN / program), "-c", str(self._folder(self.master)), *args]
 
     # --- inside ------------------------------------------------------------------------------------------
@@ -210,8 +213,10 @@ class Fleet:
         return machine.folder / "salt"
 
     def _accept(self, names: Iterable[str]) -> None:
-        """Those of *names* that are pending are accepted. A minion that authenticates in the same instant may have Salt
-        3008 write its key back as pending."""
+        """Accept the pending keys of *names*.
+
+        If a minion authenticates at the same time, Salt 3008 may write its key back as pending.
+        """
         waiting = sorted(set(names) & self.pending())
         if waiting:
             self._master_command("salt-key", "--yes", f"--accept={','.join(waiting)}")

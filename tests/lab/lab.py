@@ -1,4 +1,4 @@
-"""A lab: an underlay and its Salt, in one folder, under one tag. Leaving it ends all that it started."""
+"""A lab: an underlay and its Salt, in one folder, under one tag. On exit it ends all processes that it started."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LABS = REPOSITORY / ".lab"
 class Lab:
     """``with Lab(topology) as lab:`` builds nothing by itself: call ``lab.underlay.build()`` first.
 
-    On the way out every process is ended, whatever happened. The folder goes too, unless something was
-    raised, or ``keep_folder`` was set: then its logs stay. ``keep = True`` leaves all of it up.
+    On exit every process is ended, also after an exception. The folder is deleted, unless an exception was raised or
+    ``keep_folder`` is set: then its logs stay. ``keep = True`` leaves all of it running.
     """
 
     def __init__(self, topology: Topology, *, tag: str | None = None, **options: Any) -> None:
@@ -36,7 +36,7 @@ class Lab:
 
     def __enter__(self) -> Lab:
         if processes.tagged(self.tag):
-            raise SystemExit(f"lab {self.tag} is up already: stop it with `python -m tests.lab stop {self.tag}`")
+            raise SystemExit(f"lab {self.tag} is already running: stop it with `python -m tests.lab stop {self.tag}`")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         return self
@@ -50,7 +50,7 @@ class Lab:
 
     @contextmanager
     def rebooted(self, name: str) -> Iterator[None]:
-        """Every process on the machine is dead; in the end it has booted: wg-quick and the watcher, then the minion."""
+        """Kill every process on the machine, then boot it: wg-quick and the watcher, then the minion."""
         machine = self.underlay[name]
         self.underlay.lose_power(name)
         yield
@@ -61,7 +61,7 @@ class Lab:
 
 
 def stop(tag: str, *, remove: bool = True) -> None:
-    """Nothing of the lab runs any more; with *remove*, its folder is gone too. A second Ctrl-C cuts nothing short."""
+    """End all processes of the lab, and with *remove* delete its folder. A second Ctrl-C does not interrupt this."""
     held = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         processes.end_all(tag)

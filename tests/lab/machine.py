@@ -1,7 +1,7 @@
 """A machine of the lab: its own network, mounts, host name and process table, held by one sleeping process.
 
-Its namespaces have no name anywhere: they end with their last process. /run is a tmpfs of its own, /etc and
-the folders of /var that packages write to are overlays, so that nothing done on a machine is seen outside it.
+Its namespaces have no names, so that they end with their last process. /run is a tmpfs of its own. /etc and
+the folders of /var that packages write to are overlays, so that changes on a machine are not visible outside.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .wait import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# $1: host name, $2: the repository (which stays writable wherever it stands).
+# $1: host name, $2: the repository (which stays writable at any path).
 HOLDER = """
 set -e
 read -r pid rest < /proc/self/stat
@@ -51,11 +51,11 @@ exec env --ignore-signal=CHLD sleep infinity
 
 
 class CommandFailed(AssertionError):
-    """A command on a machine ended with another status than 0."""
+    """A command on a machine ended with an exit status other than 0."""
 
 
 class Machine:
-    """A handle on one machine. ``start`` and then ``await_start`` make it; it ends with its processes."""
+    """A handle on one machine. ``start`` and then ``await_start`` make the machine, which ends with its processes."""
 
     def __init__(self, name: str, tag: str, folder: Path) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class Machine:
         return self.folder / "pid"
 
     def start(self) -> None:
-        """The machine's namespaces are being made; ``await_start`` tells when they are there."""
+        """Start to make the machine's namespaces. ``await_start`` waits until they exist."""
         self.folder.mkdir(parents=True, exist_ok=True)
         unshare = ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
         self._starting = subprocess.Popen(
@@ -83,7 +83,7 @@ class Machine:
         )
 
     def await_start(self) -> None:
-        """The machine can run commands; CommandFailed with the reason if it could not be made."""
+        """Wait until the machine can run commands. CommandFailed with the reason if it could not be made."""
         assert self._starting is not None
         assert self._starting.stdout is not None
         line = self._starting.stdout.readline().strip()
@@ -95,7 +95,7 @@ class Machine:
 
     @property
     def pid(self) -> int:
-        """The pid of the holder, as seen outside; CommandFailed if the machine does not run."""
+        """Return the pid of the holder, as seen outside. CommandFailed if the machine does not run."""
         if not self._pid and self._pid_file.exists():
             pid = int(self._pid_file.read_text())
             if any(p.pid == pid for p in processes.tagged(self.tag)):
@@ -105,11 +105,11 @@ class Machine:
         return self._pid
 
     def enter(self, *args: str) -> list[str]:
-        """The command line, for outside, that runs *args* on the machine."""
+        """Return the command line that runs *args* on the machine from outside."""
         return ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-i", "-p", *args]
 
     def spawn(self, *args: str, log: str | IO[Any] | int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """*args* runs on the machine; *log* names the file in its folder that takes its output."""
+        """Start *args* on the machine. *log* names the file in the machine's folder for its output."""
         output = (self.folder / log).open("a") if isinstance(log, str) else log
         process = subprocess.Popen(
             self.enter(*args),
@@ -126,7 +126,7 @@ class Machine:
         return process
 
     def run(self, *args: str, check: bool = True, timeout: float = 60, stdin: str = "") -> str:
-        """The standard output of *args*; CommandFailed for another status than 0 unless *check* is False."""
+        """Run *args* and return its standard output. With *check*, CommandFailed for a status other than 0."""
         process = self.spawn(*args)
         try:
             out, err = process.communicate(stdin, timeout=timeout)
@@ -138,20 +138,20 @@ class Machine:
                 raise CommandFailed(f"{self.name}: {' '.join(args)}: no end within {timeout:g} s") from None
             raise
         if check and process.returncode:
-            said = f"{out.strip()}\n{err.strip()}".strip()[-2000:]
-            raise CommandFailed(f"{self.name}: {' '.join(args)}: status {process.returncode}: {said}")
+            output = f"{out.strip()}\n{err.strip()}".strip()[-2000:]
+            raise CommandFailed(f"{self.name}: {' '.join(args)}: status {process.returncode}: {output}")
         return out
 
     def json(self, *args: str) -> Any:
-        """What the command prints, read as JSON."""
+        """Return the output of the command, read as JSON."""
         return json.loads(self.run(*args) or "null")
 
     def sysctl(self, **values: int) -> None:
-        """The given sysctls hold; a double underscore in a name stands for the dot."""
+        """Set the given sysctls. A double underscore in a name stands for the dot."""
         self.run("sysctl", "-qw", *(f"{key.replace('__', '.')}={value}" for key, value in values.items()))
 
     def lose_power(self) -> None:
-        """Every process on the machine is dead; WireGuard devices, unreachable routes and rules are gone."""
+        """Kill every process on the machine, and remove WireGuard devices, unreachable routes and rules."""
         spared = processes.ancestors(self.pid)
 
         def none_left() -> bool:
@@ -171,7 +171,7 @@ class Machine:
         self.run("rm", "-rf", "/run/wireguard")
 
     def addresses(self) -> dict[str, str]:
-        """Address → interface, for all but link-local addresses and the loopback interface."""
+        """Return address → interface, without link-local addresses and the loopback interface."""
         return {
             a["local"]: link["ifname"]
             for link in self.json("ip", "-j", "address", "show")
@@ -180,18 +180,18 @@ class Machine:
         }
 
     def links(self) -> dict[str, int]:
-        """Interface → its ifindex: another number means that the interface was made anew."""
+        """Return interface → its ifindex. Another number means that the interface was recreated."""
         return {link["ifname"]: link["ifindex"] for link in self.json("ip", "-j", "link", "show")}
 
 
 def signal_child(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """What ``nsenter`` runs got the signal; nsenter itself follows its end."""
+    """Send the signal to the program that ``nsenter`` runs. nsenter ends after it."""
     for pid in processes.children(process.pid):
         processes.kill(pid, number)
 
 
 def shell(machine: Machine, command: tuple[str, ...] = ()) -> int:
-    """Run a shell, or a command, on the machine with this terminal; its exit status."""
+    """Run a shell, or a command, on the machine with this terminal, and return its exit status."""
     env = {**processes.environment(machine.tag, machine.name), "PS1": f"{machine.name}# "}
     words = command or (("bash", "--norc", "-i") if sys.stdin.isatty() else ("bash", "--norc"))
     with contextlib.suppress(KeyboardInterrupt):

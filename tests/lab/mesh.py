@@ -1,4 +1,4 @@
-"""A mesh on a lab's fleet: make it, and say how what it does differs from what was planned."""
+"""A mesh on a lab's fleet: apply it, and compare what it does with the plan."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from .overlay import Loss, Stream, addresses_in, trips
 from .wait import TimedOut, wait_until
 
 CONSEQUENCE = "One or more requisite failed"
-"""How Salt begins the comment of a state that failed only because another one did."""
+"""The start of Salt's comment on a state that failed only because another one did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """One mesh of the policy that the lab's master has."""
+    """One mesh of the policy of the lab's master."""
 
     lab: Lab
     name: str
     networks: tuple[str, ...]
     members: tuple[str, ...]
-    """The nodes that belong to it by now."""
+    """The nodes that belong to the mesh at present."""
     lan: LanHost | None = None
 
     def overlay(self) -> dict[str, tuple[str, ...]]:
-        """Member → its overlay addresses, as the node has them."""
+        """Return member → its overlay addresses, as the node has them."""
         return addresses_in(self.lab.underlay, self.members, self.networks)
 
     def apply(self) -> dict[str, Any]:
-        """What ``state.apply wgmesh`` returned on the members."""
+        """Apply the formula on the members, and return what ``state.apply wgmesh`` returned."""
         return self.lab.salt.salt(sorted(self.members), "state.apply", "wgmesh", timeout=90)
 
     def settle(self, deadline: float = 60) -> dict[str, Any]:
-        """Exactly the members are planned, each runs its part, and all links are up; the runner's status."""
+        """Wait until exactly the members are planned, each runs its view, and all links are up. Return the status."""
         told = planned.await_settled(self.lab.salt, self.name, set(self.members), deadline)
         planned.await_links(self.lab.salt, self.name, set(self.members))
         return told
 
     def faults(self, paths: planned.Paths | None = None, deadline: float = 15) -> list[str]:
-        """What is not as planned when *deadline* seconds are over, over all pairs; empty as soon as all is.
+        """Return the differences from the plan after *deadline* seconds, over all pairs; empty if there are none.
 
-        *paths* is the plan; the master is asked for it if None.
+        *paths* is the plan; if it is None, the master is asked for it.
         """
         plan = planned.paths(self.lab.salt, self.name) if paths is None else paths
         wanted = targets(self.overlay(), self.lan)
@@ -61,12 +61,12 @@ class Mesh:
         return found
 
     def links(self) -> dict[str, dict[str, int]]:
-        """Member → interface → ifindex."""
+        """Return member → interface → ifindex."""
         return {name: self.lab.underlay[name].links() for name in self.members}
 
     @contextmanager
     def streams(self, pairs: Mapping[str, str], rate: float = 100) -> Iterator[list[Loss]]:
-        """Streams run from each source to all overlay addresses of its target; the list is filled at the end."""
+        """Run streams from each source to all overlay addresses of its target. The list is filled at the end."""
         overlay = self.overlay()
         losses: list[Loss] = []
         running = []
@@ -80,7 +80,7 @@ class Mesh:
 
 
 def failures(answers: Mapping[str, Any], minions: Iterable[str]) -> list[str]:
-    """One line for each state that failed and each minion that did not answer, by minion."""
+    """Return one line for each failed state and each minion without an answer, by minion."""
     lines = []
     for name in minions:
         answer = answers.get(name)
@@ -95,7 +95,7 @@ def failures(answers: Mapping[str, Any], minions: Iterable[str]) -> list[str]:
 
 
 def changes(answers: Mapping[str, Any]) -> list[str]:
-    """``minion: state: changes`` for each state with changes, sorted."""
+    """Return ``minion: state: changes`` for each state with changes, sorted."""
     return sorted(
         f"{name}: {key.split('_|-')[1]}: {json.dumps(state['changes'])}"
         for name, states in answers.items()
@@ -105,7 +105,7 @@ def changes(answers: Mapping[str, Any]) -> list[str]:
 
 
 def losing(losses: Iterable[Loss]) -> list[Loss]:
-    """The streams that lost packets; AssertionError if one was too short to tell."""
+    """Return the streams that lost packets. AssertionError if one was too short to judge."""
     listed = list(losses)
     assert listed
     assert all(loss.sent > 50 for loss in listed), listed

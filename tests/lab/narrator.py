@@ -1,4 +1,4 @@
-"""Tells what goes on: the step, how far it is, how long it takes. Colours and live lines only on a terminal."""
+"""Print the progress of a demo: step, progress, duration. Colours and live lines appear only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TextIO
 REFRESH = 0.2
 """Seconds between two redraws of the live line."""
 REMIND = 5.0
-"""Seconds after which a step that is still at work says so where there is no terminal."""
+"""Seconds after which a step that still runs prints a line, where there is no terminal."""
 
 
 class Narrator:
@@ -26,19 +26,19 @@ class Narrator:
         self._number = 0
 
     def say(self, text: str = "") -> None:
-        """The text is printed."""
+        """Print the text."""
         print(text, file=self.out, flush=True)
 
     def good(self, text: str) -> str:
-        """The text as good news."""
+        """Return the text in the colour of success."""
         return self._colour("32", text)
 
     def bad(self, text: str) -> str:
-        """The text as bad news."""
+        """Return the text in the colour of failure."""
         return self._colour("31", text)
 
     def dim(self, text: str) -> str:
-        """The text as something that matters less."""
+        """Return the text in a dim colour."""
         return self._colour("2", text)
 
     @property
@@ -48,7 +48,7 @@ class Narrator:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """The step is announced, its progress shown, and its end told with the time that it took."""
+        """Announce the step, show its progress, and print its result with the time that it took."""
         self._number += 1
         step = Step(self, f"[{self._number}/{self.steps}] {title}")
         step.begin()
@@ -64,7 +64,7 @@ class Narrator:
 
 
 class Step:
-    """One step at work. ``progress`` says how far it is."""
+    """One running step. ``progress`` sets how far it is."""
 
     def __init__(self, narrator: Narrator, title: str) -> None:
         self.narrator = narrator
@@ -75,17 +75,17 @@ class Step:
         self._drawing = threading.Thread(target=self._draw, daemon=True)
 
     def begin(self) -> None:
-        """The line is there."""
+        """Print the step's line."""
         if not self.narrator.live:
             self.narrator.say(f"{self.title} …")
         self._drawing.start()
 
     def progress(self, far: str) -> None:
-        """How far the step is, in a few words such as ``5 of 9``."""
+        """Set how far the step is, in a few words such as ``5 of 9``."""
         self.far = far
 
     def end(self, how: str) -> None:
-        """The line is final."""
+        """Print the step's result."""
         self._done.set()
         self._drawing.join()
         took = f"{time.monotonic() - self.began:.1f} s"
@@ -100,7 +100,7 @@ class Step:
             if self.narrator.live:
                 self._line(f"{self.title}  {self.far}  {took}")
             else:
-                self.narrator.say(f"  … {self.far or 'at work'}  {took}")
+                self.narrator.say(f"  … {self.far or 'running'}  {took}")
 
     def _line(self, text: str) -> None:
         self.narrator.out.write(f"\r\033[K{text}")

@@ -1,4 +1,4 @@
-"""One fleet, the demo's, for all scenarios below one folder: the fixtures of their conftest."""
+"""The demo's fleet, shared by all scenarios below one folder: the fixtures of their conftest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLICY = policy()
 
 @pytest.fixture(scope="package")
 def fleet(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A master with the demo's policy, and minions that all answer."""
+    """Yield a lab with the demo's policy, in which all minions answer."""
     folder = request.path.parent.parent
     with running(folder, DEMO, f"{folder.name}-{os.getpid()}") as lab:
         lab.salt.set_policy(POLICY)
@@ -29,7 +29,7 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture(scope="package")
 def fabric(fleet: Lab) -> Mesh:
-    """The demo's mesh, as one command made it."""
+    """Return the demo's mesh, made by one command."""
     mesh = Mesh(lab=fleet, name=MESH, networks=tuple(networks(POLICY)), members=DEMO.minions, lan=PRINTER)
     assert failures(mesh.apply(), DEMO.minions) == []
     try:
@@ -42,15 +42,15 @@ def fabric(fleet: Lab) -> Mesh:
 
 @pytest.fixture(scope="module")
 def mesh(fabric: Mesh) -> Mesh:
-    """The same; whatever an earlier scenario did to it is over and forgotten."""
+    """Return the same mesh, after all effects of earlier scenarios have ended."""
     whole(fabric)
     return fabric
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that failed shows what the nodes and the master held for true."""
+    """Add the reports of the nodes and of the master to a failed test."""
     report = yield
     if report.failed and isinstance(fabric := item.funcargs.get("fabric"), Mesh):
-        report.sections.append(("what the mesh believed", evidence(fabric)))
+        report.sections.append(("reports of the mesh", evidence(fabric)))
     return report

@@ -1,4 +1,4 @@
-"""What the mesh really does: who reaches whom, by which machines, how fast. Nothing here asks the planner."""
+"""Measurements of the mesh: which nodes reach each other, by which paths, how fast. The planner is not asked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROBE = (sys.executable, "-I", "-S", str(Path(__file__).with_name("prober.py"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trip:
-    """What the packets from one machine to an address of another did."""
+    """The measured packets from one machine to an address of another."""
 
     source: str
     target: str
@@ -26,7 +26,7 @@ class Trip:
     round_trips: tuple[float, ...]
     """Milliseconds of the requests that were answered, lowest first."""
     path: tuple[str, ...]
-    """Machines on the way, both ends included; ``?`` for one that did not show itself."""
+    """The machines of the path, both ends included; ``?`` for one that did not answer."""
 
     @property
     def arrived(self) -> bool:
@@ -36,7 +36,7 @@ class Trip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What became of a steady stream of requests from one machine to an address."""
+    """The result of a steady stream of requests from one machine to an address."""
 
     source: str
     address: str
@@ -47,7 +47,7 @@ class Loss:
 
 
 class Stream:
-    """A steady stream of echo requests; ``with Stream(…) as stream: …``, then ``stream.losses``."""
+    """A steady stream of echo requests: ``with Stream(…) as stream: …``, then ``stream.losses``."""
 
     def __init__(self, machine: Machine, addresses: Iterable[str], *, rate: float = 100) -> None:
         self._machine = machine
@@ -59,9 +59,9 @@ class Stream:
         return self
 
     def __exit__(self, *error: object) -> None:
-        out, said = self._process.communicate(timeout=30)
+        out, err = self._process.communicate(timeout=30)
         if self._process.returncode:
-            raise CommandFailed(f"{self._machine.name}: the stream ended with: {said.strip()}")
+            raise CommandFailed(f"{self._machine.name}: the stream ended with: {err.strip()}")
         self.losses = tuple(
             Loss(
                 source=self._machine.name,
@@ -75,7 +75,7 @@ class Stream:
 
 
 def addresses_in(underlay: Underlay, names: Iterable[str], networks: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Machine → its addresses in the networks, as the machine itself has them: IPv4 first."""
+    """Return machine → its addresses in the networks, as the machine itself has them, IPv4 first."""
     nets = [ip_network(n) for n in networks]
     found = {}
     for name in names:
@@ -90,7 +90,7 @@ def trips(
 ) -> list[Trip]:
     """Measure from each source to each target's addresses: ``{source: {target: [address…]}}``.
 
-    *at_once* sources probe at the same time. Sorted by source, target and IP version.
+    *at_once* sources probe at the same time. The result is sorted by source, target and IP version.
     """
     owners = {a: name for name, machine in underlay.machines.items() for a in machine.addresses()}
 

@@ -1,16 +1,16 @@
-"""Measure round trip, path and loss to some addresses, all at once. A program: the lab runs it on a machine.
+"""Measure round trip, path and loss to some addresses, all at once. A program that the lab runs on a machine.
 
     prober.py [--rounds N] [--hops N] ADDRESS…
     prober.py --stream HZ ADDRESS…
 
-To each address go echo requests with a time to live of 1, 2, …: routers on the way answer "time exceeded"
-from an address of theirs, which gives the path without asking anyone what it should be. Then *rounds*
-plain requests measure the round trip. Prints JSON: ``{address: {"rtt_ms": [lowest first], "path": [address…]}}``;
-the path ends with the target if that answered, and has null where nobody did.
+The program sends echo requests with a time to live of 1, 2, … to each address. Routers answer "time exceeded" from an
+address of their own, which gives the path without asking the planner. Then *rounds* plain requests measure the round
+trip. The output is JSON: ``{address: {"rtt_ms": [lowest first], "path": [address…]}}``. The path ends with the target
+if it answered, and has null for each machine that did not answer.
 
-With ``--stream`` each address gets *HZ* requests a second until standard input ends; then it prints
-``{address: {"sent": N, "lost": N, "gaps": [[start, seconds]…]}}``, the start in seconds since the first packet.
-Needs a raw socket.
+With ``--stream`` each address gets *HZ* requests a second until standard input ends. The output is then
+``{address: {"sent": N, "lost": N, "gaps": [[start, seconds]…]}}``, with the start in seconds since the first packet.
+The program needs a raw socket.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import time
 WAIT = 1.0
 """Seconds that an answer may take."""
 PACE = 0.002
-"""Seconds between two packets, so that probing is no load."""
+"""Seconds between two packets, so that probing causes little load."""
 PLAIN = 64
-"""Time to live of a request that shall arrive."""
+"""Time to live of a request that is to arrive."""
 ECHO = struct.Struct("!BBHHHI")
 """Type, code, checksum, identifier, sequence number, and as payload the number of the packet."""
 # Types of request, reply and "time exceeded" (RFC 792, RFC 4443).
@@ -38,7 +38,7 @@ V6 = (128, 129, 3)
 
 
 class Family:
-    """One raw ICMP socket, and what its packets look like."""
+    """One raw ICMP socket, and the types of its packets."""
 
     def __init__(self, version: int, identifier: int) -> None:
         self.version = version
@@ -51,7 +51,7 @@ class Family:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def send(self, address: str, number: int, hops: int) -> None:
-        """An echo request left, or there was no route for it."""
+        """Send an echo request. Without a route nothing is sent."""
         if self.version == 4:
             self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
         else:
@@ -65,7 +65,7 @@ class Family:
             return
 
     def receive(self) -> tuple[str, int, bool] | None:
-        """Sender, number of the packet and whether it is the target's answer; None for a packet that is not ours."""
+        """Return sender, number, and whether it is the target's answer; None for a packet of another program."""
         packet, sender = self.socket.recvfrom(2048)
         icmp = packet[(packet[0] & 15) * 4 :] if self.version == 4 else packet
         arrived = bool(icmp) and icmp[0] == self.reply
@@ -81,14 +81,14 @@ class Family:
 
 
 def checksum(packet: bytes) -> int:
-    """The Internet checksum (RFC 1071) of a packet of even length."""
+    """Return the Internet checksum (RFC 1071) of a packet of even length."""
     total = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
 class Probing:
-    """Requests by number, and what came back."""
+    """Requests by number, and their answers."""
 
     def __init__(self, addresses: list[str]) -> None:
         identifier = os.getpid() & 0xFFFF
@@ -98,12 +98,12 @@ class Probing:
         self.answers: dict[int, tuple[str, bool, float]] = {}
 
     def send(self, address: str, hops: int) -> None:
-        """One more request is on its way."""
+        """Send one more request."""
         self.sent.append((address, hops, time.monotonic()))
         self.families[6 if ":" in address else 4].send(address, len(self.sent) - 1, hops)
 
     def listen(self, seconds: float, *, until_all: bool = True) -> None:
-        """Answers that came within the time are noted; with *until_all*, it ends when none is missing."""
+        """Record the answers of so many seconds. With *until_all*, stop as soon as none is missing."""
         by_socket = {family.socket: family for family in self.families.values()}
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not (until_all and len(self.answers) == len(self.sent)):
@@ -116,7 +116,7 @@ class Probing:
 
 
 def measure(addresses: list[str], rounds: int, hops: int) -> dict[str, dict[str, object]]:
-    """Path and round trips of each address."""
+    """Return path and round trips of each address."""
     probing = Probing(addresses)
     for ttl in [*range(1, hops + 1), *[PLAIN] * rounds]:
         for address in addresses:
@@ -146,7 +146,7 @@ def _result(probing: Probing, address: str, hops: int) -> dict[str, object]:
 
 
 def stream(addresses: list[str], rate: float) -> dict[str, dict[str, object]]:
-    """Loss of each address, from now until standard input ends."""
+    """Return the loss of each address, from now until standard input ends."""
     probing = Probing(addresses)
     began = time.monotonic()
     turn = 0
@@ -179,7 +179,7 @@ def _loss(probing: Probing, address: str, began: float) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure what the command line names, and print it."""
+    """Measure the addresses of the command line, and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hops", type=int, default=6)

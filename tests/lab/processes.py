@@ -1,4 +1,4 @@
-"""The lab's processes: each carries the lab's tag in its environment, is found by it, and ended by its pid."""
+"""The lab's processes: each has the lab's tag in its environment, is found by it, and ended by its pid."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Process:
 
 
 def environment(tag: str, machine: str) -> dict[str, str]:
-    """The whole environment of a process of the lab: nothing is inherited but what is named here."""
+    """Return the whole environment of a process of the lab. Only the variables named here are inherited."""
     return {
         "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         "HOME": os.environ.get("HOME", "/root"),
         "TERM": os.environ.get("TERM", "dumb"),
         "LANG": "C.UTF-8",
         "TMPDIR": "/run/tmp",
-        # Salt sets process titles; without this the title may overwrite the environment in /proc, and the tag.
+        # Salt sets process titles. Without this a title may overwrite the environment in /proc, with the tag.
         "SPT_NOENV": "1",
         TAG: tag,
         MACHINE: machine,
@@ -41,7 +41,7 @@ def environment(tag: str, machine: str) -> dict[str, str]:
 
 
 def tagged(tag: str) -> list[Process]:
-    """The live processes with exactly this tag, by pid; never this process or one that it descends from."""
+    """Return the live processes with exactly this tag, by pid, without this process and its ancestors."""
     own = ancestors(os.getpid())
     found = []
     for entry in Path("/proc").iterdir():
@@ -53,7 +53,7 @@ def tagged(tag: str) -> list[Process]:
 
 
 def tags() -> set[str]:
-    """The tags of all labs that have a live process."""
+    """Return the tags of all labs that have a live process."""
     marker = f"{TAG}=".encode()
     found: set[str] = set()
     for entry in Path("/proc").iterdir():
@@ -64,7 +64,7 @@ def tags() -> set[str]:
 
 
 def end_all(tag: str) -> None:
-    """No process with this tag is left. What starts while it works is ended too."""
+    """Kill processes with this tag until none is left, including those that start during that time."""
 
     quiet = 0
 
@@ -81,15 +81,15 @@ def end_all(tag: str) -> None:
 
 
 def kill(pid: int, number: signal.Signals) -> None:
-    """The process got the signal, or is gone already."""
+    """Send the signal to the process, unless it has ended already."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def favour(pid: int, nice: int) -> None:
-    """All threads of the process get their turn before others, as of nice(1); or it is gone already."""
+    """Set the priority of all threads of the process, as nice(1) does, unless it has ended already."""
     with contextlib.suppress(OSError):
-        # Where sessions are scheduled against each other, this is what counts (sched(7), autogroup).
+        # With autogroups the kernel schedules sessions against each other, by this value (sched(7)).
         Path(f"/proc/{pid}/autogroup").write_text(str(nice))
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -97,7 +97,7 @@ def favour(pid: int, nice: int) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The direct children of a process, or nothing if it is gone."""
+    """Return the direct children of a process. Empty if it has ended."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and parent(int(entry.name)) == pid:
@@ -106,17 +106,17 @@ def children(pid: int) -> list[int]:
 
 
 def parent(pid: int) -> int:
-    """The parent of a process; 0 for none, or if it is gone."""
+    """Return the parent of a process; 0 if it has none or has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return 0
-    # The second field is the name in brackets, and may itself hold blanks and brackets (proc(5)).
+    # The second field is the name in brackets, which may itself have blanks and brackets (proc(5)).
     return int(stat.rpartition(")")[2].split()[1])
 
 
 def ancestors(pid: int) -> set[int]:
-    """A process and all that it descends from."""
+    """Return a process and all its ancestors."""
     found = set()
     while pid:
         found.add(pid)

@@ -1,4 +1,4 @@
-"""What a host must have to carry a lab."""
+"""The programs and rights that a host needs for a lab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of the lab's salt-master and salt-minions: what a real fleet has, with its timers shortened."""
+"""The configuration of the lab's salt-master and salt-minions: that of a real fleet, with shorter timers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 from .machine import REPOSITORY
 
 NO_SCHEDULE = {"schedule": {"wgmesh-converge": {"function": "wgmesh.converge", "enabled": False}}}
-"""Overrides for a master that hears of changes by events alone, so that no scheduled run hides a lost one."""
+"""Overrides for a master that learns of changes by events alone, so that no scheduled run hides a lost event."""
 MASTER_ID = "hq_master"
-"""The id for which the master compiles its own pillar; Salt's default is the host name and ``_master`` alike."""
+"""The id for which the master compiles its own pillar. Salt's default, too, is a name that ends in ``_master``."""
 
 
 def master_config(folder: Path) -> dict[str, Any]:
-    """The master's own configuration; *folder* holds what it writes. What wgmesh needs stands in ``master.d``."""
+    """Return the master's own configuration, with its files in *folder*. The part for wgmesh is in ``master.d``."""
     return {
         "id": MASTER_ID,
         "user": "root",
@@ -36,7 +36,7 @@ def master_config(folder: Path) -> dict[str, Any]:
 
 
 def minion_config(folder: Path, name: str, master: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A minion's configuration."""
+    """Return a minion's configuration."""
     return {
         "id": name,
         "user": "root",
@@ -47,7 +47,7 @@ def minion_config(folder: Path, name: str, master: str, overrides: Mapping[str, 
         "random_reauth_delay": 1,
         "recon_default": 200,
         "recon_max": 2000,
-        # Else a minion whose NAT box has forgotten it hears nothing of its master for minutes.
+        # Otherwise a minion whose NAT box lost its connections is without its master for minutes.
         "tcp_keepalive_idle": 5,
         "tcp_keepalive_intvl": 2,
         "tcp_keepalive_cnt": 3,
@@ -60,29 +60,34 @@ def minion_config(folder: Path, name: str, master: str, overrides: Mapping[str, 
 
 
 def write_master(folder: Path, overrides: Mapping[str, Any]) -> None:
-    """The master's own configuration is in place.
+    """Write the master's own configuration.
 
-    *overrides* win over it and over all else in ``master.d``. Jobs of a schedule are merged by name, as Salt does it.
+    *overrides* take precedence over it and all other files in ``master.d``. Salt merges jobs of a schedule by name.
     """
     _write(folder / "master", master_config(folder))
     _write(folder / "master.d" / "zz-lab.conf", overrides)
 
 
 def write_snippet(folder: Path) -> None:
-    """The project's part of the master's configuration, and the top file of the pillar, are in place."""
+    """Write wgmesh's part of the master's configuration, and the top file of the pillar."""
     snippet = (REPOSITORY / "reactor" / "master.conf").read_text().replace("@DATA@", str(REPOSITORY))
     (folder / "master.d" / "wgmesh.conf").write_text(snippet)
+    write_top(folder)
+
+
+def write_top(folder: Path) -> None:
+    """Write the top file of the pillar, which gives the policy to the master alone."""
     top = {"base": {"*_master": [{"match": "glob"}, "policy"]}}
     _write(folder / "pillar" / "top.sls", top)
 
 
 def write_policy(folder: Path, policy: Mapping[str, Any]) -> None:
-    """The pillar holds *policy*, which the top file gives to the master alone."""
+    """Write *policy* into the pillar. The top file gives it to the master alone."""
     _write(folder / "pillar" / "policy.sls", policy)
 
 
 def write_minion(folder: Path, config: Mapping[str, Any]) -> None:
-    """The minion's configuration is in place."""
+    """Write the minion's configuration."""
     _write(folder / "minion", config)
 
 

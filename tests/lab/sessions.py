@@ -1,4 +1,4 @@
-"""The WireGuard sessions of a mesh, and which of them did not live through a change as if nothing had been."""
+"""The WireGuard sessions of a mesh, and those among them that a change ended."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from .mesh import Mesh
 
 SOONEST = 100
-"""Seconds after which a session is renewed in the ordinary course of things, less some slack: 120 by the whitepaper."""
+"""Seconds after which a session is renewed ordinarily, with a margin: 120 in the WireGuard whitepaper."""
 SLACK = 10
-"""Seconds in which both ends may renew one session, each by itself."""
+"""Seconds within which both ends may renew one session, each by itself."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -20,12 +20,12 @@ class Entry:
     node: str
     interface: str
     peer: str
-    """The node that it is, or its public key where no machine has that."""
+    """The node of the peer, or the peer's public key if no machine has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What WireGuard tells of a peer. No key but the public one is ever read into it."""
+    """The state of a peer as WireGuard reports it. Of its keys only the public one is read."""
 
     key: str
     handshake: int
@@ -36,16 +36,16 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """All sessions of a mesh's members at one time, and the numbers that the kernel has for their interfaces."""
+    """All sessions of a mesh's members at one time, and the ifindex of each of their interfaces."""
 
     peers: Mapping[Entry, Session]
     interfaces: Mapping[tuple[str, str], int]
 
 
 def sessions(mesh: Mesh) -> Sessions:
-    """As they are now."""
+    """Return the present sessions."""
     underlay = mesh.lab.underlay
-    # Who is about to leave may be no member here; its name is wanted all the same.
+    # A node that is about to leave may not be a member here, but its name is needed.
     dumps = {n: underlay[n].run("wg", "show", "all", "dump").splitlines() for n in underlay.topology.minions}
     # wg(8): a line of five fields is an interface, one of nine a peer.
     owners = {fields[2]: node for node, dump in dumps.items() for fields in map(str.split, dump) if len(fields) == 5}
@@ -67,9 +67,9 @@ Concerned = Collection[str | frozenset[str]]
 
 
 def disturbed(before: Sessions, after: Sessions, concerned: Concerned) -> list[str]:
-    """A line for each session and interface that is gone or began anew; those from, to and between *concerned* may."""
+    """Return a line for each session and interface that ended or was recreated, except those of *concerned* nodes."""
     lines = [
-        f"{node}: {interface} was made anew"
+        f"{node}: {interface} was recreated"
         for (node, interface), number in sorted(before.interfaces.items())
         if node not in concerned and after.interfaces.get((node, interface), number) != number
     ]
@@ -87,7 +87,7 @@ def _what_happened(old: Session, new: Session | None) -> str | None:
     if new.key != old.key:
         return "another key"
     if new.rx < old.rx or new.tx < old.tx or new.handshake < old.handshake:
-        return "began anew"
+        return "started again"
     if old.handshake and SLACK < new.handshake - old.handshake < SOONEST:
         return f"a new session {new.handshake - old.handshake} s after the last"
     return None

@@ -1,4 +1,4 @@
-"""Trips as a table for people: one line a pair, with the round trips of both directions."""
+"""Trips as a table for people: one line per pair, with the round trips of both directions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .overlay import Trip
 
 
 def table(trips: Iterable[Trip]) -> list[str]:
-    """The lines: pair, median round trip there and back in each family, path; two paths where they differ."""
+    """Return the lines: pair, median round trip there and back in each family, and the path or both paths."""
     by_pair: dict[tuple[str, str], list[Trip]] = {}
     for trip in trips:
         by_pair.setdefault((trip.source, trip.target), []).append(trip)

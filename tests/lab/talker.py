@@ -1,14 +1,17 @@
-"""One end of a long TCP conversation. A program: the lab runs it on a machine.
+"""One end of a long TCP conversation. A program that the lab runs on a machine.
 
     talker.py listen ADDRESS PORT
     talker.py call ADDRESS PORT
 
-The two ends make one connection and send each other numbered lines, *RATE* a second, until standard input ends; then
-each says that it has no more, hears the other out, and prints JSON: ``{"sent": N, "heard": N, "wrong": N,
-"longest": seconds, "at": seconds, "broke": null or what broke}``. *wrong* counts lines that were not the next number,
-*longest* is the longest time between two lines that were heard, *at* when it began, in seconds since the first line.
-Nobody connects a second time: if the connection breaks, the conversation is over. One line ``ready`` comes first, as
-soon as the other end may come, or has been heard.
+The two ends make one connection and send each other numbered lines, *RATE* a second, until standard input ends. Then
+each end closes its direction, reads on until the other end has done so too, and prints JSON: ``{"sent": N,
+"heard": N, "wrong": N, "longest": seconds, "at": seconds, "broke": null or the reason}``.
+
+- *wrong* counts lines that were not the next number.
+- *longest* is the longest time between two lines that were heard, and *at* its start, in seconds since the first line.
+
+No end connects a second time: if the connection breaks, the conversation is over. The first line is ``ready``, as soon
+as the other end may connect, or is connected.
 """
 
 from __future__ import annotations
@@ -23,13 +26,13 @@ import time
 RATE = 20.0
 """Lines a second."""
 FAREWELL = 10.0
-"""Seconds in which both ends must have said all that they had to say, once one has."""
+"""Seconds in which an end must finish after the other one has."""
 CALL = 20.0
-"""Seconds for the connection to come about."""
+"""Seconds in which the connection must be established."""
 
 
 class Hearing:
-    """What was heard, and the longest silence in it."""
+    """The lines that were heard, and the longest silence between them."""
 
     def __init__(self) -> None:
         self.heard = self.wrong = 0
@@ -38,7 +41,7 @@ class Hearing:
         self._rest = b""
 
     def take(self, data: bytes, now: float) -> None:
-        """The lines in *data* are counted; the last one may be incomplete until more comes."""
+        """Count the lines in *data*. The last one may be incomplete until more arrives."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if not self.heard:
@@ -51,7 +54,7 @@ class Hearing:
 
 
 def talk(connection: socket.socket) -> dict[str, object]:
-    """Talk and hear until standard input ends, then hear the other out; what came of it."""
+    """Send and receive until standard input ends, then receive the rest. Return the results."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     hearing, began = Hearing(), time.monotonic()
     sent, broke = 0, None
@@ -79,12 +82,12 @@ def talk(connection: socket.socket) -> dict[str, object]:
     except OSError as error:
         broke = str(error)
         _hear_out(connection, hearing)
-    said = {"sent": sent, "heard": hearing.heard, "wrong": hearing.wrong, "broke": broke}
-    return {**said, "longest": round(hearing.longest, 3), "at": round(hearing.at, 3)}
+    counts = {"sent": sent, "heard": hearing.heard, "wrong": hearing.wrong, "broke": broke}
+    return {**counts, "longest": round(hearing.longest, 3), "at": round(hearing.at, 3)}
 
 
 def _hear_out(connection: socket.socket, hearing: Hearing) -> None:
-    """What had come before the connection broke is heard too: a reset is told to the sender before it."""
+    """Count the lines that arrived before the connection broke. A sender finds a reset before it has read them."""
     connection.setblocking(False)
     with contextlib.suppress(OSError):
         while data := connection.recv(65536):
@@ -92,7 +95,7 @@ def _hear_out(connection: socket.socket, hearing: Hearing) -> None:
 
 
 def main(role: str, address: str, port: str) -> None:
-    """Be the one end or the other."""
+    """Run one of the two ends."""
     where = (address, int(port))
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     if role == "listen":

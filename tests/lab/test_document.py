@@ -1,4 +1,4 @@
-"""Reading a README as steps: nothing that a reader would type or write may be passed over."""
+"""Reading a README as steps: no command and no file is skipped."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ base: {}
 """
 
 
-def test_commands_and_files_come_in_their_order(tmp_path):
-    """With the number of their line; a remark belongs to the line, and not to the command."""
+def test_steps_come_in_order(tmp_path):
+    """Commands and files come in order, with their line numbers. A remark is part of the line, not of the command."""
     path = tmp_path / "README.md"
     path.write_text(README)
     first, second, file = steps(path)
@@ -44,7 +44,8 @@ def test_commands_and_files_come_in_their_order(tmp_path):
     ["```\nsalt-run wgmesh.plan\n```\n", "```sh\nls\n```\n", "```yaml\nbase: {}\n```\n", "```yaml\n```\n"],
     ids=["salt without a tag", "another tag", "yaml without a path", "empty yaml"],
 )
-def test_a_block_that_nobody_would_test_is_refused(tmp_path, block):
+def test_untested_block_is_refused(tmp_path, block):
+    """A block that is neither commands nor a file is a ValueError with its line number."""
     path = tmp_path / "README.md"
     path.write_text(f"text\n{block}")
     with pytest.raises(ValueError, match="README, line 3: "):

@@ -1,4 +1,4 @@
-"""Planned against measured, without a lab."""
+"""Comparison of planned and measured paths, without a lab."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ def trip(*path: str, times: tuple[float, ...] = (1.0, 2.0, 9.0), address: str = 
     return Trip(source=path[0], target=path[-1], address=address, round_trips=times, path=path)
 
 
-def test_a_lan_host_is_one_hop_beyond_its_gateway():
+def test_lan_host_is_behind_its_gateway():
+    """The planned path to or from a LAN host is that of its gateway, with one more hop."""
     assert planned_path(PATHS, "web1", "printer", PRINTER) == ("web1", "r1", "gw1", "printer")
     assert planned_path(PATHS, "printer", "web1", PRINTER) == ("printer", "gw1", "r2", "web1")
     assert planned_path(PATHS, "gw1", "printer", PRINTER) == ("gw1", "printer")
     assert planned_path(PATHS, "printer", "gw1", PRINTER) == ("printer", "gw1")
 
 
-def test_a_pair_that_the_plan_does_not_know_has_no_path():
+def test_unplanned_pair_has_no_path():
+    """A pair that is not in the plan has no planned path."""
     assert planned_path(PATHS, "app1", "printer", PRINTER) is None
-    assert planned_path(PATHS, "nobody", "web1") is None
+    assert planned_path(PATHS, "unknown", "web1") is None
 
 
-def test_a_trip_as_planned_is_no_fault():
+def test_planned_trip_is_no_fault():
+    """A trip that arrived by the planned path is no fault."""
     assert faults([trip("web1", "r1", "r2", "app1")], PATHS) == []
 
 
-def test_each_fault_says_what_happened():
+def test_fault_describes_its_trip():
+    """A lost trip, another path and an unplanned pair have a sentence each."""
     lost = Trip(source="web1", target="app1", address="10.100.0.9", round_trips=(), path=("web1", "r1", "?"))
     assert faults([lost, trip("app1", "r3", "web1"), trip("r1", "web1")], PATHS) == [
         "web1 to app1 (10.100.0.9): no answer; shown on the way: web1 → r1 → ?",
@@ -43,7 +47,8 @@ def test_each_fault_says_what_happened():
     ]
 
 
-def test_everybody_is_measured_in_both_directions():
+def test_all_pairs_are_measured_both_ways():
+    """All pairs are targets in both directions: nodes in both families, the LAN host in IPv4."""
     overlay = {"a": ("10.100.0.1", "fd00:64::1"), "gw1": ("10.100.0.2", "fd00:64::2")}
     assert targets(overlay, PRINTER) == {
         "a": {"gw1": ("10.100.0.2", "fd00:64::2"), "printer": ("192.168.50.20",)},
@@ -52,12 +57,14 @@ def test_everybody_is_measured_in_both_directions():
     }
 
 
-def test_the_table_has_a_line_a_pair():
+def test_table_has_one_line_per_pair():
+    """A pair has one line with the round trips of both directions."""
     lines = table([trip("app1", "r2", "r1", "web1"), trip("web1", "r1", "r2", "app1", times=())])
     assert len(lines) == 3
     assert lines[2].split() == ["app1", "⇄", "web1", "2.0", "/", "lost", "app1", "→", "r2", "→", "r1", "→", "web1"]
 
 
-def test_the_table_tells_when_the_way_back_is_another():
+def test_table_shows_different_return_path():
+    """A pair with another return path has both paths in its line."""
     lines = table([trip("app1", "r2", "web1"), trip("web1", "r1", "app1")])
     assert lines[2].endswith("app1 → r2 → web1; back app1 → r1 → web1")

@@ -1,4 +1,4 @@
-"""What the narrator prints, with and without a terminal."""
+"""The narrator's output, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def told(out: io.StringIO) -> str:
+def narrated(out: io.StringIO) -> str:
     narrator = Narrator(2, out)
     with narrator.step("count") as step:
         step.progress("3 of 3")
@@ -25,8 +25,9 @@ def told(out: io.StringIO) -> str:
     return out.getvalue()
 
 
-def test_without_a_terminal_there_are_plain_lines():
-    text = told(io.StringIO())
+def test_output_without_terminal_is_plain():
+    """Without a terminal there are plain lines, without colours and redrawn lines."""
+    text = narrated(io.StringIO())
     assert [line.rstrip("0123456789. s") for line in text.splitlines()] == [
         "[1/2] count …",
         "  done  3 of",
@@ -37,7 +38,8 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "\r" not in text
 
 
-def test_on_a_terminal_there_are_colours_and_live_lines():
-    text = told(Terminal())
+def test_output_on_terminal_is_live():
+    """On a terminal there are colours, and the line of a step is redrawn."""
+    text = narrated(Terminal())
     assert "\r\033[K[1/2] count  \033[32mdone\033[0m  3 of 3  " in text
     assert "\r\033[K[2/2] break  \033[31mfailed\033[0m  " in text

@@ -1,4 +1,4 @@
-"""Which processes belong to a lab. Needs no root: the tag is in their environment."""
+"""Processes of a lab. The tests need no root, since the tag is in the environment of a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .machine import REPOSITORY
 
 @pytest.fixture
 def tag() -> Iterator[str]:
-    """A tag of this test alone."""
+    """Yield a tag of this test alone, and end its processes."""
     tag = f"unit-{os.getpid()}"
     yield tag
     processes.end_all(tag)
@@ -25,7 +25,8 @@ def sleeper(tag: str, machine: str = "m1") -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "600"], env=processes.environment(tag, machine))
 
 
-def test_a_process_is_found_by_its_exact_tag(tag: str):
+def test_process_is_found_by_exact_tag(tag: str):
+    """Only processes with the exact tag are found and ended."""
     with sleeper(tag) as mine, sleeper(f"{tag}x") as other:
         assert processes.tagged(tag) == [processes.Process(pid=mine.pid, machine="m1", command="sleep 600")]
         assert {tag, f"{tag}x"} <= processes.tags()
@@ -35,8 +36,8 @@ def test_a_process_is_found_by_its_exact_tag(tag: str):
         processes.end_all(f"{tag}x")
 
 
-def test_what_runs_this_test_is_never_ended(tag: str):
-    """A lab that is stopped from a shell on one of its machines must not end itself half-way."""
+def test_own_ancestors_are_never_found(tag: str):
+    """A process and its ancestors are not found, so that a lab can be stopped from a shell on one of its machines."""
     script = (
         "import os; from tests.lab import processes as p;"
         "print([x.command for x in p.tagged(os.environ[p.TAG]) if x.pid in (os.getpid(), os.getppid())])"
@@ -46,7 +47,8 @@ def test_what_runs_this_test_is_never_ended(tag: str):
     assert done.stdout.strip() == "[]"
 
 
-def test_a_process_that_is_gone_has_no_parent(tag: str):
+def test_ended_process_has_no_parent(tag: str):
+    """A running process has a parent and is one of its children. The parent of an ended one is 0."""
     with sleeper(tag) as one:
         assert processes.parent(one.pid) == os.getpid()
         assert one.pid in processes.children(os.getpid())

@@ -1,4 +1,4 @@
-"""The one way in which the lab waits, on a clock that the test moves."""
+"""The lab's only way to wait, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .wait import TimedOut, wait_until
 
 
 class Clock:
-    """Time passes when somebody pauses."""
+    """A clock on which time passes by pauses only."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -22,28 +22,31 @@ class Clock:
         self.now += seconds
 
 
-def test_returns_what_the_predicate_found_without_a_pause():
+def test_true_predicate_returns_at_once():
+    """The value of a true predicate is returned without a pause."""
     clock = Clock()
     assert wait_until(lambda: "found", 5, "it", clock=clock, pause=clock.pause) == "found"
     assert clock.pauses == []
 
 
-def test_asks_again_until_it_is_true():
+def test_false_predicate_is_repeated():
+    """A false predicate is called again after each pause, until it is true."""
     clock = Clock()
     answers = iter([0, None, [], 7])
     assert wait_until(lambda: next(answers), 5, "it", every=1, clock=clock, pause=clock.pause) == 7
     assert clock.pauses == [1, 1, 1]
 
 
-def test_the_error_names_what_was_waited_for_and_what_was_seen():
+def test_timeout_names_wait_and_last_value():
+    """The error names the awaited condition, the deadline and the predicate's last value."""
     clock = Clock()
     with pytest.raises(TimedOut, match=r"^the door to open: not within 2\.5 s, last seen \[\]$"):
         wait_until(list, 2.5, "the door to open", every=1, clock=clock, pause=clock.pause)
     assert clock.pauses == [1, 1, 0.5]
 
 
-def test_asks_once_more_after_the_deadline():
-    """A predicate that takes longer than the deadline still gets its say."""
+def test_predicate_is_repeated_after_deadline():
+    """The predicate is called once more after the deadline, so that a slow predicate is not taken for a false one."""
     clock = Clock()
     asked = []
 
@@ -56,7 +59,9 @@ def test_asks_once_more_after_the_deadline():
     assert asked == [110.0, 120.0]
 
 
-def test_what_the_predicate_raises_is_passed_on():
+def test_exception_of_predicate_is_raised():
+    """An exception of the predicate ends the wait."""
+
     def broken() -> bool:
         raise KeyError("x")
 

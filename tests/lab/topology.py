@@ -1,4 +1,4 @@
-"""A network as data: segments, and machines with their addresses, routes and filters. Nothing here runs."""
+"""A network as data: segments, and machines with their addresses, routes and filters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """An interface on a segment. A machine's ports are named eth0, eth1, … in their order."""
+    """An interface on a segment. A machine's ports are named eth0, eth1, … in order."""
 
     segment: str
     addresses: tuple[str, ...]
@@ -17,12 +17,12 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nat:
-    """What a router at the edge of a site does."""
+    """Address translation and filters of a router at the edge of a site."""
 
     outside: str
-    """The interface towards the others. What comes in there unasked for the router itself is dropped."""
+    """The interface towards other sites. Unsolicited packets to the router itself are dropped there."""
     hidden: tuple[str, ...]
-    """Prefixes that are masqueraded on the way out, and into which nobody can open a connection from outside."""
+    """Prefixes that are masqueraded on the way out. Machines outside cannot open connections into them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class MachineSpec:
 
     @property
     def address(self) -> str:
-        """The first address of the first port, bare."""
+        """The first address of the first port, without prefix length."""
         return str(ip_interface(self.ports[0].addresses[0]).ip)
 
 
@@ -60,17 +60,17 @@ class Topology:
         return tuple(sorted({port.segment for machine in self.machines for port in machine.ports}))
 
     def machine(self, name: str) -> MachineSpec:
-        """The machine of that name."""
+        """Return the machine of that name."""
         return next(m for m in self.machines if m.name == name)
 
 
 def host(name: str, segment: str, address: str, gateway: str | None = None) -> MachineSpec:
-    """A machine with one port that forwards nothing."""
+    """Return a machine with one port that forwards nothing."""
     return MachineSpec(name=name, ports=(Port(segment=segment, addresses=(address,)),), gateway=gateway)
 
 
 def nat_rules(nat: Nat) -> str:
-    """The nftables ruleset of a router at the edge of a site."""
+    """Return the nftables ruleset of a router at the edge of a site."""
     hidden = ", ".join(nat.hidden)
     return f"""
 table ip lab {{

@@ -1,4 +1,4 @@
-"""A topology brought to life: every machine runs, is wired to its segments, and routes and filters as declared."""
+"""A running topology: every machine runs, is wired to its segments, and routes and filters as declared."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FABRIC = "fabric"
 """The machine that holds the segments: one bridge each."""
 
 SYSCTLS = {
-    # What a Debian with systemd has; a new namespace would take its host's values for some of them.
+    # The values of a Debian with systemd. A new namespace would take its host's values for some of them.
     "net__ipv4__conf__all__rp_filter": 0,
     "net__ipv4__conf__default__rp_filter": 2,
     "net__ipv4__conf__all__send_redirects": 1,
     "net__ipv4__conf__default__send_redirects": 1,
     "net__ipv4__conf__all__promote_secondaries": 1,
     "net__ipv4__ip_forward": 0,
-    # Measuring paths takes one "time exceeded" a packet; the kernel would send one a second.
+    # Measuring paths needs one "time exceeded" per packet. By default the kernel sends one a second.
     "net__ipv4__icmp_ratelimit": 0,
 }
 SYSCTLS_6 = {"net__ipv6__icmp__ratelimit": 0, "net__ipv6__conf__all__forwarding": 0}
@@ -39,7 +39,7 @@ class Underlay:
         return self.machines[name]
 
     def build(self) -> None:
-        """All machines run and reach each other as the topology says; CommandFailed if that can't be."""
+        """Start all machines, wired as in the topology. CommandFailed if that is not possible."""
         for machine in self.machines.values():
             machine.start()
         for machine in self.machines.values():
@@ -49,7 +49,7 @@ class Underlay:
             self._configure(spec)
 
     def lose_power(self, name: str) -> None:
-        """The machine is as after a boot that started nothing: its files, addresses and default route are there."""
+        """Reset the machine to the state after a boot without services: files, addresses and default route only."""
         self[name].lose_power()
         self._set_sysctls(self.topology.machine(name))
 

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with a deadline: the only way in which the lab waits."""
+"""Wait for a condition, with a deadline: the only way in which the lab waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class TimedOut(AssertionError):
-    """What was waited for did not come true in time."""
+    """The condition did not become true in time."""
 
 
 def wait_until(
@@ -24,8 +24,8 @@ def wait_until(
 ) -> T:
     """Return the first truthy value of *predicate*; TimedOut after *deadline* seconds.
 
-    The predicate is always asked once more after the deadline has passed, so that a slow machine is not
-    taken for a broken one. What it raises is passed on. *every* is the pause between two questions.
+    The predicate is always called once more after the deadline has passed, so that a slow machine is not
+    taken for a broken one. Its exceptions are passed on. *every* is the pause between two calls, in seconds.
     """
     end = clock() + deadline
     while True:

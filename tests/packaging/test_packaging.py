@@ -1,4 +1,4 @@
-"""The wheel, in a clean environment: every loader finds its module, and states, reactor and examples are there."""
+"""The wheel in a clean environment: every loader finds its module, and formula, reactor and examples are installed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from saltext_wgmesh.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOADERS = """
@@ -27,7 +30,7 @@ print(json.dumps(found))
 
 
 def run(*command: str | Path, cwd: Path = REPOSITORY) -> str:
-    """What *command* printed; the test fails with all of it if its status is not 0."""
+    """Run *command* and return its output. The test fails with the output if the exit status is not 0."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
@@ -38,7 +41,7 @@ def run(*command: str | Path, cwd: Path = REPOSITORY) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """The sdist, and the wheel made from it: what the sdist lacks, the wheel lacks too."""
+    """Build the sdist, and the wheel from it: a file that the sdist lacks is in neither. Return the folder."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--outdir", folder)
     return folder
@@ -46,7 +49,7 @@ def built(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(built, tmp_path_factory) -> Path:
-    """A new venv with the wheel, and Salt of the version that this run tests."""
+    """Return a new venv with the wheel, and Salt in the version of this test run."""
     import salt.version
 
     folder = tmp_path_factory.mktemp("clean")
@@ -57,14 +60,25 @@ def environment(built, tmp_path_factory) -> Path:
 
 
 def test_every_loader_finds_its_module(environment):
-    """The entry point leads Salt to each of the package's loader folders."""
+    """Salt finds each loader folder of the package by its entry point."""
     found = json.loads(run(environment / "bin/python", "-c", LOADERS, cwd=environment))
     assert found == {"modules": True, "states": True, "runners": True, "pillar": True}
 
 
-def test_the_wheel_carries_formula_reactor_and_examples(environment):
-    """They lie below the environment's share/, and the printed master configuration points at them."""
-    program = "from saltext_wgmesh.master import install; print(install.master_config())"
+def test_wheel_metadata_has_version_and_license(built):
+    """The metadata has the version of the source, and the text of the license is in the wheel."""
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        info = f"saltext_wgmesh-{__version__}.dist-info"
+        license_file = next(name for name in wheel.namelist() if name.startswith(info) and name.endswith("/LICENSE"))
+        assert wheel.read(license_file) == (REPOSITORY / "LICENSE").read_bytes()
+        metadata = wheel.read(f"{info}/METADATA").decode().splitlines()
+    assert f"Version: {__version__}" in metadata
+    assert "License-File: LICENSE" in metadata
+
+
+def test_wheel_carries_formula_reactor_and_examples(environment):
+    """The data files are below the environment's share/, and the printed master configuration points at them."""
+    program = "from saltext_wgmesh.master.operator import install; print(install.master_config())"
     config = run(environment / "bin/python", "-c", program, cwd=environment)
     share = environment / "share" / "saltext-wgmesh"
     assert f"- {share}/states" in config

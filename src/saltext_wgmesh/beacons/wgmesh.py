@@ -1,5 +1,8 @@
 """
-Tell the master when links of this node's WireGuard meshes die or come back, and when somebody changed what Salt set.
+Send the master an event when links of this node's WireGuard meshes go down or up, and when the node drifts from its
+view.
+
+.. versionadded:: 0.1.0
 
 .. code-block:: yaml
 
@@ -7,33 +10,33 @@ Tell the master when links of this node's WireGuard meshes die or come back, and
       wgmesh:
         - interval: 1
 
-The formula sets it up. Each event tells all that changed at once for one mesh, under the tag
-``salt/beacon/<minion id>/wgmesh/<what>``, with flat data:
+The formula configures it. Each event has all changes of one mesh since the last call, under the tag
+``salt/beacon/<minion id>/wgmesh/<kind>``, as flat data:
 
 ===========  ==================================================  ===========================================
-what         when                                                fields besides ``mesh`` and ``id``
+kind         when                                                fields besides ``mesh`` and ``id``
 ===========  ==================================================  ===========================================
-link-down    the watcher lost links, or relays forward nothing   ``neighbours`` that are new in trouble,
-                                                                 ``down``: all that are in trouble now
-link-up      the watcher has links back                          ``neighbours`` that are back, ``down``
+link-down    links went down, or relays became blackholes        ``neighbours`` that are newly down,
+                                                                 ``down``: all that are down now
+link-up      links are up again                                  ``neighbours`` that are up, ``down``
 stale        no watcher runs, and data was unanswered for 11 s   as link-down
 recovered    no watcher runs, and the peer answers again         as link-up
-drift        the node differs from its view in two looks, or     ``changes``: lines, as of ``wgmesh.diff``
+drift        the node differs from its view in two checks, or    ``changes``: lines as of ``wgmesh.diff``
              has other addresses than it published
 ===========  ==================================================  ===========================================
 
-What lasts is told again each minute; where nothing changes, nothing is said. Example::
+A state that lasts is reported again each minute. Without changes there is no event. Example::
 
     salt/beacon/web1/wgmesh/link-down
     {"id": "web1", "mesh": "wg0", "neighbours": ["relay-fra1"], "down": ["relay-fra1"]}
 
-Where no watcher runs, the routes leave a stale link, too, and come back to it when it recovered.
+If no watcher runs, the beacon also moves the routes off a stale link, and back when the link has recovered.
 
-An event is a hint to look: the master asks the node itself before it believes anything.
+An event is only a hint: the master asks the node itself before it changes anything.
 """
 
-from saltext_wgmesh.minion import signals
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.reporting import events
+from saltext_wgmesh.minion.system.host import Host
 
 __virtualname__ = "wgmesh"
 
@@ -44,7 +47,10 @@ def __virtual__():
 
 def validate(config):
     """
-    Return whether the configuration can be used, and why not.
+    Return whether the configuration is valid, and if not, why.
+
+    config
+        The beacon's entry in the minion's configuration.
     """
     if not isinstance(config, list) or not all(isinstance(entry, dict) for entry in config):
         return False, "the configuration of the beacon wgmesh must be a list of mappings, as in '- interval: 1'"
@@ -53,6 +59,9 @@ def validate(config):
 
 def beacon(config):
     """
-    Return what changed since the last call: one event for each mesh and kind of news, none if nothing did.
+    Return the events since the last call: one for each mesh and kind, none if nothing changed.
+
+    config
+        The beacon's entry in the minion's configuration; it has no options beside Salt's own.
     """
-    return signals.MEMORY.look(Host())
+    return events.process_source().poll(Host())

@@ -1,6 +1,6 @@
-"""The few errors of the package, named for what the caller can do about them.
+"""The errors of the package, one class for each thing that a caller can do about it.
 
-Each message says what is wrong, where, and what to do. Shells turn them into Salt's own exception once.
+Each message says what is wrong, where, and what to do. Salt modules turn them into Salt's own exception in one place.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
-    """One thing that is wrong, in words for the person who can mend it."""
+    """One problem, in words for the operator who can solve it."""
 
-    where: str
-    """A path in the policy (``wgmesh:wg0:nodes:db1:address``) or ``node db1``."""
-    what: str
-    do: str
+    path: str
+    """The object: a path in the policy (``wgmesh:wg0:nodes:db1:address``) or ``node db1``."""
+    message: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.do}"
+        return f"{self.path}: {self.message}; {self.remedy}"
 
 
 class WgmeshError(Exception):
-    """Base of all; never raised itself."""
+    """Base class of all errors; it is never raised itself."""
 
 
 class ProblemsError(WgmeshError):
-    """Several problems found in one pass, all of them listed, in order of place."""
+    """All problems that one pass found, sorted by path."""
 
     title = "problems"
 
@@ -39,43 +39,46 @@ class ProblemsError(WgmeshError):
 
 
 class PolicyError(ProblemsError):
-    """The policy can't be used: mend the pillar."""
+    """The policy can't be used: correct the pillar."""
 
     title = "the policy has errors"
 
 
 class PlanError(ProblemsError):
-    """Policy and facts are well-formed but allow no mesh: mend the policy or the nodes named."""
+    """Policy and facts are well-formed but allow no mesh: correct the policy or the nodes that the problems name."""
 
     title = "no plan can be made"
 
 
 class ViewError(WgmeshError):
-    """What the pillar holds for this node is not a view of this version: update master and minion alike."""
+    """The pillar of this node holds no view of this version: install the same version on master and minions."""
 
 
 class ProofError(ProblemsError):
-    """A plan would cut off or loop a required pair. It was not published; the last one stays."""
+    """A plan fails its proof, for instance since a required pair can't reach each other.
+
+    The plan is not published, and the last published plan stays in force.
+    """
 
     title = "the plan fails its proof"
 
 
 class HostError(WgmeshError):
-    """A command on this node failed; the message carries the command (never a secret) and what it said."""
+    """A command on this node failed; the message has the command and its output, and never a secret."""
 
 
-class TakenBack(WgmeshError):
-    """A view broke the node, by the node's own check, and the node holds the one before again: mend the policy."""
+class RolledBack(WgmeshError):
+    """A view failed the node's health check, and the node restored the view before it: correct the policy."""
 
     def __init__(self, why: str, digest: str | None) -> None:
-        super().__init__(f"taken back: {why}")
+        super().__init__(f"rolled back: {why}")
         self.digest = digest
-        """Of the view that holds; None: there was none before."""
+        """Digest of the restored view; None: the node had no view before."""
 
 
 class LedgerError(WgmeshError):
-    """The master's record holds no such generation or is of another schema."""
+    """The ledger has no such generation or has another schema."""
 
 
 class FleetError(WgmeshError):
-    """Nodes can't be spoken to, whatever they are: mend the master."""
+    """The master can't reach any node: correct the master."""

@@ -1,27 +1,30 @@
 """
-Keep this node's watcher running where no systemd does.
+Keep this node's watcher running if there is no systemd.
+
+.. versionadded:: 0.1.0
 
 .. code-block:: yaml
 
     engines:
       - wgmesh: {}
 
-The formula sets it up. The watcher is a program of its own: it goes on while the minion is stopped or upgraded.
+The formula configures it. The watcher is a separate process: it keeps running while the minion is stopped or upgraded.
 """
 
 import logging
 import time
 
 from saltext_wgmesh.core.errors import WgmeshError
-from saltext_wgmesh.minion import store, watching
-from saltext_wgmesh.minion.host import Host
+from saltext_wgmesh.minion.state import store
+from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher import service
 
 log = logging.getLogger(__name__)
 
 __virtualname__ = "wgmesh"
 
 EVERY = 1
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 def __virtual__():
@@ -30,12 +33,14 @@ def __virtual__():
 
 def start():
     """
-    Start a watcher whenever none runs and this node is in a mesh.
+    Start a watcher whenever this node is in a mesh and no watcher runs.
+
+    Errors are logged, and the next check tries again.
     """
     while True:
         try:
-            if store.meshes(Host()) and watching.running(Host()) is None:
-                watching.start(Host())
+            if store.meshes(Host()) and service.running_version(Host()) is None:
+                service.ensure_running(Host())
         except (WgmeshError, OSError) as error:
-            log.error("wgmesh: %s", error)
+            log.error("wgmesh: the watcher was not started: %s", error)
         time.sleep(EVERY)

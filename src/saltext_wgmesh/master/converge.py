@@ -1,233 +1,313 @@
-"""From what the master knows to what nodes run: examine, plan, prove, publish, push, confirm. No event is believed."""
+"""From what the master knows to what nodes run: read, assess, draft, prove, publish, push, summarize.
+
+The ledger is read once, into values. Each step is given values and returns values. Only this module writes, at four
+points: after the assessment, when it publishes, as answers to the push arrive, and at the end.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import logging
-import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-import salt.utils.event
-
-from saltext_wgmesh.core import health as health_module
-from saltext_wgmesh.core import names
-from saltext_wgmesh.core import policy as policy_module
-from saltext_wgmesh.core import rotation as rotation_module
-from saltext_wgmesh.core.errors import LedgerError
-from saltext_wgmesh.core.health import Health
-from saltext_wgmesh.master import checkup, fleet, guard, inventory, pinned, presharing, rotate, steps
-from saltext_wgmesh.master.draft import Draft, draft, in_force, prove, scene
-from saltext_wgmesh.master.ledger import Head, Ledger
-from saltext_wgmesh.master.push import hear_late, push
-from saltext_wgmesh.master.round import NOTHING, Asked, Report
+from saltext_wgmesh.core.inputs import node_matching
+from saltext_wgmesh.core.keys import rotation as rotation_module
+from saltext_wgmesh.core.liveness import mesh_health as health_module
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.master.drafting import key_rotation, policy_pin, psk
+from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, require_proof
+from saltext_wgmesh.master.environment import Environment
+from saltext_wgmesh.master.fleet import link_survey
+from saltext_wgmesh.master.fleet.push import PushInput, PushResult, collect_late_returns, push
+from saltext_wgmesh.master.records import mesh_records
+from saltext_wgmesh.master.records.inventory import Inventory
+from saltext_wgmesh.master.records.ledger import Ledger
+from saltext_wgmesh.master.records.mesh_head import MeshHead
+from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot
+from saltext_wgmesh.master.records.plan_inputs import Generation
+from saltext_wgmesh.master.report import MeshReport
+from saltext_wgmesh.master.requests.request import ConvergeRequest
+from saltext_wgmesh.master.run import Assessment, Publication, RunOutcome
+from saltext_wgmesh.master.summary import summarize
+from saltext_wgmesh.version import __version__
 
 log = logging.getLogger(__name__)
 
-STEP_PATIENCE = 30.0
-"""Seconds after a step of a rollout in which its links must be heard for the next to follow at once."""
 
+def converge(
+    env: Environment, request: ConvergeRequest = ConvergeRequest.EMPTY, *, interactive: bool = True
+) -> list[MeshReport]:
+    """Have every mesh assessed, planned, proved, published and pushed; the caller holds the run queue's lock.
 
-def converge(opts: dict[str, Any], asked: Asked = NOTHING, *, waited_for: bool = True) -> list[Report]:
-    """Have every mesh examined, planned, proved, published and pushed; the caller holds the gate.
-
-    Nothing is published unless every mesh's plan holds; nodes whose view is unchanged are not spoken to. Where nobody
-    waits for the reports, and all is as it was when the last run left nothing to do, nothing is planned: no reports.
+    Nothing is published unless every mesh's plan holds its proof, and nodes whose assignments are unchanged are not
+    pushed to. Unless the run is *interactive*, nothing is planned if all is as it was when the last run left nothing
+    to do: then there are no reports.
     """
-    ledger = Ledger.of(opts)
-    read = inventory.read(opts)
-    found = in_force(ledger, read)
-    silent = {mesh: ledger.health(mesh).silent for mesh in ledger.meshes()}
-    health, answers = checkup.examine(opts, ledger, asked, found.accepted)
-    hear_late(opts, ledger)
-    if asked.rebalance:
-        health = {mesh: health_module.rested(known) for mesh, known in health.items()}
-        for mesh, known in health.items():
-            ledger.keep_health(mesh, known)
-    regretted = pinned.regret(ledger, read.policy, health, time.time())
-    if regretted:
-        found = in_force(ledger, read)
-    if not (waited_for or asked.insists) and ledger.settled() == _basis(ledger, found, health):
+    before = mesh_records.read_snapshot(env.ledger)
+    found = _assess(env, before, request)
+    _save_assessment(env.ledger, before, found.snapshot)
+    if not (interactive or request.forces_run) and before.idle_fingerprint == _fingerprint(found, {}, env.clock()):
         return []
-    drafts = draft(opts, ledger, found, health, answers, asked)
-    for one in drafts:
-        if one.changed:
-            prove(one)
-    pinned.loosen(ledger, read.policy)
-    # One key serves a node in all its meshes: whichever asked for another, it is asked for.
-    wanted = {n for one in drafts for known in (one.head.rotation, one.rotation) for n in known.wanted}
-    reports = [_publish(opts, ledger, one) for one in drafts]
-    _forget_deleted(opts, ledger, found, {node for one in drafts for node in one.plan.members})
-    _enrol(opts, found, drafts, reports, asked.started)
-    asked = replace(asked, drifted=asked.drifted | _have_keys_made(opts, ledger, drafts))
-    push(opts, ledger, reports, asked, answers.keys())
-    for one, report in zip(drafts, reports, strict=True):
-        look = scene(one, ledger.head(report.mesh))
-        report.rotating = rotate.waiting(ledger, look)
-        report.warnings = rotate.warnings(one.head, one.facts, wanted)
-        if report.mesh in regretted:
-            log.warning("wgmesh %s: %s", report.mesh, regretted[report.mesh])
-            report.warnings.insert(0, regretted[report.mesh])
-        report.goes_on = rotate.goes_on(ledger, one.policy, look)
-    for one, report in zip(drafts, reports, strict=True):
-        presharing.conclude(ledger, report)
-        known = health.get(report.mesh, Health())
-        report.goes_on |= not report.stopped and _goes_on(ledger, one, report)
-        report.unheard = sorted(known.silent - silent.get(report.mesh, frozenset()) - known.down)
-        if report.eventful:
-            log.log(logging.WARNING if report.newly_held else logging.INFO, "wgmesh %s", report.as_dict())
-            _announce(opts, report)
-    done = all(r.clean and not (r.eventful or r.waiting or r.rotating or r.other_preshared_key) for r in reports)
-    ledger.settle(_basis(ledger, found, health) if done else "")
+    drafts = draft(_draft_input(env, found, request))
+    _prove_changed(drafts)
+    published = _publish_all(env, found, drafts)
+    enrolling = _enrol(env, found.inventory, drafts, request.started)
+    _request_new_keys(env, published)
+    pushed = _push(env, found, published, request)
+    outcome = RunOutcome(
+        before=before, found=found, published=published, pushed=pushed, enrolling=enrolling, now=env.clock()
+    )
+    reports = summarize(outcome)
+    _conclude(env, outcome, reports)
     return reports
 
 
-def _goes_on(ledger: Ledger, one: Draft, report: Report) -> bool:
-    """Whether the next step of a rollout is worth another look now; later, the schedule looks."""
-    # Relays that are about to leave were drained by the policy before.
-    drained = one.origin.policy != one.policy and not report.not_acknowledged
-    is_fresh = time.time() - ledger.head(report.mesh).published_at < STEP_PATIENCE
-    return is_fresh and (drained or steps.may_go_on(ledger, report.mesh))
+# --- assess --------------------------------------------------------------------------------------------
 
 
-def _basis(ledger: Ledger, found: inventory.Inventory, health: Mapping[str, Health]) -> str:
-    """A digest of all that a plan is made from, the planner included; what time alone changes is in the health."""
-    believed = {
-        mesh: [sorted(known.down), sorted(known.resting), sorted(known.cut), sorted(known.silent), sorted(known.links)]
-        for mesh, known in health.items()
+def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) -> Assessment:
+    """Read the inventory, ask nodes, and conclude the health and the effective policy from the answers."""
+    inventory = env.read_inventory()
+    health, reports = link_survey.survey(env.fleet, before, request, inventory.accepted, env.clock)
+    if request.rebalance:
+        health = {mesh: health_module.clear_recovered(known) for mesh, known in health.items()}
+    acks = collect_late_returns(env.fleet, before.acks, env.clock())
+    assessed = before.with_health(health).with_acks(acks)
+    rollbacks = policy_pin.auto_rollback(assessed, inventory.policy, env.clock())
+    for mesh, (_, blame) in rollbacks.items():
+        log.warning("wgmesh %s: %s", mesh, blame.warning)
+    snapshot = assessed.with_pins({mesh: pin for mesh, (pin, _) in rollbacks.items()})
+    return Assessment(
+        pillar_policy=inventory.policy,
+        inventory=effective_inventory(snapshot, inventory),
+        snapshot=snapshot,
+        reports=reports,
+        blames={mesh: blame for mesh, (_, blame) in rollbacks.items()},
+    )
+
+
+def _save_assessment(ledger: Ledger, before: LedgerSnapshot, after: LedgerSnapshot) -> None:
+    """Write what the assessment changed.
+
+    It is written before anything is planned, so that a policy that can't be planned costs no observation.
+    """
+    for mesh, records in after.meshes.items():
+        if records.health != before.meshes[mesh].health:
+            ledger.save_health(mesh, records.health)
+    for node, ack in after.acks.items():
+        if ack is not before.acks.get(node):
+            ledger.save_ack(node, ack)
+    for mesh, records in after.meshes.items():
+        if records.pin != before.meshes[mesh].pin:
+            ledger.save_pin(mesh, records.pin)
+
+
+def _fingerprint(found: Assessment, new_heads: Mapping[str, MeshHead], now: float) -> str:
+    """A digest of all that a plan is made from, the version of the planner included.
+
+    Only the health, and the rotations that are due, change with time alone. *new_heads* are those that the run has
+    written.
+    """
+    heads = {mesh: records.head for mesh, records in found.snapshot.meshes.items()} | dict(new_heads)
+    health = {
+        mesh: [
+            sorted(known.down_nodes),
+            sorted(known.recovering),
+            sorted(known.down_links),
+            sorted(known.unresponsive),
+            sorted(known.links),
+        ]
+        for mesh, known in ((mesh, records.health) for mesh, records in found.snapshot.meshes.items())
     }
-    generations = {mesh: ledger.head(mesh).generation for mesh in ledger.meshes()}
-    rotations = {mesh: rotate.remembered(ledger.head(mesh)) for mesh in ledger.meshes()}
-    version = importlib.metadata.version("saltext-wgmesh")
-    accepted, mine = sorted(found.accepted.items()), sorted(found.mine.items())
-    # As Python writes them: what comes from YAML and from minions may have keys that JSON could not sort.
-    parts = repr([version, found.policy, accepted, mine, believed, generations, rotations])
+    generations = {mesh: head.generation for mesh, head in sorted(heads.items())}
+    rotations = {mesh: key_rotation.rotation_fingerprint(head, now) for mesh, head in sorted(heads.items())}
+    inventory = found.inventory
+    accepted, mine = sorted(inventory.accepted.items()), sorted(inventory.mine.items())
+    # As Python writes them: what comes from YAML and from minions may have keys that JSON can't sort.
+    parts = repr([__version__, inventory.policy, accepted, mine, health, generations, rotations])
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def _enrol(
-    opts: dict[str, Any],
-    found: inventory.Inventory,
-    drafts: Iterable[Draft],
-    reports: Iterable[Report],
-    started: Iterable[str],
-) -> None:
-    """A node that started, has a place in a mesh and published nothing under its present key applies the formula."""
-    fresh = [n for n in sorted(started) if n in found.accepted and not _has_facts(found, n)]
-    for one, report in zip(drafts, reports, strict=True):
-        report.enrolling = [n for n in fresh if not one.source.retired and policy_module.rule_for(one.policy, n)]
-    members = sorted({n for report in reports for n in report.enrolling})
-    if members:
-        log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(members))
-        fleet.enrol(opts, members)
+def _draft_input(env: Environment, found: Assessment, request: ConvergeRequest) -> DraftInput:
+    return DraftInput(
+        snapshot=found.snapshot,
+        inventory=found.inventory,
+        secrets=env.secrets,
+        now=env.clock(),
+        reports=found.reports,
+        request=request,
+    )
 
 
-def _have_keys_made(opts: dict[str, Any], ledger: Ledger, drafts: Iterable[Draft]) -> frozenset[str]:
-    """Those who are to get another key were told to make one; nobody waits for it, since it is they who then tell the
-    master. Returns those who turned a while ago, and are to be asked once more what they run."""
-    tell: set[str] = set()
-    ask: set[str] = set()
+def _prove_changed(drafts: Iterable[Draft]) -> None:
+    """Return if every plan that would be published holds its proof; ProofError for the first that does not."""
     for one in drafts:
-        head = ledger.head(one.policy.name)
-        look = scene(one, head)
-        nodes = rotation_module.to_tell(head.rotation, one.health.down, look.now)
-        if nodes:
-            ledger.keep(one.policy.name, replace(head, rotation=rotation_module.told(head.rotation, nodes, look.now)))
-            tell |= set(nodes)
-        if head.rotation.turns:
-            ask |= rotation_module.unsaid(head.rotation, look.look(ledger))
-    if tell:
-        log.info("wgmesh: %s are to make another key", ", ".join(sorted(tell)))
-        fleet.renew(opts, sorted(tell))
-    return frozenset(ask)
+        # The published plan held its proof when it was published.
+        if one.changed:
+            require_proof(one)
 
 
-def _has_facts(found: inventory.Inventory, node: str) -> bool:
-    raw = found.mine.get(node)
-    return isinstance(raw, Mapping) and raw.get("salt_key") == found.accepted[node]
+# --- publish -------------------------------------------------------------------------------------------
 
 
-def _announce(opts: dict[str, Any], report: Report) -> None:
-    """One event says what was done. That nobody hears it is no reason to fail."""
-    try:
-        with salt.utils.event.get_event("master", sock_dir=opts["sock_dir"], opts=opts, listen=False) as bus:
-            bus.fire_event(report.as_dict(), names.CONVERGED_TAG.format(mesh=report.mesh))
-    except Exception as error:
-        log.warning("wgmesh %s: the event of this converge was not fired: %s", report.mesh, error)
+def _publish_all(env: Environment, found: Assessment, drafts: Sequence[Draft]) -> list[Publication]:
+    """Every draft stands in the ledger, and what is of no use any longer is gone from it."""
+    for mesh in policy_pin.outdated_pins(found.snapshot, found.pillar_policy):
+        env.ledger.save_pin(mesh, None)
+    published = [_publish(env, found.snapshot, one) for one in drafts]
+    _forget_deleted(env, found.inventory, {node for one in drafts for node in one.plan.members})
+    return published
 
 
-def release(opts: dict[str, Any], node: str) -> dict[str, list[str]]:
-    """Mesh → the addresses that were reserved for *node* and are free now; LedgerError if it is still there. The caller
-    holds the gate."""
-    if node in inventory.accepted_keys(opts):
-        raise LedgerError(f"{node} has an accepted key: delete it first, 'salt-key -d {node}'")
-    ledger = Ledger.of(opts)
-    freed = {}
-    for mesh in ledger.meshes():
-        head = ledger.head(mesh)
-        addresses = dict(head.register.addresses)
-        if node in head.digests:
-            raise LedgerError(f"{node} is in the published plan of {mesh}: run 'salt-run wgmesh.converge' first")
-        if node in addresses:
-            freed[mesh] = list(addresses.pop(node))
-            homes = {leaf: relays for leaf, relays in head.register.homes.items() if leaf != node}
-            ledger.keep(mesh, replace(head, register=replace(head.register, addresses=addresses, homes=homes)))
-    if not freed:
-        raise LedgerError(f"no addresses are reserved for {node}")
-    return freed
+def _publish(env: Environment, snapshot: LedgerSnapshot, one: Draft) -> Publication:
+    mesh, before, changed = one.policy.name, one.head, one.changed
+    publication = _publication(one, snapshot, env.clock())
+    head = publication.head
+    if one.new_secret:
+        # Before the views that name its PSKs: a published view whose secret was lost can't be delivered.
+        env.secrets(mesh).save(one.new_secret)
+    if changed:
+        generation = Generation(
+            inputs=one.inputs,
+            reasons=one.reasons,
+            published_at=head.published_at,
+            is_retired=one.source.is_retired,
+        )
+        env.ledger.publish(mesh, head, changed, generation)
+    elif head != before:
+        env.ledger.save_head(mesh, head)
+    if one.source.guard != snapshot.mesh(mesh).guard:
+        env.ledger.save_guard(mesh, one.source.guard)
+    psk.drop_unused_secrets(env.secrets(mesh), before.psk_rollover, head.psk_rollover)
+    return publication
 
 
-def _publish(opts: dict[str, Any], ledger: Ledger, one: Draft) -> Report:
-    mesh, head = one.policy.name, one.head
-    generation = head.generation + 1 if one.changed else head.generation
-    new = Head(
-        generation=generation,
+def _publication(one: Draft, snapshot: LedgerSnapshot, now: float) -> Publication:
+    was_published = bool(one.changed)
+    held = one.source.held
+    notified = rotation_module.to_notify(one.rotation, one.health.down_nodes, now)
+    head = MeshHead(
+        generation=one.head.generation + 1 if was_published else one.head.generation,
         digests=one.digests,
-        register=one.plan.register,
+        without_view=one.without_view,
+        allocations=one.plan.allocations,
         facts=one.facts,
-        published_at=time.time() if one.changed else head.published_at,
+        published_at=now if was_published else one.head.published_at,
         drained=one.drained,
-        kept=one.origin.kept,
-        rotation=one.rotation,
-        secrecy=one.secrecy,
+        transition=one.inputs.transition,
+        # Written before the nodes are told: a node that was told twice would make no third key, but take longer.
+        rotation=rotation_module.mark_notified(one.rotation, notified, now) if notified else one.rotation,
+        psk_rollover=one.psk_rollover,
     )
-    presharing.keep(opts, mesh, one.fresh)
-    if one.changed:
-        origin = {
-            **one.origin.as_dict(),
-            "reasons": dict(one.reasons),
-            "published_at": new.published_at,
-            "retired": one.source.retired,
-        }
-        ledger.publish(mesh, new, one.changed, origin)
-    elif new != head:
-        ledger.keep(mesh, new)
-    newly_held = bool(one.source.held) and one.source.held != guard.held_of(ledger, mesh)
-    guard.keep(ledger, mesh, one.source)
-    presharing.tidy(opts, mesh, head.secrecy, new.secrecy)
-    return Report(
-        mesh=mesh,
-        generation=generation,
-        published=bool(one.changed),
-        changed=sorted(one.changed),
-        left_out=dict(one.reasons),
-        waiting=steps.waits_for(one.origin.kept),
-        down=sorted([*one.health.down, *("--".join(pair) for pair in one.health.cut)]),
-        held=one.source.held,
-        newly_held=newly_held,
-        rejected=[str(r) for r in one.rejected],
-        to_mend=sorted({r.node for r in one.rejected if r.node in one.plan.members or r.node in one.reasons}),
+    return Publication(
+        draft=one,
+        head=head,
+        was_published=was_published,
+        newly_held=held is not None and held != snapshot.mesh(one.policy.name).guard.held,
+        notified=notified,
     )
 
 
-def _forget_deleted(opts: dict[str, Any], ledger: Ledger, found: inventory.Inventory, planned: Container[str]) -> None:
-    """Nothing is kept of nodes whose key is gone, but their addresses: a re-used id inherits nothing. Whose removal is
-    held, and who is *planned* for until then, stays as it was."""
-    for node in ledger.nodes():
-        if node not in found.accepted and node not in planned:
-            ledger.forget(node)
-    for node in found.mine:
-        if node not in found.accepted and node not in planned:
-            inventory.drop_mine(opts, node)
+def _forget_deleted(env: Environment, inventory: Inventory, planned: Container[str]) -> None:
+    """Nothing but the addresses is kept of nodes whose key is gone, so that a re-used minion id inherits nothing.
+
+    Nodes whose removal is held are *planned* for, and keep everything until it is confirmed.
+    """
+    for node in env.ledger.nodes():
+        if node not in inventory.accepted and node not in planned:
+            env.ledger.forget(node)
+    for node in inventory.mine:
+        if node not in inventory.accepted and node not in planned:
+            env.forget_facts(node)
+
+
+# --- nodes that are told something beside their views --------------------------------------------------
+
+
+def _enrol(
+    env: Environment, inventory: Inventory, drafts: Iterable[Draft], started: Iterable[str]
+) -> Mapping[str, tuple[str, ...]]:
+    """Mesh → the nodes that were told to apply the formula.
+
+    They started just now, have a place in the mesh, and have published no facts under their present Salt key.
+    """
+    fresh = [n for n in sorted(started) if n in inventory.accepted and not _has_facts(inventory, n)]
+    enrolling = {
+        one.policy.name: tuple(
+            node for node in fresh if not one.source.is_retired and node_matching.rule_for(one.policy, node)
+        )
+        for one in drafts
+    }
+    nodes = sorted({node for members in enrolling.values() for node in members})
+    if nodes:
+        log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(nodes))
+        env.fleet.enrol(nodes)
+    return enrolling
+
+
+def _has_facts(inventory: Inventory, node: str) -> bool:
+    raw = inventory.mine.get(node)
+    return isinstance(raw, Mapping) and raw.get("salt_key") == inventory.accepted[node]
+
+
+def _request_new_keys(env: Environment, published: Iterable[Publication]) -> None:
+    """Tell nodes to make another key. The run does not wait: they publish it, and that starts the next run."""
+    nodes = sorted({node for one in published for node in one.notified})
+    if nodes:
+        log.info("wgmesh: requesting another key of %s", ", ".join(nodes))
+        env.fleet.renew_keys(nodes)
+
+
+# --- push ----------------------------------------------------------------------------------------------
+
+
+def _push(
+    env: Environment, found: Assessment, published: Sequence[Publication], request: ConvergeRequest
+) -> PushResult:
+    """Tell the nodes that are due to apply what is published."""
+    by_mesh = {one.mesh: one for one in published}
+    wanted: dict[str, dict[str, str]] = {}
+    for mesh, one in by_mesh.items():
+        for node, digest in one.head.digests.items():
+            wanted.setdefault(node, {})[mesh] = digest
+    now, acks = env.clock(), found.snapshot.acks
+
+    def views_of(node: str, mesh: str, acknowledged: str | None) -> tuple[View | None, View | None]:
+        return env.ledger.view_with_digest(node, mesh, acknowledged), by_mesh[mesh].draft.records[node].view
+
+    contexts = (one.draft.rotation_context(one.head, acks, now) for one in published)
+    # They are pushed to for their facts: these say whether the new key is active.
+    unconfirmed = {node for context in contexts for node in key_rotation.unconfirmed_activations(context)}
+    given = PushInput(
+        wanted=wanted,
+        acks=acks,
+        views_of=views_of,
+        request=replace(request, drifted=request.drifted | unconfirmed),
+        responsive=found.reports.keys(),
+        down=frozenset[str]().union(*(one.draft.health.down_nodes for one in published)),
+        now=now,
+    )
+    return push(env.fleet, given, env.ledger.save_ack)
+
+
+# --- finish -------------------------------------------------------------------------------------------
+
+
+def _conclude(env: Environment, outcome: RunOutcome, reports: Sequence[MeshReport]) -> None:
+    """Write what the answers to the push changed, announce the reports, and note whether anything is left to do."""
+    heads = outcome.heads
+    for one in outcome.published:
+        if heads[one.mesh] != one.head:
+            env.ledger.save_head(one.mesh, heads[one.mesh])
+    _announce(env, reports)
+    is_idle = all(report.leaves_nothing_to_do for report in reports)
+    env.ledger.save_idle_fingerprint(_fingerprint(outcome.found, heads, env.clock()) if is_idle else "")
+
+
+def _announce(env: Environment, reports: Iterable[MeshReport]) -> None:
+    """Log and announce the reports of a run that changed something."""
+    for report in reports:
+        if report.made_changes:
+            log.log(logging.WARNING if report.newly_held else logging.INFO, "wgmesh %s", report.as_dict())
+            env.announce(report)

@@ -1,29 +1,33 @@
 """
 This node's part in WireGuard meshes that the master plans.
 
-Each function is a thin shell over ``saltext_wgmesh.minion``, which knows nothing of Salt. No function returns,
+.. versionadded:: 0.1.0
+
+Each function is a thin shell over ``saltext_wgmesh.minion``, which imports nothing of Salt. No function returns,
 logs or passes on a private key.
 """
 
-import functools
 import os
 import time
 
 import salt.utils.files
-from salt.exceptions import CommandExecutionError
 
-from saltext_wgmesh import fresh
-from saltext_wgmesh.core import names, saltkey
-from saltext_wgmesh.core.errors import WgmeshError
-from saltext_wgmesh.core.facts import digest as digest_of
-from saltext_wgmesh.minion import apply as apply_
-from saltext_wgmesh.minion import facts as facts_
-from saltext_wgmesh.minion import keys, offers, report, signals, store, watching
-from saltext_wgmesh.minion.host import Host
-from saltext_wgmesh.minion.selfcheck import Master
+from saltext_wgmesh import current_pillar, salt_errors
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.inputs import salt_key
+from saltext_wgmesh.core.inputs.facts_format import facts_digest as digest_of
+from saltext_wgmesh.minion.apply import apply as apply_
+from saltext_wgmesh.minion.apply import assignments
+from saltext_wgmesh.minion.apply.health_check import Master
+from saltext_wgmesh.minion.reporting import events
+from saltext_wgmesh.minion.reporting import facts as facts_
+from saltext_wgmesh.minion.reporting import show as show_
+from saltext_wgmesh.minion.state import keys, store
+from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher import service
 
 __virtualname__ = "wgmesh"
-ENROL_PATIENCE = 300
+STATE_RUN_TIMEOUT = 300
 """Seconds to wait for another state run of this node."""
 __func_alias__ = {"apply_view": "apply", "diff_view": "diff"}
 
@@ -32,25 +36,12 @@ def __virtual__():
     return __virtualname__
 
 
-def _translated(function):
-    """Errors of this package and of the operating system become Salt's own, with the same words."""
-
-    @functools.wraps(function)
-    def shell(*args, **kwargs):
-        try:
-            return function(*args, **kwargs)
-        except (WgmeshError, OSError) as error:
-            raise CommandExecutionError(str(error)) from error
-
-    return shell
-
-
-@_translated
+@salt_errors.for_module
 def facts():
     """
-    Return what this node says of itself to the master: public key, underlay addresses, networks.
+    Return this node's facts for the master: public key, underlay addresses, networks. Nothing is changed.
 
-    It is meant for the mine, and changes nothing.
+    The mine calls this function.
 
     CLI Example:
 
@@ -59,11 +50,11 @@ def facts():
         salt '*' wgmesh.facts
     """
     with salt.utils.files.fopen(os.path.join(__opts__["pki_dir"], "minion.pub")) as pem:
-        salt_key = saltkey.fingerprint(pem.read())
-    return facts_.gather(Host(), __opts__["id"], salt_key)
+        fingerprint = salt_key.fingerprint(pem.read())
+    return facts_.gather(Host(), __opts__["id"], fingerprint)
 
 
-@_translated
+@salt_errors.for_module
 def public_key():
     """
     Return this node's WireGuard public key, or None if it has none yet.
@@ -77,13 +68,13 @@ def public_key():
     return keys.public_key(Host())
 
 
-@_translated
+@salt_errors.for_module
 def show(mesh=None):
     """
     Return the meshes of this node as they are now: devices, peers with age of handshake and traffic, routes.
 
     mesh
-        Only the mesh of that name.
+        The mesh's name; by default all meshes.
 
     CLI Example:
 
@@ -91,13 +82,13 @@ def show(mesh=None):
 
         salt db1 wgmesh.show
     """
-    return report.show(Host(), mesh)
+    return show_.show(Host(), mesh)
 
 
-@_translated
+@salt_errors.for_module
 def links():
     """
-    Return by mesh how the links of this node are, as its watcher says, or where none runs as WireGuard's counters say.
+    Return the state of this node's links by mesh: from its watcher, or from WireGuard's counters if no watcher runs.
 
     CLI Example:
 
@@ -105,13 +96,13 @@ def links():
 
         salt db1 wgmesh.links
     """
-    return signals.links(Host())
+    return events.links(Host())
 
 
-@_translated
+@salt_errors.for_module
 def forwarded():
     """
-    Return how many packets this node has forwarded since it started. It stands still on a relay that is drained.
+    Return how many packets this node has forwarded since it started. The number stays the same on a drained relay.
 
     CLI Example:
 
@@ -119,13 +110,13 @@ def forwarded():
 
         salt relay1 wgmesh.forwarded
     """
-    return report.forwarded(Host())
+    return show_.forwarded(Host())
 
 
-@_translated
+@salt_errors.for_module
 def meshes():
     """
-    Return the meshes that have something on this node.
+    Return the names of the meshes that have a device, file or record on this node.
 
     CLI Example:
 
@@ -136,7 +127,7 @@ def meshes():
     return list(store.meshes(Host()))
 
 
-@_translated
+@salt_errors.for_module
 def watch_unit():
     """
     Return the systemd unit of this node's watcher.
@@ -147,16 +138,16 @@ def watch_unit():
 
         salt web1 wgmesh.watch_unit
     """
-    return watching.unit()
+    return service.unit()
 
 
-@_translated
+@salt_errors.for_module
 def diff_view(mesh=None):
     """
-    Return, by mesh, what ``wgmesh.apply`` would change now, one line a change. Nothing is changed.
+    Return what ``wgmesh.apply`` would change now, by mesh, one line for each change. Nothing is changed.
 
     mesh
-        Only the mesh of that name.
+        The mesh's name; by default all meshes.
 
     CLI Example:
 
@@ -164,27 +155,29 @@ def diff_view(mesh=None):
 
         salt db1 wgmesh.diff
     """
-    outcomes = offers.take(Host(), fresh.pillar(__opts__, __grains__).get(names.VIEW_KEY), mesh, dry_run=True)
+    outcomes = assignments.apply_assignments(
+        Host(), current_pillar.pillar(__opts__, __grains__).get(constants.PILLAR_VIEWS), mesh, dry_run=True
+    )
     return {outcome.mesh: outcome.as_dict() for outcome in outcomes}
 
 
-@_translated
-def apply_view(mesh=None, insists=True):
+@salt_errors.for_module
+def apply_view(mesh=None, retry_rolled_back=True):
     """
-    Fetch this node's views from the master and make the node what they say.
+    Fetch this node's views from the master and apply them.
 
-    Only what differs is touched; a mesh that the pillar does not mention is left as it is. Returns by mesh the digest
-    of the view that now holds, its generation and the changes, or an ``error``; and under ``facts`` this node's facts.
-    Where the mine holds others of it, they are published.
+    Only differences are changed, and a mesh that the pillar does not mention stays as it is. Returns by mesh the digest
+    of the applied view, its generation and the changes, or an ``error``. Under ``facts`` the return has this node's
+    facts, which are published if the mine has others.
 
-    A view that breaks the node (a link, all relays or the master are not reached any more) is taken back: the node
-    holds the view before, and the return says so with ``taken_back``.
+    A view that breaks the node is rolled back: if a link, all relays or the master are no longer reachable, the node
+    restores the view that it had before. The return then says so.
 
     mesh
-        Only the mesh of that name.
+        The mesh's name; by default all meshes.
 
-    insists
-        False: a view that was taken back a while ago is not tried again, and the return says why it was.
+    retry_rolled_back
+        False: a view that was rolled back a while ago is not tried again, and the return says why it was rolled back.
 
     CLI Example:
 
@@ -192,26 +185,31 @@ def apply_view(mesh=None, insists=True):
 
         salt db1 wgmesh.apply
     """
-    pillar = fresh.pillar(__opts__, __grains__)
+    pillar = current_pillar.pillar(__opts__, __grains__)
     if store.meshes(Host()):
-        # A node that has a part in a mesh had a key: one that was lost is replaced.
+        # A node that is in a mesh had a key. If its file was deleted, the node needs another one.
         keys.ensure(Host())
-    sealed = pillar.get(names.PRESHARED_KEY)
-    outcomes = offers.take(
-        Host(), pillar.get(names.VIEW_KEY), mesh, sealed=sealed, master=Master.of(__opts__), insists=insists
+    sealed = pillar.get(constants.PILLAR_PSKS)
+    outcomes = assignments.apply_assignments(
+        Host(),
+        pillar.get(constants.PILLAR_VIEWS),
+        mesh,
+        sealed_psks=sealed,
+        master=Master.of(__opts__),
+        retry_rolled_back=retry_rolled_back,
     )
     ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
-    # A node without a key has nothing to publish; each mesh's error says so already.
-    return {**ret, "facts": _published(pillar.get(names.PUBLISHED_KEY))} if public_key() else ret
+    # A node without a key has no facts to publish, and each mesh's error says so already.
+    return {**ret, "facts": _published(pillar.get(constants.PILLAR_FACTS_DIGEST))} if public_key() else ret
 
 
-@_translated
+@salt_errors.for_module
 def renew_key():
     """
-    Make another key beside the one that this node runs, unless one is there, and publish it with this node's facts.
+    Create the node's next key beside the one that it runs, unless there is one, and publish it with this node's facts.
 
-    Nothing runs it yet: the master gives the node its turn once all its neighbours take the new key too. The
-    private part shows nowhere. Returns the facts. ``salt-run wgmesh.rotate`` calls it.
+    No interface runs the next key yet: the master activates it when all neighbours accept it. The private key is not
+    shown. Returns the facts. ``salt-run wgmesh.rotate`` calls this function.
 
     CLI Example:
 
@@ -219,14 +217,14 @@ def renew_key():
 
         salt db1 wgmesh.renew_key
     """
-    keys.prepare(Host())
-    return _published(fresh.pillar(__opts__, __grains__).get(names.PUBLISHED_KEY))
+    keys.create_next_key(Host())
+    return _published(current_pillar.pillar(__opts__, __grains__).get(constants.PILLAR_FACTS_DIGEST))
 
 
-@_translated
+@salt_errors.for_module
 def rollback(mesh):
     """
-    Go back to the view that this node held before the present one, until the next apply.
+    Restore the view that this node had before the present one, until the next apply.
 
     mesh
         The mesh's name.
@@ -243,10 +241,10 @@ def rollback(mesh):
 
 def enrol():
     """
-    Apply the formula, after a state run of this node that may be under way, such as the highstate of a first start.
+    Apply the formula, after any state run that is in progress on this node, such as the highstate of its first start.
 
-    The master's runner calls it on a node that started without facts. A state run that somebody asks for meanwhile is
-    not refused for it.
+    The master's runner calls this function on a node that started without facts. State runs that are requested while
+    it waits are not refused.
 
     CLI Example:
 
@@ -254,20 +252,23 @@ def enrol():
 
         salt web7 wgmesh.enrol
     """
-    deadline = time.monotonic() + ENROL_PATIENCE
+    deadline = time.monotonic() + STATE_RUN_TIMEOUT
     while __salt__["saltutil.is_running"]("state.*") and time.monotonic() < deadline:
         time.sleep(0.5)
-    # Two state runs that make this folder at once, the first of a minion's life, fail (salt.state.get_accumulator_dir).
+    # If two first state runs create this folder at once, one of them fails (salt.state.get_accumulator_dir).
     os.makedirs(os.path.join(__opts__["cachedir"], "accumulator"), exist_ok=True)
     return __salt__["state.apply"]("wgmesh")
 
 
 def _published(digest):
-    """This node's facts as they are now; if the mine holds some of another *digest*, these replace them, and the master
-    hears of it."""
+    """This node's facts as they are now.
+
+    If the mine has facts of another *digest*, it gets the present ones, and the master an event. None means that the
+    mine has no facts; the formula's states publish the first ones.
+    """
     new = facts()
     if digest not in (None, digest_of(new)):
-        __salt__["mine.send"](names.FACTS_FUNCTION)
-        __salt__["event.send"](names.FACTS_TAG.format(node=__opts__["id"]))
-    store.keep_told_underlay(Host(), new["underlay"])
+        __salt__["mine.send"](constants.FACTS_FUNCTION)
+        __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
+    store.set_published_underlay(Host(), new["underlay"])
     return new

@@ -1,5 +1,7 @@
 """
-State that this node has its part in WireGuard meshes that the master plans.
+Ensure that this node has its part in WireGuard meshes that the master plans.
+
+.. versionadded:: 0.1.0
 
 .. code-block:: yaml
 
@@ -19,264 +21,313 @@ State that this node has its part in WireGuard meshes that the master plans.
 
 import time
 
-from salt.exceptions import CommandExecutionError
-
-from saltext_wgmesh import fresh
-from saltext_wgmesh.core import facts, names, wording
-from saltext_wgmesh.core.errors import WgmeshError
-from saltext_wgmesh.minion import apply, joining, keys, offers, store, watching
-from saltext_wgmesh.minion.host import Host
-from saltext_wgmesh.minion.selfcheck import Master
+from saltext_wgmesh import current_pillar, salt_errors
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.device import descriptions
+from saltext_wgmesh.core.inputs import facts_format
+from saltext_wgmesh.minion.apply import assignments, await_push, removal
+from saltext_wgmesh.minion.apply.health_check import Master
+from saltext_wgmesh.minion.state import keys, store
+from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher import service
+from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION
 
 __virtualname__ = "wgmesh"
 
 TOLD_AT = "wgmesh_told_at"
-"""In ``__context__``: when this run told the master of this node's facts."""
-ERRORS = (WgmeshError, CommandExecutionError, OSError)
+"""Key in ``__context__``: when this run sent the master the event of new facts, in seconds since the epoch."""
 
 
 def __virtual__():
     return __virtualname__
 
 
+@salt_errors.for_state
 def key_present(name):
     """
-    Ensure that this node has a WireGuard key pair of its own, the private key readable by root only.
+    Ensure that this node has its own WireGuard key pair, with a private key that only root can read.
 
-    An existing key is never replaced; wrong permissions of its file are mended. The private key shows nowhere.
+    An existing key is never replaced; wrong permissions of its file are corrected. The private key is not shown.
 
     name
-        Names the state; it has no other meaning.
+        The name of the state; it has no other meaning.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 state.single wgmesh.key_present wgmesh-key
     """
     host = Host()
-    try:
-        changes = keys.missing(host)
-        if changes and not __opts__["test"]:
-            public_key = keys.ensure(host)
-            if "key" in changes:
-                changes["key"]["new"] = public_key
-    except ERRORS as error:
-        return _failed(name, error)
-    return _outcome(name, changes, same="The key is there", would="The key would be made", done="The key was made")
+    changes = keys.pending_changes(host)
+    if changes and not __opts__["test"]:
+        public_key = keys.ensure(host)
+        if "key" in changes:
+            changes["key"]["new"] = public_key
+    return _outcome(
+        name, changes, same="The key is present", would="The key would be created", done="The key was created"
+    )
 
 
+@salt_errors.for_state
 def facts_published(name):
     """
-    Ensure that the mine holds this node's facts as they are now, and that the master has heard of new ones.
+    Ensure that the mine has this node's present facts, and that the master got an event if they are new.
 
     name
-        Names the state; it has no other meaning.
+        The name of the state; it has no other meaning.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 state.single wgmesh.facts_published wgmesh-facts
     """
-    try:
-        if __opts__["test"] and keys.public_key(Host()) is None:
-            changes = {"facts": {"old": None, "new": "to be gathered once the key is made"}}
-        else:
-            changes = _unpublished()
-        if changes and not __opts__["test"]:
-            __salt__["mine.send"](names.FACTS_FUNCTION)
-            __context__[TOLD_AT] = _tell_master()
-            store.keep_told_underlay(Host(), changes["facts"]["new"]["underlay"])
-    except ERRORS as error:
-        return _failed(name, error)
+    if __opts__["test"] and keys.public_key(Host()) is None:
+        changes = {"facts": {"old": None, "new": "to be gathered when the key exists"}}
+    else:
+        changes = _unpublished()
+    if changes and not __opts__["test"]:
+        __salt__["mine.send"](constants.FACTS_FUNCTION)
+        __context__[TOLD_AT] = _tell_master()
+        store.set_published_underlay(Host(), changes["facts"]["new"]["underlay"])
     return _outcome(
         name,
         changes,
-        same="The mine holds this node's facts",
+        same="The mine has this node's facts",
         would="The facts would be published",
         done="The facts were published",
     )
 
 
+@salt_errors.for_state
 def joined(name, timeout=30):
     """
-    Ensure that this node is what the views in its pillar say, in all meshes.
+    Ensure that this node has applied its view of every mesh in its pillar.
 
-    Where the pillar holds nothing for this node yet, wait for the master's push, and report what came of it.
-    A mesh that has no place for this node is no failure: the comment says why.
+    If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It is no
+    failure that a mesh has no place for this node: the comment says why.
 
     name
-        Names the state; it has no other meaning.
+        The name of the state; it has no other meaning.
 
     timeout
         Seconds to wait for the push.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 state.single wgmesh.joined wgmesh-joined timeout=60
     """
     host = Host()
-    try:
-        pillar = __pillar__
-        if offers.is_old(host, pillar.get(names.VIEW_KEY)):
-            # The master pushed while the states before this one ran. One that lost its ledger counts from one again.
-            pillar = fresh.pillar(__opts__, __grains__)
-        offered = pillar.get(names.VIEW_KEY)
-        if offered:
-            sealed, master = pillar.get(names.PRESHARED_KEY), Master.of(__opts__)
-            return _taken(name, offers.take(host, offered, sealed=sealed, dry_run=__opts__["test"], master=master))
-        if __opts__["test"]:
-            changes = {"meshes": {"old": None, "new": "as the master plans them once it has this node's facts"}}
-            return _outcome(name, changes, would="The node would join")
-        before = joining.interfaces(host)
-        # A node that came back has facts in the mine already, but the master forgot it: it must hear all the same.
-        told_at = __context__.pop(TOLD_AT, None) or _tell_master()
-        pushed = joining.wait(host, told_at, timeout, __salt__["wgmesh.apply"])
-        if pushed is None:
-            return _failed(
-                name, f"The master gave no answer within {timeout} s: 'salt-run wgmesh.plan' says what it is lacking"
-            )
-        return _taken(name, pushed, joining.appeared(before, joining.interfaces(host)))
-    except ERRORS as error:
-        return _failed(name, error)
+    pillar = __pillar__
+    if assignments.is_stale(host, pillar.get(constants.PILLAR_VIEWS)):
+        # The master pushed while earlier states ran. The generation alone does not show what is older: a master
+        # that lost its ledger counts from one again.
+        pillar = current_pillar.pillar(__opts__, __grains__)
+    offered = pillar.get(constants.PILLAR_VIEWS)
+    if offered:
+        sealed, master = pillar.get(constants.PILLAR_PSKS), Master.of(__opts__)
+        return _taken(
+            name,
+            assignments.apply_assignments(host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master),
+        )
+    if __opts__["test"]:
+        changes = {"meshes": {"old": None, "new": "as the master plans them when it has this node's facts"}}
+        return _outcome(name, changes, would="The node would join")
+    before = await_push.interfaces(host)
+    # The mine of a node that came back may already have its facts. The master has dropped the node all the same,
+    # so it needs the event.
+    told_at = __context__.pop(TOLD_AT, None) or _tell_master()
+    pushed = await_push.await_push(host, told_at, timeout, __salt__["wgmesh.apply"])
+    if pushed is None:
+        return _failed(
+            name,
+            f"The master sent no view within {timeout} s: 'salt-run wgmesh.plan' on the master shows why",
+        )
+    return _taken(name, pushed, await_push.new_interfaces(before, await_push.interfaces(host)))
 
 
-def watched(name):
+@salt_errors.for_state
+def watcher_running(name):
     """
-    Ensure that a watcher of the installed version runs, and is started again when it dies.
+    Ensure that a watcher of the installed version runs, and is restarted when it dies.
 
-    For nodes without systemd; where it runs, the unit that ``wgmesh.watch_unit`` returns does this.
+    For nodes without systemd. On nodes with systemd, the unit that ``wgmesh.watch_unit`` returns does this.
 
     name
-        Names the state; it has no other meaning.
+        The name of the state; it has no other meaning.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 state.single wgmesh.watcher_running wgmesh-watch
     """
     host = Host()
-    try:
-        running = watching.running(host)
-        changes = {} if running == watching.VERSION else {"watcher": {"old": running, "new": watching.VERSION}}
-        if changes and not __opts__["test"]:
-            watching.start(host)
-    except ERRORS as error:
-        return _failed(name, error)
+    changes = {}
+    if not service.is_current(host):
+        changes["watcher"] = {"old": service.running_version(host), "new": INSTALLED_VERSION}
+        if not __opts__["test"]:
+            service.ensure_running(host)
     return _outcome(
         name, changes, same="The watcher runs", would="The watcher would be started", done="The watcher was started"
     )
 
 
-def departed(name, key=False):
+@salt_errors.for_state
+def uninstalled(name, key=False):
     """
-    Ensure that nothing of ours is left on a node without meshes: no watcher runs, and nothing is remembered.
+    Ensure that nothing of this extension is left on a node without meshes: no watcher, and no records.
 
-    Where systemd runs the watcher, its unit must be stopped before.
+    If systemd runs the watcher, its unit must be stopped first.
 
     name
-        Names the state; it has no other meaning.
+        The name of the state; it has no other meaning.
 
     key
-        Whether the node's key is to go too.
+        True: remove the node's key too.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 state.single wgmesh.uninstalled wgmesh-uninstalled key=True
     """
     host, test = Host(), __opts__["test"]
-    try:
-        there = store.meshes(host)
-        if there and not test:
-            return _failed(name, f"This node still has {', '.join(there)}: apply the state wgmesh.absent for it first")
-        changes = _departing(host, key)
-        if not test:
-            watching.stop(host)
-            if "key" in changes:
-                keys.remove(host)
-            store.forget_all(host)
-    except ERRORS as error:
-        return _failed(name, error)
+    there = store.meshes(host)
+    if there and not test:
+        return _failed(
+            name, f"This node still has the meshes {', '.join(there)}: apply the state wgmesh.absent for them first"
+        )
+    changes = _leftovers(host, key)
+    if not test:
+        service.stop(host)
+        if "key" in changes:
+            keys.remove_keys(host)
+        store.purge_all(host)
     return _outcome(
         name,
         changes,
-        same="Nothing is here",
-        would="What is left would be removed",
-        done="What was left was removed",
+        same="Nothing is left to remove",
+        would="The leftovers would be removed",
+        done="The leftovers were removed",
     )
 
 
+@salt_errors.for_state
 def interface_present(name, view=None):
     """
-    Ensure that this node holds its view of one mesh: interfaces, peers, addresses, routes, files for boot.
+    Ensure that this node has applied its view of one mesh: interfaces, peers, addresses, routes and boot files.
 
     name
         The mesh's name.
 
     view
         The view, as in the pillar key ``wgmesh_view``; by default the one in this node's pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 state.single wgmesh.interface_present wg0
     """
-    offered = {name: view} if view else __pillar__.get(names.VIEW_KEY) or {}
+    offered = {name: view} if view else __pillar__.get(constants.PILLAR_VIEWS) or {}
     if name not in offered:
-        return _failed(name, f"The pillar holds no view of {name} for this node: 'salt-run wgmesh.plan' says why")
-    try:
-        sealed, master = __pillar__.get(names.PRESHARED_KEY), Master.of(__opts__)
-        return _taken(name, offers.take(Host(), offered, name, sealed=sealed, dry_run=__opts__["test"], master=master))
-    except ERRORS as error:
-        return _failed(name, error)
+        return _failed(
+            name, f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
+        )
+    sealed, master = __pillar__.get(constants.PILLAR_PSKS), Master.of(__opts__)
+    return _taken(
+        name,
+        assignments.apply_assignments(
+            Host(), offered, name, sealed_psks=sealed, dry_run=__opts__["test"], master=master
+        ),
+    )
 
 
+@salt_errors.for_state
 def absent(name, key=False):
     """
-    Ensure that nothing of a mesh is on this node: no interface, route, rule, file for boot or memory of it.
+    Ensure that nothing of a mesh is on this node: no interface, route, rule, boot file or record.
 
-    It is for a node that the policy has no place for any more, or for a mesh that it has no more: as long as the master
-    plans with this node, its next push brings all of it back. The formula ``wgmesh.absent`` also ends the watcher and
-    the beacon with the last mesh.
+    Remove the node, or the mesh, from the policy first: as long as the master plans with this node, its next push
+    brings everything back. The formula ``wgmesh.absent`` also removes the watcher and the beacon with the last mesh.
 
     name
         The mesh's name.
 
     key
-        Whether the node's key is to go too. It stays as long as the node is in another mesh.
+        True: remove the node's key too. It stays as long as the node is in another mesh.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 state.single wgmesh.absent wg0
     """
     host, test = Host(), __opts__["test"]
-    try:
-        changes = wording.as_changes(apply.remove(host, name, dry_run=test).changes)
-        if key and keys.is_any(host) and not set(store.meshes(host)) - {name}:
-            changes["key"] = {"old": str(host.key_file), "new": None}
-            if not test:
-                keys.remove(host)
+    changes = descriptions.salt_changes(removal.remove_mesh(host, name, dry_run=test).changes)
+    if key and keys.exists(host) and not set(store.meshes(host)) - {name}:
+        changes["key"] = {"old": str(host.key_file), "new": None}
         if not test:
-            store.forget_outcome(host, name)
-            if not store.meshes(host):
-                store.forget_all(host)
-    except ERRORS as error:
-        return _failed(name, error)
+            keys.remove_keys(host)
+    if not test:
+        store.purge_outcome(host, name)
+        if not store.meshes(host):
+            store.purge_all(host)
     return _outcome(
         name,
         changes,
-        same=f"Nothing of {name} is here",
+        same=f"Nothing of {name} is on this node",
         would=f"{name} would be removed",
         done=f"{name} was removed",
     )
 
 
-def _departing(host, key):
-    """What of ours is on a node that has no mesh."""
+def _leftovers(host, key):
+    """The leftovers of this extension on a node that has no mesh, as a state's changes."""
     changes = {}
-    if running := watching.holders(host):
+    if running := service.watcher_pids(host):
         changes["watcher"] = {"old": running, "new": None}
-    if remembered := store.remembered(host):
+    if remembered := store.leftovers(host):
         changes["memory"] = {"old": remembered, "new": None}
-    if key and keys.is_any(host):
+    if key and keys.exists(host):
         changes["key"] = {"old": str(host.key_file), "new": None}
     return changes
 
 
 def _unpublished():
-    """The facts of which the mine holds others, or none. Asking the mine is left to when the pillar knows no better."""
+    """The facts as a state's change, if the mine has others or none.
+
+    The digest in the pillar answers this without a question to the master; the mine is asked only if they differ.
+    """
     new = __salt__["wgmesh.facts"]()
-    published = facts.digest(new)
-    if __pillar__.get(names.PUBLISHED_KEY) == published:
+    published = facts_format.facts_digest(new)
+    if __pillar__.get(constants.PILLAR_FACTS_DIGEST) == published:
         return {}
-    old = (__salt__["mine.get"](__opts__["id"], names.FACTS_FUNCTION) or {}).get(__opts__["id"])
-    return {} if facts.digest(old) == published else {"facts": {"old": old, "new": new}}
+    old = (__salt__["mine.get"](__opts__["id"], constants.FACTS_FUNCTION) or {}).get(__opts__["id"])
+    return {} if facts_format.facts_digest(old) == published else {"facts": {"old": old, "new": new}}
 
 
 def _tell_master():
-    """The master hears that this node's facts are worth a look. Returns when, in seconds since the epoch."""
+    """The master got the event that this node has new facts. Returns when, in seconds since the epoch."""
     now = time.time()
-    __salt__["event.send"](names.FACTS_TAG.format(node=__opts__["id"]))
+    __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
     return now
 
 
 def _taken(name, outcomes, changes=None):
-    """A state's return for what came of the master's offers."""
-    changes = changes or wording.as_changes(change for outcome in outcomes for change in outcome.changes)
+    """A state's return for the results of applying views."""
+    changes = changes or descriptions.salt_changes(change for outcome in outcomes for change in outcome.changes)
     comments = [f"{o.mesh}: {o.error or o.reason}" for o in outcomes if o.error or o.reason]
     ret = _outcome(
         name,
         changes,
-        same="The node holds its views",
+        same="The node has applied its views",
         would="The node would be changed",
-        done="The node holds its views now",
+        done="The node was changed to its views",
     )
     if any(o.error for o in outcomes):
         ret["result"] = False

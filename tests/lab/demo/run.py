@@ -1,4 +1,4 @@
-"""The demo: a fleet that knows nothing of a mesh, one command, and proof that the mesh is there."""
+"""The demo: a fleet without a mesh, one command, and measurements that prove the mesh."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ STEPS = 8
 
 
 def policy() -> dict[str, Any]:
-    """The demo's policy as the pillar has it."""
+    """Return the demo's policy as in the pillar."""
     return dict(yaml.safe_load(POLICY.read_text()))
 
 
 def networks(of: Mapping[str, Any]) -> list[str]:
-    """The overlay networks of a policy's demo mesh."""
+    """Return the overlay networks of a policy's demo mesh."""
     return list(of["wgmesh"][MESH]["network"])
 
 
 def demo(lab: Lab, narrator: Narrator, *, only_underlay: bool = False) -> bool:
-    """Build everything, tell about it, and say whether every pair reaches each other by the planned path."""
+    """Run the demo and print its progress. Return whether every pair reaches each other by the planned path."""
     build(lab, narrator)
     if only_underlay:
         return True
@@ -50,7 +50,7 @@ def demo(lab: Lab, narrator: Narrator, *, only_underlay: bool = False) -> bool:
     narrator.say()
     for fault in found:
         narrator.say(narrator.bad(f"✗ {fault}"))
-    narrator.say(narrator.dim(f"Why one of them is so: {why(lab, 'laptop', 'app1')}"))
+    narrator.say(narrator.dim(f"One path explained: {why(lab, 'laptop', 'app1')}"))
     verdict = f"{len(measured) - len(found)} of {len(measured)} trips arrive by the planned path"
     which = f"both directions of each pair, IPv4 and IPv6; {narrator.elapsed:.0f} s in all"
     narrator.say((narrator.bad if found else narrator.good)(f"{verdict} ({which})"))
@@ -58,14 +58,14 @@ def demo(lab: Lab, narrator: Narrator, *, only_underlay: bool = False) -> bool:
 
 
 def build(lab: Lab, narrator: Narrator) -> None:
-    """The underlay is up."""
+    """Build the underlay."""
     with narrator.step("build the network: two sites, a home, an office") as step:
         lab.underlay.build()
         step.progress(f"{len(DEMO.machines)} machines on {len(DEMO.segments)} segments")
 
 
 def start_salt(lab: Lab, narrator: Narrator) -> None:
-    """The master runs with the demo's policy, and all minions answer."""
+    """Start the master with the demo's policy, and wait until all minions answer."""
     fleet = lab.salt
     with narrator.step("start the salt-master and the salt-minions") as step:
         fleet.set_policy(policy())
@@ -75,11 +75,11 @@ def start_salt(lab: Lab, narrator: Narrator) -> None:
         step.progress(f"1 master, {len(fleet.minions)} minions")
     with narrator.step("accept their keys") as step:
 
-        def all_knock() -> bool:
+        def all_pending() -> bool:
             step.progress(f"{len(fleet.pending())} of {len(fleet.minions)}")
             return fleet.pending() == set(fleet.minions)
 
-        wait_until(all_knock, 90, "all minions to show their keys")
+        wait_until(all_pending, 90, "all minions' keys to arrive")
         fleet.accept_keys()
     with narrator.step("wait for the minions to answer") as step:
         fleet.await_minions()
@@ -87,7 +87,7 @@ def start_salt(lab: Lab, narrator: Narrator) -> None:
 
 
 def apply(lab: Lab, narrator: Narrator) -> None:
-    """``state.apply wgmesh`` succeeded on every minion."""
+    """Run ``state.apply wgmesh`` on every minion. AssertionError if one fails."""
     nets = networks(policy())
     with narrator.step("salt '*' state.apply wgmesh") as step:
         pool = ThreadPoolExecutor(1)
@@ -106,7 +106,7 @@ def apply(lab: Lab, narrator: Narrator) -> None:
 
 
 def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
-    """What every pair's packets did, once all of them arrive or the time is up."""
+    """Return the measured trips of all pairs, when all of them arrive or the time is over."""
     nets = networks(policy())
     with narrator.step("wait for the mesh to come up on every node") as step:
         overlay = _await_addresses(lab, step, nets)
@@ -130,7 +130,7 @@ def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
 
 
 def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
-    """What is not as planned."""
+    """Return the differences from the plan."""
     with narrator.step("compare the paths with the plan (salt-run wgmesh.paths)") as step:
         found = faults(measured, paths(lab.salt, MESH), PRINTER)
         step.progress(f"{len(measured) - len(found)} of {len(measured)} as planned")
@@ -138,7 +138,7 @@ def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
 
 
 def why(lab: Lab, source: str, target: str) -> str:
-    """The master's own sentence on a path."""
+    """Return the master's explanation of a path."""
     return str(lab.salt.salt_run("wgmesh.explain", source, target, mesh=MESH)["text"])
 
 

@@ -13,8 +13,8 @@
     relay-                      gw1 ── office 192.168.50.0/24 ── printer (no WireGuard)
     fra2
 
-The relays' networks (203.0.113.0/26 and .64/26) are routed for all; the LANs of the sites and the home are
-masqueraded, and nobody can open a connection into them from outside.
+The relays' networks (203.0.113.0/26 and .64/26) are routed for all. The LANs of the sites and the home are
+masqueraded, and no machine outside can open a connection into them.
 """
 
 from __future__ import annotations

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saltext_wgmesh.core.types import Interface, Member, Plan, Route, View
+from saltext_wgmesh.core.model.plan import Member, Plan
+from saltext_wgmesh.core.model.view import Interface, Route, View
 
 
 def text(plan: Plan) -> str:
     """The plan, node by node."""
     lines = [f"mesh {plan.mesh}: {' '.join(plan.networks)}", ""]
-    lines += [f"left out: {node}: {reason}" for node, reason in plan.left_out.items()]
+    lines += [f"left out: {node}: {reason}" for node, reason in plan.unplaced.items()]
     lines += [f"{link.kind.value}: {link.a} -- {link.b}" for link in plan.links]
     for node, view in plan.views.items():
         lines += ["", *_node(plan.members[node], view)]
-    numbers = ", ".join(f"{relay} {number}" for relay, number in plan.register.numbers.items())
+    numbers = ", ".join(f"{relay} {number}" for relay, number in plan.allocations.relay_numbers.items())
     lines += ["", f"register: numbers: {numbers or 'none'}"]
-    lines += [f"register: {node}: {' '.join(own)}" for node, own in plan.register.addresses.items()]
-    lines += [f"register: homes of {node}: {', '.join(homes) or 'none'}" for node, homes in plan.register.homes.items()]
+    lines += [f"register: {node}: {' '.join(own)}" for node, own in plan.allocations.addresses.items()]
+    lines += [
+        f"register: homes of {node}: {', '.join(homes) or 'none'}" for node, homes in plan.allocations.relays.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _node(member: Member, view: View) -> Iterator[str]:
     yield f"{view.role.value} {view.node}: {' '.join(view.addresses)} of {' '.join(view.networks)}, mtu {view.mtu}"
-    if member.homes:
-        yield f"  relays: {', '.join(member.homes)}"
+    if member.relays:
+        yield f"  relays: {', '.join(member.relays)}"
     for words, subnets in (("gateway of", member.subnets), ("next gateway of", member.standby_subnets)):
         if subnets:
             yield f"  {words}: {' '.join(subnets)}"

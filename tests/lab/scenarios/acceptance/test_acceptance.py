@@ -1,4 +1,4 @@
-"""However a key is accepted, its node is in the mesh by that alone; it is out as soon as the key is rejected."""
+"""A node joins by any acceptance of its key alone, and is removed as soon as the key is rejected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def mesh(fleet: Lab) -> Mesh:
     return Mesh(lab=fleet, name=MESH, networks=("10.100.0.0/16",), members=TOPOLOGY.minions)
 
 
-def test_each_is_in_the_mesh_by_its_acceptance_alone(mesh: Mesh):
+def test_accepted_node_joins_without_command(mesh: Mesh):
+    """A key that is accepted by hand, by autosign or in advance brings its node into the mesh."""
     salt = mesh.lab.salt
     salt.master.run("sh", "-c", f"umask 077; echo signed > {AUTOSIGN}")
     salt.preseed("seeded")
@@ -53,15 +54,15 @@ def test_each_is_in_the_mesh_by_its_acceptance_alone(mesh: Mesh):
     assert mesh.faults() == []
 
 
-def test_who_is_rejected_is_out(mesh: Mesh):
-    """Its process runs on, and changes nothing of that."""
+def test_rejected_node_is_removed(mesh: Mesh):
+    """All other nodes remove the peer, though the rejected node's watcher keeps running."""
     rest = replace(mesh, members=tuple(n for n in mesh.members if n != "byhand"))
     key = mesh.lab.underlay["byhand"].run("wg", "show", MESH, "public-key").strip()
     mesh.lab.salt.reject_key("byhand")
     wait_until(
         lambda: not any(key in mesh.lab.underlay[n].run("wg", "show", "all", "peers") for n in rest.members),
         60,
-        "all others to drop it",
+        "all other nodes to remove it",
         every=0.5,
     )
     rest.settle()

@@ -1,4 +1,4 @@
-"""The watcher and FRR's bfdd agree on how a link is."""
+"""The watcher and FRR's bfdd agree on the state of a link."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from saltext_wgmesh.core.types import Bfd, Interface, Kind, Peer, Role, Route, View
-from saltext_wgmesh.minion import watching
+from saltext_wgmesh.core.model.policy import Bfd, Role
+from saltext_wgmesh.core.model.view import Interface, Kind, Peer, Route, View
+from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
 
 from ... import faults
 from ...lab import Lab
@@ -32,19 +33,19 @@ OURS, THEIRS = "10.100.0.1", "10.100.0.2"
 DEVICE = "wg0"
 PORT = 51820
 REPORT = f"/run/wgmesh/{DEVICE}.json"
-REST = f"/run/wgmesh/{DEVICE}.rest"
+REST = f"/run/wgmesh/{DEVICE}.admin-down"
 SETTINGS = ("detect-multiplier 4", "transmit-interval 200", "receive-interval 200")
-"""FRR's, unless a step changes them."""
+"""FRR's settings, unless a step changes them."""
 SOON = 10.0
-"""Seconds: a loose bound for machines that do much else."""
+"""Seconds: a loose bound, for busy machines."""
 HEARD, SENT = "control-packet-input", "control-packet-output"
 """FRR's counters of control packets."""
-# FRR's words for RFC 5880's diagnostics.
+# FRR's names of RFC 5880's diagnostics.
 EXPIRED = "control detection time expired"
 NEIGHBOUR_DOWN = "neighbor signaled session down"
 ADMIN_DOWN = "administratively down"
 
-# The second byte of a control packet, behind the eight of UDP's header, has the flags poll (0x20) and final (0x10).
+# The second byte of a control packet, after the eight of UDP's header, has the flags poll (0x20) and final (0x10).
 WIRETAP = f"""
 table inet wiretap {{
     counter polls_sent {{}}
@@ -64,12 +65,17 @@ table inet wiretap {{
 }}
 """
 
-MAKE_KEY = "from saltext_wgmesh.minion import host, keys; print(keys.ensure(host.Host()))"
+MAKE_KEY = """
+from saltext_wgmesh.minion.state import keys
+from saltext_wgmesh.minion.system.host import Host
+print(keys.ensure(Host()))
+"""
 APPLY = """
 import json, sys
-from saltext_wgmesh.core.types import View
-from saltext_wgmesh.minion import apply, host
-apply.apply(host.Host(), View.from_dict(json.load(sys.stdin)))
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.minion.apply import apply
+from saltext_wgmesh.minion.system.host import Host
+apply.apply(Host(), View.from_dict(json.load(sys.stdin)))
 """
 
 
@@ -80,24 +86,24 @@ class Ends:
     lab: Lab
     frr: Bfdd
     log: Path
-    """Of the watcher of this step."""
+    """The log of the watcher of this step."""
 
     @property
     def ours(self) -> Machine:
         return self.lab.underlay["ours"]
 
     def link(self) -> dict[str, Any]:
-        """The link as our file has it; nothing before there is one."""
+        """Return the link as in the watcher's report; empty before there is one."""
         text = self.ours.run("cat", REPORT, check=False)
         return json.loads(text)["links"]["theirs"] if text else {}
 
     def verdicts(self) -> list[str]:
-        """What the watcher of this step said of the link, in order: ``up (heard)``."""
+        """Return the logged states of the link in this step, in order, such as ``up (session up)``."""
         lines = self.log.read_text().splitlines()
         return [line.partition(" is ")[2] for line in lines if " by wg0 is " in line]
 
-    def rest(self, seconds: float) -> None:
-        """An apply asks for the link to rest, for so long at most."""
+    def request_admin_down(self, seconds: float) -> None:
+        """Request the link to be admin-down for at most *seconds*, as an apply does."""
         request = {"neighbours": ["theirs"], "until": time.time() + seconds}
         self.ours.run("sh", "-c", f"cat > {REST}.new && mv {REST}.new {REST}", stdin=json.dumps(request))
 
@@ -108,8 +114,8 @@ class Ends:
         wait_until(self.both_up, SOON, "both ends to be up")
 
     def await_down(self, ours: str, theirs: str) -> None:
-        """Both ends are down: ours says *ours*, FRR's diagnostic is *theirs*."""
-        # An FRR that hears a neighbour which is down is in state Init until that one has heard it.
+        """Wait until both ends are down. The watcher's reason is *ours*, FRR's diagnostic is *theirs*."""
+        # FRR is in state Init while it receives packets of a neighbour that is down.
         wait_until(
             lambda: self.frr.show()["status"] in ("down", "init") and self.frr.show()["diagnostic"] == theirs,
             SOON,
@@ -120,7 +126,7 @@ class Ends:
 
 
 def view(public_key: str, interval: int = 100) -> View:
-    """Ours: one direct neighbour, which opens the tunnel."""
+    """Return the view of our end: one direct neighbour, which opens the tunnel."""
     prefix = (f"{THEIRS}/32",)
     peer = Peer(node="theirs", address=THEIRS, public_key=public_key, endpoint=None, keepalive=0, allowed_ips=prefix)
     return View(
@@ -138,7 +144,7 @@ def view(public_key: str, interval: int = 100) -> View:
 
 
 def tunnel(ours: Machine, theirs: Machine) -> str:
-    """Both have the device; the public key of theirs."""
+    """Make the WireGuard device at both ends, and return the public key of the other end."""
     our_key = ours.run(sys.executable, "-c", MAKE_KEY).strip()
     private = theirs.run("wg", "genkey")
     their_key = theirs.run("wg", "pubkey", stdin=private).strip()
@@ -172,10 +178,10 @@ def frr(lab: Lab, their_key: str) -> Bfdd:
 
 @pytest.fixture
 def ends(request: pytest.FixtureRequest, lab: Lab, frr: Bfdd) -> Iterator[Ends]:
-    """Both ends are up, and ours remembers no earlier flap."""
+    """Yield both ends, with the session up, and a new watcher without earlier flaps."""
     log = lab.underlay["ours"].folder / "watch.log"
     made = Ends(lab=lab, frr=frr, log=log)
-    process = made.ours.spawn(*watching.COMMAND, log=log.name)
+    process = made.ours.spawn(*WATCHER_COMMAND, log=log.name)
     made.await_up()
     yield made
     signal_child(process, signal.SIGTERM)
@@ -185,13 +191,13 @@ def ends(request: pytest.FixtureRequest, lab: Lab, frr: Bfdd) -> Iterator[Ends]:
 
 
 def flagged(frr: Bfdd) -> dict[str, int]:
-    """How many packets with which flag FRR has heard and sent, as ``polls_sent``."""
-    told = frr.machine.json("nft", "-j", "list", "counters", "table", "inet", "wiretap")["nftables"]
-    return {c["counter"]["name"]: c["counter"]["packets"] for c in told if "counter" in c}
+    """Return the number of packets with each flag that FRR has received and sent, such as ``polls_sent``."""
+    shown = frr.machine.json("nft", "-j", "list", "counters", "table", "inet", "wiretap")["nftables"]
+    return {c["counter"]["name"]: c["counter"]["packets"] for c in shown if "counter" in c}
 
 
 def answered(frr: Bfdd, poller: str, before: dict[str, int]) -> bool:
-    """Whether, since *before*, an end polled, the other answered, and it ceased. *poller*: ``sent`` for FRR's polls."""
+    """Return whether, since *before*, a poll was sent, answered and ended. *poller* is ``sent`` for polls of FRR."""
     other = {"sent": "heard", "heard": "sent"}[poller]
     now = flagged(frr)
     time_of(2, frr, HEARD, SENT)
@@ -200,7 +206,7 @@ def answered(frr: Bfdd, poller: str, before: dict[str, int]) -> bool:
 
 
 def time_of(packets: int, frr: Bfdd, *counters: str) -> float:
-    """Seconds until each of FRR's *counters* has grown by so many packets."""
+    """Return the seconds until each of FRR's *counters* has grown by so many packets."""
     begin, before = time.monotonic(), frr.counters()
 
     def grown() -> bool:
@@ -211,18 +217,18 @@ def time_of(packets: int, frr: Bfdd, *counters: str) -> float:
     return time.monotonic() - begin
 
 
-def test_it_comes_up_at_the_slower_rate(ends: Ends):
-    """We wish 100 ms, FRR 200: each knows what the other wishes, and both send each 200 ms, less the jitter."""
+def test_session_comes_up_at_slower_rate(ends: Ends):
+    """The watcher offers 100 ms, FRR 200 ms: both know the other's offer, and send every 200 ms, less the jitter."""
     wait_until(lambda: ends.frr.show()["remote-transmit-interval"] == 100, SOON, "FRR to know our rate")
-    told = ends.frr.show()
-    assert (told["remote-receive-interval"], told["remote-detect-multiplier"]) == (100, 5)
-    assert (told["diagnostic"], told["remote-diagnostic"]) == ("ok", "ok")
+    shown = ends.frr.show()
+    assert (shown["remote-receive-interval"], shown["remote-detect-multiplier"]) == (100, 5)
+    assert (shown["diagnostic"], shown["remote-diagnostic"]) == ("ok", "ok")
     wait_until(lambda: ends.link()["interval"] == 200, SOON, "our end to keep to FRR's rate")
     assert 2 * 0.75 * 0.2 < time_of(4, ends.frr, HEARD, SENT) < 4
 
 
-def test_frr_changes_the_rate_while_it_is_up(ends: Ends):
-    """By a poll: our end becomes slower, then as fast as it wishes itself (100 ms), and neither end goes down."""
+def test_rate_change_by_frr_is_followed(ends: Ends):
+    """A poll of FRR makes our end slower, then as fast as its own offer (100 ms). Neither end goes down."""
     downs = ends.frr.counters()["session-down"]
     for milliseconds, negotiated in ((600, 600), (50, 100)):
         before = flagged(ends.frr)
@@ -230,12 +236,12 @@ def test_frr_changes_the_rate_while_it_is_up(ends: Ends):
         wait_until(lambda want=negotiated: ends.link()["interval"] == want, SOON, "our end to follow")
         wait_until(lambda since=before: answered(ends.frr, "sent", since), SOON, "FRR's poll to end")
     assert ends.frr.counters()["session-down"] == downs
-    assert ends.verdicts() == ["up (heard)"]
+    assert ends.verdicts() == ["up (session up)"]
     ends.frr.configure(*SETTINGS)
 
 
-def test_ours_changes_the_rate_while_it_is_up(ends: Ends, their_key: str):
-    """By a poll of ours that FRR answers, after an apply of another view; neither end goes down."""
+def test_rate_change_by_watcher_is_followed(ends: Ends, their_key: str):
+    """After an apply of another view the watcher polls, and FRR answers. Neither end goes down."""
     downs = ends.frr.counters()["session-down"]
     for interval in (400, 100):
         before = flagged(ends.frr)
@@ -244,69 +250,72 @@ def test_ours_changes_the_rate_while_it_is_up(ends: Ends, their_key: str):
         wait_until(lambda want=interval: ends.link()["interval"] == max(200, want), SOON, "our end to follow")
         wait_until(lambda since=before: answered(ends.frr, "heard", since), SOON, "our poll to end")
     assert ends.frr.counters()["session-down"] == downs
-    assert ends.verdicts() == ["up (heard)"]
+    assert ends.verdicts() == ["up (session up)"]
 
 
-def test_both_go_down_when_nothing_arrives(ends: Ends):
-    """Each by its own time. Ours would be held for a second now, but not while it is the only way to anywhere."""
+def test_loss_of_all_packets_ends_session(ends: Ends):
+    """Each end goes down by its own timer. As the only path the link is used again despite its hold-down time."""
     with faults.cut(ends.lab.underlay, "ours", "theirs"):
         ends.await_down("time_expired", EXPIRED)
         assert ends.link()["hold"] == 1.0
     ends.await_up()
-    assert ends.verdicts()[-1] == "up (heard)"
+    assert ends.verdicts()[-1] == "up (session up)"
 
 
-def test_what_ours_does_not_hear_brings_both_down(ends: Ends):
-    """Ours by its time. FRR heeds no packet without its discriminator while it is up, and ours has forgotten that
-    (RFC 5880 section 6.8.1): so FRR's time is up too, since it takes nothing else for a sign of life."""
+def test_loss_towards_watcher_ends_session(ends: Ends):
+    """The watcher goes down by its timer, and FRR then by its own.
+
+    While FRR is up it drops packets without its discriminator, which a session that went down has forgotten (RFC 5880
+    section 6.8.1). Its detection time therefore expires, too.
+    """
     with faults.deaf(ends.lab.underlay, "ours", "theirs"):
         ends.await_down("time_expired", EXPIRED)
         wait_until(lambda: ends.frr.show()["remote-diagnostic"] == EXPIRED, SOON, "FRR to hear why")
     ends.await_up()
 
 
-def test_what_frr_does_not_hear_brings_both_down(ends: Ends):
-    """FRR by its time, ours because FRR says so."""
+def test_loss_towards_frr_ends_session(ends: Ends):
+    """FRR goes down by its timer, and the watcher because FRR signals it."""
     with faults.unheard(ends.lab.underlay, "ours", "theirs"):
         ends.await_down("neighbour_down", EXPIRED)
     ends.await_up()
 
 
-def test_frr_holds_the_session_down(ends: Ends):
-    """Ours rests by the neighbour's word, once, for as long as that lasts: it is no failure, and leaves no trace."""
+def test_session_held_down_by_frr_is_no_failure(ends: Ends):
+    """The link is admin-down as long as FRR holds its session down. That is no failure, and adds no hold-down time."""
     ends.frr.configure("shutdown")
-    wait_until(lambda: ends.link()["state"] == "admin-down", SOON, "our end to rest")
+    wait_until(lambda: ends.link()["state"] == "admin-down", SOON, "our end to be admin-down")
     assert ends.frr.show()["status"] == "shutdown"
     time_of(2, ends.frr, HEARD)
-    assert ends.verdicts() == ["up (heard)", "admin-down (it rests)"]
+    assert ends.verdicts() == ["up (session up)", "admin-down (held down on purpose)"]
     ends.frr.configure("no shutdown")
     ends.await_up()
-    assert ends.verdicts()[2:] == ["up (heard)"]
+    assert ends.verdicts()[2:] == ["up (session up)"]
     assert ends.link()["hold"] == 0.0
 
 
-def test_ours_rests_for_an_apply(ends: Ends):
-    """FRR heeds it at once, knows why, and both are up again as soon as the apply is done."""
-    ends.rest(seconds=25)
-    wait_until(lambda: ends.link().get("heeded"), SOON, "FRR to have heard it", every=0.05)
+def test_link_is_admin_down_for_apply(ends: Ends):
+    """FRR follows the request at once, with its reason, and both ends are up again as soon as the apply is done."""
+    ends.request_admin_down(seconds=25)
+    wait_until(lambda: ends.link().get("admin_down_acknowledged"), SOON, "FRR's acknowledgement", every=0.05)
     assert ends.link()["state"] == "admin-down"
-    told = ends.frr.show()
-    assert (told["status"], told["diagnostic"], told["remote-diagnostic"]) == ("down", NEIGHBOUR_DOWN, ADMIN_DOWN)
+    shown = ends.frr.show()
+    assert (shown["status"], shown["diagnostic"], shown["remote-diagnostic"]) == ("down", NEIGHBOUR_DOWN, ADMIN_DOWN)
     ends.ours.run("rm", REST)
     ends.await_up()
-    assert ends.verdicts() == ["up (heard)", "admin-down (it rests)", "up (heard)"]
+    assert ends.verdicts() == ["up (session up)", "admin-down (held down on purpose)", "up (session up)"]
 
 
-def test_a_rest_that_nobody_ends_lapses(ends: Ends):
-    """As when an apply is killed."""
-    ends.rest(seconds=3)
-    wait_until(lambda: ends.link()["state"] == "admin-down", SOON, "our end to rest", every=0.05)
+def test_admin_down_request_expires(ends: Ends):
+    """A request that is never withdrawn, as after an apply that was killed, ends at its time."""
+    ends.request_admin_down(seconds=3)
+    wait_until(lambda: ends.link()["state"] == "admin-down", SOON, "our end to be admin-down", every=0.05)
     ends.await_up()
     ends.ours.run("rm", REST)
 
 
-def test_frr_dies_and_another_begins(ends: Ends):
-    """Nothing is said on dying: ours notices by time. The new one's session is another, and comes up."""
+def test_session_survives_restart_of_frr(ends: Ends):
+    """FRR dies without a signal, and the watcher goes down by its timer. A session with the new FRR comes up."""
     old = ends.frr.show()["id"]
     ends.frr.kill()
     wait_until(lambda: ends.link()["state"] == "down", SOON, "our end to be down")
@@ -317,18 +326,18 @@ def test_frr_dies_and_another_begins(ends: Ends):
     assert ends.frr.show()["id"] != old
 
 
-def test_an_end_of_the_watcher_says_nothing_to_frr(ends: Ends):
-    """Neither admin-down nor down: a watcher that is upgraded is missed by time alone, if at all."""
-    told = json.loads(ends.ours.run("cat", "/run/wgmesh/watch.pid"))
-    ends.ours.run("sh", "-c", f"kill {told['pid']}")
+def test_end_of_watcher_is_not_signalled(ends: Ends):
+    """A watcher that ends sends neither admin-down nor down. FRR goes down by its timer only."""
+    pid = json.loads(ends.ours.run("cat", "/run/wgmesh/watch.pid"))["pid"]
+    ends.ours.run("sh", "-c", f"kill {pid}")
     wait_until(lambda: ends.frr.show()["status"] == "down", SOON, "FRR to be down")
-    told = ends.frr.show()
-    assert (told["diagnostic"], told["remote-diagnostic"]) == (EXPIRED, "ok")
+    shown = ends.frr.show()
+    assert (shown["diagnostic"], shown["remote-diagnostic"]) == (EXPIRED, "ok")
     assert ends.link()["state"] == "up"
 
 
-def test_our_session_is_held_down(lab: Lab, frr: Bfdd):
-    """FRR is down by our word and stays so while it hears it; it comes up when we let it."""
+def test_session_held_down_by_us_stays_down(lab: Lab, frr: Bfdd):
+    """FRR goes down when our session is held down, stays down while it receives that, and comes up afterwards."""
     ours = lab.underlay["ours"]
     process = ours.spawn(sys.executable, str(Path(speaker.__file__)), OURS, THEIRS, DEVICE)
     assert process.stdin
@@ -338,8 +347,8 @@ def test_our_session_is_held_down(lab: Lab, frr: Bfdd):
         ("up", ("ok", "ok")),
     ):
         wait_until(lambda want=status: frr.show()["status"] == want, SOON, f"FRR to be {status}")
-        told = frr.show()
-        assert (told["diagnostic"], told["remote-diagnostic"]) == diagnostics
+        shown = frr.show()
+        assert (shown["diagnostic"], shown["remote-diagnostic"]) == diagnostics
         time_of(2, frr, HEARD)
         assert frr.show()["status"] == status
         process.stdin.write("\n")

@@ -1,4 +1,4 @@
-"""One fleet for all scenarios of this folder; each begins with a mesh in which nothing is remembered."""
+"""One fleet for all scenarios of this folder. Each begins with a mesh without effects of earlier scenarios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Editing the policy of a mesh that runs, and what its nodes have of it then."""
+"""Edits of a running mesh's policy, and the nodes' state afterwards."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ...sessions import Concerned
 from ...wait import TimedOut, wait_until
 
 TALKS = {"web1": "app1", "laptop": "web2", "app2": "gw1"}
-"""Who talks by TCP: by relays within two sites and from outside of both, and by a direct link."""
+"""The ends of TCP connections: through relays between two sites and from outside, and over a direct link."""
 Policy = dict[str, Any]
 Edit = Callable[[Policy], object]
-"""What is done to the demo mesh's part of the policy."""
+"""A change of the demo mesh's policy."""
 
 
 def edited(*edits: Edit) -> Policy:
-    """The demo's policy after *edits*; whatever they take away may go without another word."""
+    """The demo's policy after *edits*. The prune guard is off, so that removals need no confirmation."""
     changed = copy.deepcopy(policy())
     changed["wgmesh"]["wg0"]["prune_guard"] = 100
     for edit in edits:
@@ -33,10 +33,10 @@ def edited(*edits: Edit) -> Policy:
 
 
 def converge(mesh: Mesh, wanted: Policy, until: Callable[[], object]) -> None:
-    """The master has *wanted* for its policy, *until* is true, and all nodes run the plan that followed."""
+    """Set the policy to *wanted*, and wait until *until* is true and all nodes run the plan that follows."""
     mesh.lab.salt.set_policy(wanted)
     with suppress(CommandFailed):
-        # Its exit status tells that somebody did not acknowledge yet.
+        # The exit status is 1 while some node has not acknowledged.
         mesh.lab.salt.salt_run("wgmesh.converge")
     wait_until(until, 8 * PLANNED, "the nodes to have it", every=0.5)
     mesh.settle(deadline=2 * PLANNED)
@@ -52,7 +52,7 @@ def changed(
     talks: Mapping[str, str] = MappingProxyType(TALKS),
     **more: Any,
 ) -> None:
-    """The same, and nobody noticed: ``calm.undisturbed`` says what that means. Afterwards all pairs go as planned."""
+    """As ``converge``, without a disturbance (see ``calm.undisturbed``). Then all pairs use the planned paths."""
     with undisturbed(mesh, name, talks=talks, concerned=concerned, **more):
         converge(mesh, wanted, until)
     found = mesh.faults()
@@ -60,14 +60,14 @@ def changed(
 
 
 def restored(mesh: Mesh) -> None:
-    """The mesh runs the demo's policy, whatever was seen on the way."""
+    """Return the mesh to the demo's policy, without checks on the way."""
     with suppress(TimedOut):
         converge(mesh, policy(), lambda: True)
 
 
 @contextmanager
 def closed(machine: Machine, *ports: str) -> Iterator[None]:
-    """UDP to these ports of the machine is dropped before it arrives, and what comes from them before it leaves."""
+    """Drop UDP to these ports of the machine before it arrives, and UDP from them before it leaves."""
     rules = (
         f"chain in {{ type filter hook prerouting priority -400; udp dport {{ {', '.join(ports)} }} drop; }}\n"
         f"chain out {{ type filter hook postrouting priority 400; udp sport {{ {', '.join(ports)} }} drop; }}\n"
@@ -79,11 +79,11 @@ def closed(machine: Machine, *ports: str) -> Iterator[None]:
         machine.run("nft", "delete", "table", "inet", "closed")
 
 
-# --- what nodes have ------------------------------------------------------------------------------------
+# --- state of the nodes ---------------------------------------------------------------------------------
 
 
 def mtus(mesh: Mesh) -> set[int]:
-    """The MTUs of all WireGuard interfaces of the mesh."""
+    """Return the MTUs of all WireGuard interfaces of the mesh."""
     return {
         link["mtu"]
         for node in mesh.members
@@ -93,19 +93,18 @@ def mtus(mesh: Mesh) -> set[int]:
 
 
 def keepalives(mesh: Mesh) -> set[str]:
-    """What nodes have as persistent keepalive of their peers, in seconds or ``off``."""
+    """Return the persistent keepalives of the nodes' peers, in seconds or ``off``."""
     texts = [mesh.lab.underlay[node].run("wg", "show", "all", "persistent-keepalive") for node in mesh.members]
     return {line.split()[-1] for text in texts for line in text.splitlines()}
 
 
 def ports(mesh: Mesh) -> set[int]:
-    """The ports on which the access interfaces listen."""
+    """Return the ports on which the access interfaces listen."""
     return {int(mesh.lab.underlay[node].run("wg", "show", mesh.name, "listen-port")) for node in mesh.members}
 
 
 def stems(mesh: Mesh) -> set[str]:
-    """What the WireGuard interfaces of the mesh's nodes, and the files that bring such up, are called: without what
-    tells uplinks and trunks apart."""
+    """Return the names of the nodes' WireGuard interfaces and wg-quick files, without suffixes like ``-u1``."""
     names: set[str] = set()
     for node in mesh.members:
         names |= set(mesh.lab.underlay[node].run("wg", "show", "interfaces").split())
@@ -115,34 +114,34 @@ def stems(mesh: Mesh) -> set[str]:
 
 
 def holders(mesh: Mesh, node: str) -> set[str]:
-    """The members that have *node* for a peer."""
+    """Return the members that have *node* as a peer."""
     key = mesh.lab.underlay[node].run("wg", "show", mesh.name, "public-key").strip()
     return {n for n in mesh.members if key in mesh.lab.underlay[n].run("wg", "show", "all", "peers")}
 
 
 def intervals(mesh: Mesh) -> set[int]:
-    """Milliseconds between the packets with which the watchers look at their links."""
-    return {told["interval"] for node in mesh.members for told in mesh.lab.salt.links(node, mesh.name).values()}
+    """Return the milliseconds between BFD packets of the watchers."""
+    return {link["interval"] for node in mesh.members for link in mesh.lab.salt.links(node, mesh.name).values()}
 
 
 def linked(mesh: Mesh, a: str, b: str) -> bool:
-    """Whether both nodes watch a link between them, and it is up."""
+    """Return whether both nodes report the link between them as up."""
     salt = mesh.lab.salt
     return all(salt.links(x, mesh.name).get(y, {}).get("state") == "up" for x, y in ((a, b), (b, a)))
 
 
 def unlinked(mesh: Mesh, a: str, b: str) -> bool:
-    """Whether neither node has the other for a peer."""
+    """Return whether neither node has the other as a peer."""
     return a not in holders(mesh, b) and b not in holders(mesh, a)
 
 
 def public_keys(mesh: Mesh) -> dict[str, str]:
-    """Member → the public key of its access interface."""
+    """Return member → the public key of its access interface."""
     return {n: mesh.lab.underlay[n].run("wg", "show", mesh.name, "public-key").strip() for n in mesh.members}
 
 
 def known_keys(mesh: Mesh) -> set[str]:
-    """All public keys that any member has for a peer or for itself."""
+    """Return all public keys that any member has for a peer or for itself."""
     texts = [mesh.lab.underlay[n].run("wg", "show", "all", "dump") for n in mesh.members]
     fields = [line.split("\t") for text in texts for line in text.splitlines()]
     return {line[2] if len(line) == 5 else line[1] for line in fields}

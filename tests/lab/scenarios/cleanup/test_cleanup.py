@@ -22,14 +22,14 @@ KINDS = ("net", "mnt", "pid", "uts", "ipc")
 
 @pytest.fixture
 def tag() -> Iterator[str]:
-    """A tag that no other lab has; what is left of its lab is ended after the test."""
+    """Yield a tag that no other lab has, and stop its lab after the test."""
     tag = f"cleanup-{os.getpid()}"
     yield tag
     stop(tag)
 
 
 def demo(tag: str, *options: str) -> subprocess.Popen[str]:
-    """The demo, as a user would start it: whoever runs this in the background may have SIGINT ignored."""
+    """Start the demo as a user would. A background shell may ignore SIGINT, so its default is restored."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.lab", "--tag", tag, "demo", *options],
         cwd=REPOSITORY,
@@ -42,7 +42,7 @@ def demo(tag: str, *options: str) -> subprocess.Popen[str]:
 
 
 def namespaces(pids: list[int] | None = None) -> set[str]:
-    """The namespaces of these processes; of all, if None."""
+    """Return the namespaces of these processes, or of all processes if None."""
     which = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()] if pids is None else pids
     found = set()
     for pid in which:
@@ -55,19 +55,19 @@ def namespaces(pids: list[int] | None = None) -> set[str]:
 
 
 def of_lab(tag: str) -> set[str]:
-    """The namespaces that a running lab has and this process does not."""
+    """Return the namespaces that the running lab has and this process does not."""
     return namespaces([p.pid for p in processes.tagged(tag)]) - namespaces([os.getpid()])
 
 
 def host_files() -> dict[str, list[str]]:
-    """What stands in the folders of the host that a node writes to."""
+    """Return the contents of the host's folders that a node writes to."""
     return {f: sorted(str(p) for p in Path(f).rglob("*")) for f in HOST_FOLDERS}
 
 
 def assert_nothing_left(tag: str, own: set[str], before: dict[str, list[str]]) -> None:
-    """No process, no namespace, no mount, no file."""
+    """Assert that no process, namespace, mount or file of the lab is left."""
     assert processes.tagged(tag) == []
-    # A dead process keeps its namespaces until its parent, or init, has taken note of its death.
+    # A dead process keeps its namespaces until its parent, or init, has reaped it.
     wait_until(lambda: not namespaces() & own, 5, "the namespaces to end")
     mounts = Path("/proc/self/mountinfo").read_text()
     assert f".lab/{tag}" not in mounts
@@ -76,8 +76,8 @@ def assert_nothing_left(tag: str, own: set[str], before: dict[str, list[str]]) -
     assert host_files() == before
 
 
-def test_a_lab_that_ends_by_itself(tag: str):
-    """The demo's own end removes everything."""
+def test_finished_lab_leaves_nothing(tag: str):
+    """A demo that ends normally removes everything."""
     before = host_files()
     run = demo(tag, "--only-underlay")
     out, _ = run.communicate(timeout=60)
@@ -85,10 +85,10 @@ def test_a_lab_that_ends_by_itself(tag: str):
     assert_nothing_left(tag, set(), before)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("when", ["the first machine runs", "Salt runs"])
-def test_a_lab_that_is_interrupted(tag: str, number: signal.Signals, status: int, when: str):
-    """Ctrl-C and SIGTERM end all, early or late."""
+def test_interrupted_lab_leaves_nothing(tag: str, number: signal.Signals, status: int, when: str):
+    """Ctrl-C and SIGTERM remove everything, at an early and at a late time."""
     before = host_files()
     run = demo(tag)
 
@@ -108,8 +108,8 @@ def test_a_lab_that_is_interrupted(tag: str, number: signal.Signals, status: int
     assert_nothing_left(tag, own, before)
 
 
-def test_a_lab_that_was_kept(tag: str):
-    """It stays until it is stopped, says how to do that, and gives a shell on its machines."""
+def test_kept_lab_leaves_nothing_when_stopped(tag: str):
+    """A kept lab runs until it is stopped. It prints the command for that, and offers a shell on its machines."""
     before = host_files()
     run = demo(tag, "--only-underlay", "--keep")
     out, _ = run.communicate(timeout=60)
@@ -124,8 +124,8 @@ def test_a_lab_that_was_kept(tag: str):
     assert_nothing_left(tag, own, before)
 
 
-def test_stopping_ends_daemons_that_left_their_parent(tag: str):
-    """A process that became a daemon, in a session of its own, is found by its tag."""
+def test_stop_ends_daemons_without_parent(tag: str):
+    """A daemon in a session of its own is found by its tag and ended."""
     env = {**os.environ, **processes.environment(tag, "nowhere")}
     subprocess.run(["sh", "-c", "setsid sleep 600 > /dev/null 2>&1 &"], env=env, check=True)
     wait_until(lambda: any("sleep 600" in p.command for p in processes.tagged(tag)), 10, "the daemon to run")
@@ -133,8 +133,8 @@ def test_stopping_ends_daemons_that_left_their_parent(tag: str):
     assert processes.tagged(tag) == []
 
 
-def test_a_tag_that_begins_alike_is_another_lab(tag: str):
-    """Only the exact tag counts."""
+def test_stop_spares_lab_with_longer_tag(tag: str):
+    """Only processes with the exact tag are ended."""
     other = f"{tag}0"
     with subprocess.Popen(["sleep", "600"], env={**os.environ, **processes.environment(other, "nowhere")}) as one:
         try:

@@ -1,4 +1,4 @@
-"""The mesh needs Salt to change, not to run."""
+"""The mesh needs Salt for changes only."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def mesh(fleet: Lab) -> Mesh:
 
 @pytest.fixture(scope="module")
 def plan(mesh: Mesh) -> Paths:
-    """The plan, from when there was a master."""
+    """Return the plan, read while the master runs."""
     return paths(mesh.lab.salt, MESH)
 
 
-def test_the_mesh_is_up(mesh: Mesh, plan: Paths):
+def test_mesh_is_up(mesh: Mesh, plan: Paths):
+    """All pairs use the planned paths before Salt is killed."""
     assert mesh.faults(plan) == []
 
 
-def test_without_salt_it_runs_on(mesh: Mesh, plan: Paths):
-    """All of Salt is killed at once, and not a packet is missing."""
+def test_mesh_survives_death_of_salt(mesh: Mesh, plan: Paths):
+    """All Salt processes are killed at once, and no packet is lost."""
     before = mesh.links()
     with mesh.streams(STREAMS) as losses:
         mesh.lab.salt.kill([*DEMO.minions, DEMO.master])
@@ -44,8 +45,8 @@ def test_without_salt_it_runs_on(mesh: Mesh, plan: Paths):
 
 
 @pytest.mark.parametrize("name", ["web1", "laptop", "relay-nyc1"])
-def test_a_node_boots_without_salt(mesh: Mesh, plan: Paths, name: str):
-    """Only what systemd would start runs: wg-quick and the watcher."""
+def test_node_boots_without_salt(mesh: Mesh, plan: Paths, name: str):
+    """A node that boots with wg-quick and the watcher only is back in the mesh, by the planned paths."""
     machine = mesh.lab.underlay[name]
     mesh.lab.underlay.lose_power(name)
     assert mesh.overlay()[name] == ()
@@ -55,8 +56,8 @@ def test_a_node_boots_without_salt(mesh: Mesh, plan: Paths, name: str):
     assert mesh.faults(plan, deadline=40) == []
 
 
-def test_salt_comes_back_and_finds_nothing_to_do(mesh: Mesh, plan: Paths):
-    """On every node, the booted ones too."""
+def test_salt_returns_without_changes(mesh: Mesh, plan: Paths):
+    """An apply after the return of Salt has no changes on any node, and the plan is the same."""
     fleet = mesh.lab.salt
     fleet.start()
     again = mesh.apply()

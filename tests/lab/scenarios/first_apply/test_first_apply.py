@@ -1,4 +1,4 @@
-"""One command makes the mesh; the second time it changes nothing."""
+"""One command makes the mesh. The same command again changes nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ...planned import paths
 
 TOPOLOGY = DEMO
 POLICY: dict[str, Any] = {"wgmesh": {}}
-"""None while the minions start, or they would be enrolled by that alone."""
+"""No mesh while the minions start. Otherwise their start events would enrol them."""
 EVENTS = "/var/log/salt-events"
 MASTER_OPTIONS = {"event_return": "rawfile_json", "rawfile_json.filename": EVENTS}
-"""Salt itself writes down whatever passes the master's event bus."""
+"""Salt itself records all events of the master's bus in this file."""
 STREAMS = {"web1": "app1", "app1": "laptop", "laptop": "web2", "printer": "web1", "relay-nyc1": "relay-fra2"}
 
 
@@ -29,29 +29,30 @@ def mesh(fleet: Lab) -> Mesh:
 
 @pytest.fixture(scope="module")
 def first(mesh: Mesh) -> dict[str, Any]:
-    """What the first state.apply returned."""
+    """Return what the first state.apply returned."""
     mesh.lab.salt.set_policy(policy())
     return mesh.apply()
 
 
-def test_the_command_succeeds_on_every_node(first: dict[str, Any]):
+def test_apply_succeeds_on_every_node(first: dict[str, Any]):
+    """No state fails, and every node has changes."""
     assert failures(first, DEMO.minions) == []
     assert {line.partition(":")[0] for line in changes(first)} == set(DEMO.minions)
 
 
-def test_the_mesh_settles_without_another_command(mesh: Mesh):
-    """Every node is planned and runs its part, and has an address in each network on each interface."""
+def test_mesh_settles_without_another_command(mesh: Mesh):
+    """Every node is in the plan, runs its view, and has an address in each network."""
     mesh.settle()
     assert [len(addresses) for addresses in mesh.overlay().values()] == [2] * len(DEMO.minions)
 
 
-def test_every_pair_arrives_by_its_planned_path(mesh: Mesh):
-    """Both directions, both families, the LAN host too."""
+def test_every_pair_uses_planned_path(mesh: Mesh):
+    """All pairs reach each other by the planned path: both directions, both families, and the LAN host."""
     assert mesh.faults() == []
 
 
-def test_sites_talk_through_relays_only(fleet: Lab):
-    """What the underlay forbids is not planned as a direct path; what it allows within a site is."""
+def test_sites_communicate_through_relays_only(fleet: Lab):
+    """Paths that the underlay forbids are not planned as direct. Those that it allows within a site are."""
     plan = paths(fleet.salt, MESH)
     relays = {"relay-fra1", "relay-fra2", "relay-nyc1"}
     assert list(plan["web1"]["web2"]) == ["web1", "web2"]
@@ -60,8 +61,8 @@ def test_sites_talk_through_relays_only(fleet: Lab):
         assert set(list(plan[a][b])[1:-1]) <= relays
 
 
-def test_the_second_time_nothing_changes_and_no_packet_is_lost(mesh: Mesh):
-    """While streams of 100 Hz run across the mesh, in both families; no interface is made anew."""
+def test_second_apply_loses_no_packet(mesh: Mesh):
+    """A second apply has no changes, recreates no interface, and loses no packet of streams at 100 Hz."""
     before = mesh.links()
     with mesh.streams(STREAMS) as losses:
         again = mesh.apply()
@@ -71,8 +72,8 @@ def test_the_second_time_nothing_changes_and_no_packet_is_lost(mesh: Mesh):
     assert losing(losses) == []
 
 
-def test_no_private_key_left_its_node(fleet: Lab):
-    """Not in an event, the job cache, the mine, the pillar cache, a log, or another node's files."""
+def test_private_key_stays_on_its_node(fleet: Lab):
+    """The private key is in no event, job cache, mine, pillar cache, log, or file of another machine."""
     keys = [fleet.underlay[name].run("cat", "/etc/wireguard/wgmesh.key").strip() for name in DEMO.minions]
     assert len(set(keys)) == len(DEMO.minions)
     written = [p for p in fleet.folder.rglob("*") if p.is_file()]
@@ -85,7 +86,7 @@ def test_no_private_key_left_its_node(fleet: Lab):
 
 
 def content(path: Path) -> bytes:
-    """What is in the file; nothing if it went away meanwhile: Salt and its extension keep short-lived ones."""
+    """Return the content of the file. Empty if it was deleted in the meantime, since Salt keeps short-lived files."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

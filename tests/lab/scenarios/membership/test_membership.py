@@ -1,4 +1,4 @@
-"""A join or a leave touches only those concerned."""
+"""A node that joins or leaves disturbs no other node."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ memory: dict[str, Any] = {}
 
 @pytest.fixture(scope="module")
 def eight(fleet: Lab) -> Mesh:
-    """The mesh without the new node."""
+    """Return the mesh without the new node."""
     return Mesh(lab=fleet, name=MESH, networks=tuple(networks(POLICY)), members=OLD, lan=PRINTER)
 
 
 @pytest.fixture(scope="module")
 def nine(eight: Mesh) -> Mesh:
-    """The mesh with it."""
+    """Return the mesh with the new node."""
     return replace(eight, members=DEMO.minions)
 
 
 def peers(mesh: Mesh, key: str) -> set[str]:
-    """The members that have a peer with this public key."""
+    """Return the members that have a peer with this public key."""
     underlay = mesh.lab.underlay
     return {n for n in mesh.members if key in underlay[n].run("wg", "show", "all", "peers")}
 
 
-def test_eight_nodes_are_a_mesh(eight: Mesh):
+def test_eight_nodes_form_mesh(eight: Mesh):
+    """Eight nodes settle, and all pairs use the planned paths."""
     assert failures(eight.apply(), OLD) == []
     eight.settle()
     assert eight.faults() == []
     memory["overlay"] = eight.overlay()
 
 
-def test_a_node_joins_and_no_other_packet_is_lost(eight: Mesh, nine: Mesh):
-    """The others keep their addresses and interfaces."""
+def test_join_disturbs_no_other_node(eight: Mesh, nine: Mesh):
+    """While a ninth node joins, the others lose no packet and keep their addresses and interfaces."""
     salt = eight.lab.salt
     before = eight.links()
     salt.start_minion(NEW)
@@ -66,8 +67,8 @@ def test_a_node_joins_and_no_other_packet_is_lost(eight: Mesh, nine: Mesh):
     memory["new"] = nine.overlay()[NEW]
 
 
-def test_a_node_whose_key_is_deleted_is_out(eight: Mesh, nine: Mesh):
-    """No member has it as a peer; nothing else changes."""
+def test_node_with_deleted_key_is_removed(eight: Mesh, nine: Mesh):
+    """No member has the node as a peer, and nothing else changes."""
     salt = eight.lab.salt
     key = nine.lab.underlay[NEW].run("wg", "show", MESH, "public-key").strip()
     assert peers(eight, key)
@@ -84,8 +85,8 @@ def test_a_node_whose_key_is_deleted_is_out(eight: Mesh, nine: Mesh):
     assert eight.links() == before
 
 
-def test_a_node_that_leaves_the_policy_loses_its_interfaces(eight: Mesh):
-    """By the next converge, without a command on the node; the others notice nothing."""
+def test_node_removed_from_policy_loses_interfaces(eight: Mesh):
+    """The next converge removes the node's interfaces, without a command on it. Other nodes are not disturbed."""
     salt = eight.lab.salt
     rest = replace(eight, members=tuple(name for name in OLD if name != "laptop"))
     smaller = copy.deepcopy(POLICY)
@@ -101,8 +102,8 @@ def test_a_node_that_leaves_the_policy_loses_its_interfaces(eight: Mesh):
     assert rest.links() == before
 
 
-def test_nodes_that_come_back_have_their_addresses_again(eight: Mesh, nine: Mesh):
-    """The one by a new acceptance of its old key and the command, the other by the policy alone."""
+def test_returning_nodes_get_their_addresses_back(eight: Mesh, nine: Mesh):
+    """One node returns by the policy alone, the other by acceptance of its old key and an apply."""
     salt = nine.lab.salt
     salt.set_policy(POLICY)
     salt.salt_run("wgmesh.converge")

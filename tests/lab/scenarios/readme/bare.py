@@ -1,7 +1,7 @@
 """A fleet on which saltext-wgmesh was never installed, and on which pip finds its wheel without a network.
 
 Each machine sees this run's Python environment through an overlay of its own, from which the package is
-uninstalled. The wheel lies in a folder that pip there takes for its only index.
+uninstalled. The wheel is in a folder that is the only index of pip there.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ chmod 755 "$3/salt-pip"
 """
 
 
-def wheel(folder: Path) -> Path:
-    """The wheel of this checkout, made by way of the sdist, in *folder*."""
-    words = [sys.executable, "-m", "build", "--outdir", str(folder), str(REPOSITORY)]
+def wheel(folder: Path, source: Path = REPOSITORY) -> Path:
+    """Build the sdist of *source* and the wheel from it into *folder*, and return the path of the wheel."""
+    words = [sys.executable, "-m", "build", "--outdir", str(folder), str(source)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl"))
 
 
 def prepare(salt: Fleet, folder: Path) -> None:
-    """No machine has the package; the master's Salt is configured in /etc/salt and serves from /srv."""
+    """Remove the package from all machines. The master's Salt is configured in /etc/salt and serves from /srv."""
     environment = str(ENVIRONMENT)
     machines = [salt.master, *(salt.underlay[name] for name in salt.minions)]
     with ThreadPoolExecutor(2) as pool:
@@ -56,7 +56,7 @@ def prepare(salt: Fleet, folder: Path) -> None:
     salt.master.run("sh", "-c", MASTER, "sh", environment, str(salt.master.folder / "salt"), SHIMS)
 
 
-def bash(machine: Machine, line: str) -> str:
-    """What the line printed, run by bash as a user would type it; CommandFailed for another status than 0."""
+def bash(machine: Machine, line: str, timeout: float = 150) -> str:
+    """Run the line in bash as a user would, and return its output. CommandFailed for another status than 0."""
     path = f"{SHIMS}:{BIN}:/usr/sbin:/usr/bin:/sbin:/bin"
-    return machine.run("env", f"PATH={path}", "bash", "-euo", "pipefail", "-c", line, timeout=150)
+    return machine.run("env", f"PATH={path}", "bash", "-euo", "pipefail", "-c", line, timeout=timeout)

@@ -1,4 +1,4 @@
-"""What each command of the README must have done: the table that makes an untested command impossible."""
+"""The effects that each command of the README must have. The table makes an untested command impossible."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .bare import ENVIRONMENT, bash
 
 Check = Callable[[Mesh, str], None]
 CHECKS: dict[str, Check] = {}
-"""Command → what checks, on the mesh to be, what it printed and did. Its exit status was 0 already."""
+"""Command → the function that checks its output and its effects on the mesh. The exit status was 0."""
 NODES = ("db1", "relay1", "relay2", "web1")
 
 
 def of(command: str) -> Callable[[Check], Check]:
-    """The function checks *command*."""
+    """Return a decorator that enters the function as the check of *command*."""
 
     def enter(check: Check) -> Check:
         CHECKS[command] = check
@@ -30,7 +30,7 @@ def of(command: str) -> Callable[[Check], Check]:
 
 
 def documents(text: str) -> Iterator[Any]:
-    """The JSON values in *text*, one after another: ``salt`` prints one a minion."""
+    """Yield the JSON values in *text*: ``salt`` prints one per minion."""
     decoder = json.JSONDecoder()
     while text := text.lstrip():
         value, end = decoder.raw_decode(text)
@@ -39,7 +39,7 @@ def documents(text: str) -> Iterator[Any]:
 
 
 def as_json(lab: Lab, command: str) -> Any:
-    """What the command says with ``--out=json``; the answers of several minions as one mapping."""
+    """Return the output of the command with ``--out=json``. Answers of several minions become one mapping."""
     values = list(documents(bash(lab.salt.master, f"{command} --out=json")))
     return values[0] if len(values) == 1 else {name: answer for value in values for name, answer in value.items()}
 
@@ -48,13 +48,13 @@ def as_json(lab: Lab, command: str) -> Any:
 
 
 @of("salt-pip install saltext-wgmesh")
-def _master_has_the_package(mesh: Mesh, said: str) -> None:
-    assert "Successfully installed saltext-wgmesh-" in said
+def _master_has_the_package(mesh: Mesh, output: str) -> None:
+    assert "Successfully installed saltext-wgmesh-" in output
 
 
 @of("salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf")
-def _configuration_names_what_is_installed(mesh: Mesh, said: str) -> None:
-    assert said == ""
+def _configuration_names_what_is_installed(mesh: Mesh, output: str) -> None:
+    assert output == ""
     master = mesh.lab.salt.master
     config = yaml.safe_load(master.run("cat", "/etc/salt/master.d/wgmesh.conf"))
     assert sorted(config) == ["ext_pillar", "file_roots", "reactor", "schedule"]
@@ -68,8 +68,8 @@ def _configuration_names_what_is_installed(mesh: Mesh, said: str) -> None:
 
 
 @of("systemctl restart salt-master")
-def _master_serves_both_formulas(mesh: Mesh, said: str) -> None:
-    """What other files of master.d set holds still, beside what the new one sets."""
+def _master_serves_both_formulas(mesh: Mesh, output: str) -> None:
+    """Settings of other files in master.d are in force, beside those of the new one."""
     salt = mesh.lab.salt
     salt.await_minions()
     assert {"own", "wgmesh", "wgmesh.tools"} <= set(salt.salt("web1", "cp.list_states")["web1"])
@@ -80,22 +80,22 @@ def _master_serves_both_formulas(mesh: Mesh, said: str) -> None:
 
 
 @of("salt '*' pip.install saltext-wgmesh")
-def _minions_have_the_package(mesh: Mesh, said: str) -> None:
-    assert said.count("Successfully installed saltext-wgmesh-") == len(NODES)
+def _minions_have_the_package(mesh: Mesh, output: str) -> None:
+    assert output.count("Successfully installed saltext-wgmesh-") == len(NODES)
 
 
 @of("salt '*' saltutil.refresh_modules")
-def _minions_know_the_functions(mesh: Mesh, said: str) -> None:
-    """Without a restart."""
+def _minions_know_the_functions(mesh: Mesh, output: str) -> None:
+    """The minions know the functions without a restart."""
     known = mesh.lab.salt.salt("*", "sys.list_functions", "wgmesh")
     assert sorted(known) == sorted(NODES)
     assert all({"wgmesh.apply", "wgmesh.diff", "wgmesh.show"} <= set(names) for names in known.values())
 
 
 @of("salt '*' state.apply wgmesh")
-def _every_pair_reaches_each_other(mesh: Mesh, said: str) -> None:
-    """When the command returns; by the planned paths, which for leaves apart from each other go by a relay."""
-    assert re.findall(r"^Failed:\s+(\d+)$", said, re.M) == ["0"] * len(NODES), said
+def _every_pair_reaches_each_other(mesh: Mesh, output: str) -> None:
+    """All pairs use the planned paths when the command returns. Between the two leaves these go through a relay."""
+    assert re.findall(r"^Failed:\s+(\d+)$", output, re.M) == ["0"] * len(NODES), output
     assert mesh.faults(deadline=5) == []
     assert [len(addresses) for addresses in mesh.overlay().values()] == [1] * len(NODES)
     assert mesh.lab.salt.salt_run("wgmesh.paths")["web1"]["db1"][1:-1] in (["relay1"], ["relay2"])
@@ -105,26 +105,26 @@ def _every_pair_reaches_each_other(mesh: Mesh, said: str) -> None:
 
 
 @of("salt-run wgmesh.plan")
-def _nothing_would_change(mesh: Mesh, said: str) -> None:
+def _nothing_would_change(mesh: Mesh, output: str) -> None:
     answer = as_json(mesh.lab, "salt-run wgmesh.plan")["wg0"]
-    assert (answer["changes"], answer["left_out"], answer["proof"]) == ({}, {}, "holds")
+    assert (answer["changes"], answer["unplaced"], answer["proof"]) == ({}, {}, "holds")
 
 
 @of("salt-run wgmesh.converge")
-def _nothing_was_to_do(mesh: Mesh, said: str) -> None:
+def _nothing_was_to_do(mesh: Mesh, output: str) -> None:
     answer = as_json(mesh.lab, "salt-run wgmesh.converge")["wg0"]
     assert sorted(answer) == ["generation", "mesh", "published"]
     assert answer["published"] is False
 
 
 @of("salt-run wgmesh.verify")
-def _the_proof_holds(mesh: Mesh, said: str) -> None:
+def _the_proof_holds(mesh: Mesh, output: str) -> None:
     answer = as_json(mesh.lab, "salt-run wgmesh.verify")
     assert answer == {"wg0": {"next": "holds", "published": "holds"}}
 
 
 @of("salt-run wgmesh.status")
-def _all_have_acknowledged(mesh: Mesh, said: str) -> None:
+def _all_have_acknowledged(mesh: Mesh, output: str) -> None:
     answer = as_json(mesh.lab, "salt-run wgmesh.status")["wg0"]
     assert {name: node["role"] for name, node in answer["nodes"].items()} == {
         "db1": "leaf",
@@ -136,13 +136,13 @@ def _all_have_acknowledged(mesh: Mesh, said: str) -> None:
 
 
 @of("salt-run wgmesh.explain relay1 relay2")
-def _the_path_is_told(mesh: Mesh, said: str) -> None:
-    assert "relay1 → relay2. All relays are linked with each other, by trunks." in said
+def _the_path_is_explained(mesh: Mesh, output: str) -> None:
+    assert "relay1 → relay2. All relays are linked with each other, by trunks." in output
     assert as_json(mesh.lab, "salt-run wgmesh.explain relay1 relay2")["path"] == ["relay1", "relay2"]
 
 
 @of("salt-run wgmesh.whatif down=relay1")
-def _one_relay_is_enough(mesh: Mesh, said: str) -> None:
+def _one_relay_is_enough(mesh: Mesh, output: str) -> None:
     answer = as_json(mesh.lab, "salt-run wgmesh.whatif down=relay1")
     assert answer["cut_off"] == {}
     assert set(answer["rerouted"]) <= {"web1 → db1", "db1 → web1"}
@@ -151,14 +151,14 @@ def _one_relay_is_enough(mesh: Mesh, said: str) -> None:
 
 
 @of("salt-run wgmesh.graph style=table")
-def _each_node_has_its_row(mesh: Mesh, said: str) -> None:
-    rows = [line.split()[0] for line in said.splitlines() if line.strip()]
+def _each_node_has_its_row(mesh: Mesh, output: str) -> None:
+    rows = [line.split()[0] for line in output.splitlines() if line.strip()]
     assert rows == ["node", *NODES]
     assert as_json(mesh.lab, "salt-run wgmesh.graph style=table").splitlines()[1].startswith("db1 ")
 
 
 @of("salt '*' wgmesh.show")
-def _each_node_shows_its_interfaces(mesh: Mesh, said: str) -> None:
+def _each_node_shows_its_interfaces(mesh: Mesh, output: str) -> None:
     answers = as_json(mesh.lab, "salt '*' wgmesh.show")
     assert {name: sorted(meshes["wg0"]["devices"]) for name, meshes in answers.items()} == {
         "db1": ["wg0", "wg0-u1", "wg0-u2"],
@@ -166,11 +166,11 @@ def _each_node_shows_its_interfaces(mesh: Mesh, said: str) -> None:
         "relay2": ["wg0", "wg0-t1"],
         "web1": ["wg0", "wg0-u1", "wg0-u2"],
     }
-    assert "203.0.113.10:51820" in said
+    assert "203.0.113.10:51820" in output
     assert all(answers["web1"]["wg0"]["routes"])
 
 
 @of("salt '*' wgmesh.diff")
-def _no_node_differs_from_its_view(mesh: Mesh, said: str) -> None:
+def _no_node_differs_from_its_view(mesh: Mesh, output: str) -> None:
     answers = as_json(mesh.lab, "salt '*' wgmesh.diff")
     assert {name: meshes["wg0"]["changes"] for name, meshes in answers.items()} == {name: [] for name in NODES}

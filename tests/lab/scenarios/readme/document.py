@@ -1,4 +1,4 @@
-"""The README as steps: each command of its bash blocks, each file of its yaml blocks, in their order."""
+"""The README as steps: each command of its bash blocks and each file of its yaml blocks, in order."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Command:
     """One line of a bash block."""
 
     line: str
-    """As it stands there, with its remark."""
+    """The line as in the README, with its remark."""
     number: int
-    """Of its line in the README, from 1."""
+    """Number of the line in the README, from 1."""
 
     @property
     def bare(self) -> str:
-        """Without the remark."""
+        """The command without its remark."""
         return REMARK.sub("", self.line)
 
 
@@ -39,7 +39,7 @@ Step = Command | File
 
 
 def steps(readme: Path) -> list[Step]:
-    """What a reader is told to do, in order. ValueError for a block that leaves open what is to be done with it."""
+    """Return the steps of the README in order. ValueError for a block that is neither commands nor a file."""
     found: list[Step] = []
     for tag, number, body in _blocks(readme.read_text(encoding="utf-8").splitlines()):
         if tag == "bash":
@@ -47,12 +47,12 @@ def steps(readme: Path) -> list[Step]:
         elif tag == "yaml":
             found.append(_file(number, body))
         elif tag or any(line.startswith("salt") for line in body):
-            raise ValueError(f"README, line {number}: tag the block as bash or yaml, or nobody tests it")
+            raise ValueError(f"README, line {number}: tag the block as bash or yaml, or no test runs it")
     return found
 
 
 def _blocks(lines: list[str]) -> list[tuple[str, int, list[str]]]:
-    """Tag, number of the first line, and lines, of each fenced block."""
+    """Return tag, number of the first line, and lines of each fenced block."""
     blocks: list[tuple[str, int, list[str]]] = []
     inside = False
     for number, line in enumerate(lines, 1):

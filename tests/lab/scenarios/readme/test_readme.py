@@ -1,7 +1,7 @@
-"""A reader who does what README.md says, in its order, gets a mesh.
+"""The commands and files of README.md, executed in order, make a mesh.
 
-Every line of its bash blocks is run as it stands there, by bash on the master's machine, and every yaml block
-is written where its first line says. What stands in for something else is this, and nothing more:
+Every line of its bash blocks is run unchanged, by bash on the master's machine. Every yaml block is written to the path
+in its first line. Only these are replaced:
 
 - ``salt-pip`` is the pip of the environment that Salt runs in (the program itself refuses to work outside a onedir);
 - ``systemctl restart salt-master`` has the lab stop and start its salt-master;
@@ -46,7 +46,7 @@ TOPOLOGY = Topology(
     ),
 )
 CONFIGURED = False
-# The defaults, which the README counts on, in place of the lab's own: its id, and where the pillar is.
+# The README assumes Salt's defaults for the master's id and the pillar's folder, in place of the lab's.
 MASTER_OPTIONS = {"id": "", "pillar_roots": {"base": ["/srv/pillar"]}}
 OWN = """
 file_roots:
@@ -54,12 +54,12 @@ file_roots:
 ext_pillar:
   - cmd_yaml: 'echo "owner: ops"'
 """
-"""What the fleet's owner has in the master.d of this fleet."""
+"""A file that the fleet has in its master.d before the installation."""
 
 
 @pytest.fixture(scope="module")
 def fleet(lab: Lab) -> Lab:
-    """A fleet with a life of its own, where every minion answers, and on which this package never was."""
+    """Return a fleet with other uses, without the package, where every minion answers."""
     wheels = lab.folder / "wheels"
     bare.wheel(wheels)
     bare.prepare(lab.salt, wheels)
@@ -71,29 +71,29 @@ def fleet(lab: Lab) -> Lab:
 
 @pytest.fixture(scope="module")
 def mesh(fleet: Lab) -> Mesh:
-    """The mesh that the README's policy describes."""
+    """Return the mesh of the README's policy."""
     return Mesh(lab=fleet, name="wg0", networks=("10.100.0.0/16",), members=NODES)
 
 
 def named(step: Step) -> str:
-    """The step's name in the report."""
+    """Return the step's name in the report."""
     return step.bare if isinstance(step, Command) else step.path
 
 
-def test_every_command_has_its_check():
-    """In the README and in the table of checks stand the same commands."""
+def test_every_command_has_check():
+    """The README and the table of checks have the same commands."""
     assert sorted(set(COMMANDS)) == sorted(CHECKS)
 
 
-def test_the_fleet_does_not_know_the_package(fleet: Lab):
-    """Neither master nor minions: what follows is the README's doing."""
+def test_package_is_not_installed(fleet: Lab):
+    """Neither master nor minions have the package before the README's first step."""
     assert fleet.salt.salt("*", "sys.list_functions", "wgmesh") == {name: [] for name in NODES}
     assert "is not available" in fleet.salt.salt_run("wgmesh.config")
 
 
 @pytest.mark.parametrize("step", README, ids=named)
-def test_step(mesh: Mesh, step: Step):
-    """The command ends with status 0 and did what it promises; the file is written."""
+def test_step_has_its_effect(mesh: Mesh, step: Step):
+    """A command ends with status 0 and has the effects of its check. A file is written."""
     master = mesh.lab.salt.master
     if isinstance(step, File):
         master.run("sh", "-c", 'cat > "$0"', step.path, stdin=step.text)
@@ -101,14 +101,15 @@ def test_step(mesh: Mesh, step: Step):
     if step.bare == RESTART:
         mesh.lab.salt.stop_master()
         mesh.lab.salt.start_master()
-        said = ""
+        output = ""
     else:
-        said = bare.bash(master, step.line)
-    print(said)
-    CHECKS[step.bare](mesh, said)
+        output = bare.bash(master, step.line)
+    print(output)
+    CHECKS[step.bare](mesh, output)
 
 
-def test_a_second_run_changes_nothing(mesh: Mesh):
+def test_second_apply_changes_nothing(mesh: Mesh):
+    """A second apply of the formula has no changes and recreates no interface."""
     before = mesh.links()
     again = mesh.apply()
     assert failures(again, NODES) == []

@@ -1,4 +1,4 @@
-"""Every topology carries every pair on one and the same fleet, and so do two meshes."""
+"""Every topology connects every pair on the same fleet, and so do two meshes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...saltconf import NO_SCHEDULE
 
 TOPOLOGY = DEMO
 POLICY = policy()
-# Another topology takes most direct links away.
+# Another topology removes most direct links.
 POLICY["wgmesh"][MESH]["prune_guard"] = 100
 MASTER_OPTIONS = NO_SCHEDULE
 memory: dict[str, Any] = {}
@@ -26,26 +26,26 @@ memory: dict[str, Any] = {}
 
 @pytest.fixture(scope="module")
 def mesh(fleet: Lab) -> Mesh:
-    """The demo's mesh."""
+    """Return the demo's mesh."""
     return Mesh(lab=fleet, name=MESH, networks=tuple(networks(POLICY)), members=DEMO.minions, lan=PRINTER)
 
 
 def converge(mesh: Mesh, changed: dict[str, Any]) -> None:
-    """The master runs by this policy."""
+    """Set the policy, converge and settle."""
     mesh.lab.salt.set_policy(changed)
     mesh.lab.salt.salt_run("wgmesh.converge")
     mesh.settle()
 
 
 def shaped(topology: str) -> dict[str, Any]:
-    """The demo's policy with another topology."""
+    """Return the demo's policy with another topology."""
     changed = copy.deepcopy(POLICY)
     changed["wgmesh"][MESH]["topology"] = topology
     return changed
 
 
 def direct(mesh: Mesh) -> set[tuple[str, str]]:
-    """The pairs of leaves with no relay between them, by the plan."""
+    """Return the pairs of leaves without a relay between them in the plan."""
     paths = planned.paths(mesh.lab.salt, mesh.name)
     return {
         (a, b)
@@ -58,8 +58,8 @@ def direct(mesh: Mesh) -> set[tuple[str, str]]:
 SITES = {("app1", "app2"), ("app1", "gw1"), ("app2", "gw1"), ("web1", "web2")}
 
 
-def test_partial(mesh: Mesh):
-    """Leaves of one site are linked directly, and no others."""
+def test_partial_links_leaves_of_site(mesh: Mesh):
+    """With ``partial`` the leaves of a site are linked directly, and no other pair of leaves."""
     assert failures(mesh.apply(), DEMO.minions) == []
     mesh.settle()
     assert mesh.faults() == []
@@ -67,15 +67,15 @@ def test_partial(mesh: Mesh):
     memory["overlay"] = mesh.overlay()
 
 
-def test_full_links_no_pair_that_cannot_open(mesh: Mesh):
-    """No leaf has an endpoint, so pairs across sites go by relays, and all arrive."""
+def test_full_links_no_unreachable_pair(mesh: Mesh):
+    """With ``full`` pairs across sites use relays, since no leaf has an endpoint. All pairs reach each other."""
     converge(mesh, shaped("full"))
     assert direct(mesh) == SITES
     assert mesh.faults() == []
 
 
-def test_hub(mesh: Mesh):
-    """No two leaves are linked directly."""
+def test_hub_links_no_leaves(mesh: Mesh):
+    """With ``hub`` no two leaves are linked directly, and all pairs reach each other."""
     converge(mesh, shaped("hub"))
     assert direct(mesh) == set()
     assert mesh.faults() == []
@@ -83,7 +83,7 @@ def test_hub(mesh: Mesh):
 
 @pytest.fixture(scope="module")
 def second(mesh: Mesh) -> Mesh:
-    """A mesh of four of the nodes, beside the first."""
+    """Return a second mesh of four of the nodes, beside the first."""
     changed = copy.deepcopy(POLICY)
     changed["wgmesh"]["wg9"] = {
         "network": ["10.109.0.0/24"],
@@ -100,8 +100,8 @@ def second(mesh: Mesh) -> Mesh:
     return replace(mesh, name="wg9", networks=("10.109.0.0/24",), members=members, lan=None)
 
 
-def test_two_meshes_side_by_side(mesh: Mesh, second: Mesh):
-    """Both carry all their pairs, each by its own interfaces."""
+def test_two_meshes_share_their_nodes(mesh: Mesh, second: Mesh):
+    """Both meshes connect all their pairs, each by its own interfaces."""
     second.settle()
     assert second.faults() == []
     assert mesh.faults() == []
@@ -109,12 +109,13 @@ def test_two_meshes_side_by_side(mesh: Mesh, second: Mesh):
     assert "wg9" not in mesh.lab.underlay["web2"].links()
 
 
-def test_addresses_were_the_same_all_the_time(mesh: Mesh):
+def test_addresses_survive_topology_changes(mesh: Mesh):
+    """The nodes have the addresses of the first step."""
     assert mesh.overlay() == memory["overlay"]
 
 
-def test_a_broken_policy_changes_nothing(mesh: Mesh):
-    """Each mistake has its line, the exit status is not 0, and every link is as it was."""
+def test_invalid_policy_changes_nothing(mesh: Mesh):
+    """Each mistake has its own line, the exit status is not 0, and no interface is recreated."""
     before = mesh.links()
     broken = copy.deepcopy(POLICY)
     broken["wgmesh"][MESH]["nodes"]["gw1"]["routes"] = ["10.100.7.0/24"]

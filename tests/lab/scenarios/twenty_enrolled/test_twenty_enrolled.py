@@ -1,4 +1,4 @@
-"""Twenty minions that start at once are in the mesh by themselves, for a handful of planner runs."""
+"""Twenty minions that start at once join the mesh without a command, in a few planner runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ POLICY = {
 }
 MASTER_OPTIONS = {"auto_accept": True, "worker_threads": 5}
 HANDFUL = 12
-"""Planner runs for two hints of each of twenty nodes: their start, and their facts."""
+"""The most planner runs for two events of each of twenty nodes: its start and its facts."""
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,13 @@ def mesh(fleet: Lab) -> Mesh:
     return Mesh(lab=fleet, name=MESH, networks=("10.100.0.0/16",), members=TOPOLOGY.minions)
 
 
-def test_two_relays_are_a_mesh(mesh: Mesh):
-    """By their start alone."""
+def test_two_relays_form_mesh(mesh: Mesh):
+    """The start events of two relays are enough to form a mesh."""
     Mesh(lab=mesh.lab, name=MESH, networks=mesh.networks, members=RELAYS).settle()
 
 
-def test_twenty_join_at_once(mesh: Mesh):
+def test_twenty_nodes_join_at_once(mesh: Mesh):
+    """Twenty nodes join without a command, in at most HANDFUL planner runs."""
     salt = mesh.lab.salt
     lock = salt.master.folder / "salt" / "cache" / "wgmesh" / "converge.lock"
     runs = set(_begun(lock.read_text()))
@@ -70,14 +71,16 @@ def test_twenty_join_at_once(mesh: Mesh):
 
     wait_until(all_in, 240, "all to be in the mesh", every=0.1)
     took = time.monotonic() - began
-    told = mesh.settle(deadline=120)
+    settled = mesh.settle(deadline=120)
     runs.update(_begun(lock.read_text()))
-    print(f"{took:.0f} s from the start of twenty minions; {len(runs) - before} runs, generation {told['generation']}")
+    print(
+        f"{took:.0f} s from the start of twenty minions; {len(runs) - before} runs, generation {settled['generation']}"
+    )
     assert len(runs) - before <= HANDFUL
 
 
-def test_each_reaches_each(mesh: Mesh):
-    """By the first address of each, from each."""
+def test_every_pair_reaches_each_other(mesh: Mesh):
+    """Every node reaches the first address of every node after it in order."""
     overlay = mesh.overlay()
     for source in mesh.members:
         for target, addresses in overlay.items():
@@ -97,7 +100,7 @@ def _reaches(mesh: Mesh, source: str, address: str) -> None:
 
 
 def _begun(text: str) -> list[float]:
-    """When the last runs began, by the gate's file; it may be half written."""
+    """Return the start times of the last runs from the lock file. A half-written file has none."""
     try:
         return list(json.loads(text)["begun"])
     except (ValueError, KeyError):

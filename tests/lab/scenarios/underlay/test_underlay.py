@@ -1,4 +1,4 @@
-"""The network is as its data says."""
+"""The network matches its topology."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reaches(machine: Machine, address: str) -> bool:
     return ", 1 received" in machine.run("ping", "-n", "-c1", "-W1", address, check=False)
 
 
-def test_machines_are_apart(lab: Lab):
+def test_machines_are_isolated(lab: Lab):
     """Each machine has its own host name, process table and empty /run."""
     for name in DEMO.minions:
         assert lab.underlay[name].run("hostname").strip() == name
@@ -31,8 +31,8 @@ def test_machines_are_apart(lab: Lab):
 
 
 @pytest.mark.parametrize("name", DEMO.minions)
-def test_every_node_reaches_the_master_and_all_relays(lab: Lab, name: str):
-    """Through its own router, or two."""
+def test_every_node_reaches_master_and_relays(lab: Lab, name: str):
+    """Every node reaches the master and all relays, through one router or two."""
     others = [a for relay, a in RELAYS.items() if relay != name]
     assert all(reaches(lab.underlay[name], a) for a in [MASTER, *others])
 
@@ -45,9 +45,10 @@ def test_every_node_reaches_the_master_and_all_relays(lab: Lab, name: str):
         ("web1", "10.2.2.31", "198.51.100.2"),
         ("master", "192.168.1.50", "198.51.100.3"),
     ],
+    ids=["leaf to leaf", "relay to leaf", "leaf to leaf, other direction", "master to laptop"],
 )
-def test_nobody_outside_reaches_a_hidden_machine(lab: Lab, source: str, address: str, router: str):
-    """Neither without a route, nor when every router on the way would know one: the filter holds."""
+def test_hidden_machine_is_unreachable_from_outside(lab: Lab, source: str, address: str, router: str):
+    """No machine outside reaches a hidden one, without a route and with one: the filter of the router drops it."""
     assert not reaches(lab.underlay[source], address)
     own = {"app1": "nyc-router", "relay-nyc1": "nyc-router", "web1": "fra-router"}.get(source, source)
     route = (f"{address}/32", "via", router)
@@ -61,14 +62,14 @@ def test_nobody_outside_reaches_a_hidden_machine(lab: Lab, source: str, address:
 
 
 def test_machines_of_a_site_reach_each_other(lab: Lab):
-    """In both directions, LAN and relays."""
+    """Machines of a site and its relays reach each other in both directions."""
     for a, b in (("web1", "web2"), ("web1", "relay-fra1"), ("app1", "gw1"), ("gw1", "relay-nyc1")):
         assert reaches(lab.underlay[a], DEMO.machine(b).address), (a, b)
         assert reaches(lab.underlay[b], DEMO.machine(a).address), (b, a)
 
 
 def test_hidden_machines_are_masqueraded(lab: Lab):
-    """The master sees the address of the router, and the laptop is not seen at its own."""
+    """The master sees a packet of the laptop from the router's address, not from the laptop's own."""
     heard = lab.underlay["master"].spawn(
         "python3", "-c", "import socket; s = socket.socket(2, 2); s.bind(('', 9)); print(s.recvfrom(9)[1][0])"
     )
@@ -77,22 +78,22 @@ def test_hidden_machines_are_masqueraded(lab: Lab):
     assert heard.communicate(timeout=10)[0].strip() == "198.51.100.3"
 
 
-def test_the_printer_is_known_to_its_gateway_only(lab: Lab):
-    """The gateway forwards nothing before the mesh tells it to."""
+def test_printer_is_reached_by_gateway_only(lab: Lab):
+    """Only the gateway reaches the printer, since it forwards nothing before the mesh turns forwarding on."""
     assert reaches(lab.underlay["gw1"], "192.168.50.20")
     assert not reaches(lab.underlay["printer"], "10.2.2.31")
     assert not reaches(lab.underlay["app1"], "192.168.50.20")
 
 
-def test_the_prober_sees_the_routers(lab: Lab):
-    """A path comes out with its machines in order, and a missing answer as no round trip."""
+def test_prober_finds_routers(lab: Lab):
+    """A measured path lists its machines in order. A missing answer is no round trip."""
     seen = trips(lab.underlay, {"laptop": {"relay-nyc1": ["203.0.113.74"], "web1": ["10.1.1.21"]}})
     assert [(t.target, t.arrived) for t in seen] == [("relay-nyc1", True), ("web1", False)]
     assert seen[0].path == ("laptop", "home-router", "nyc-router", "relay-nyc1")
 
 
-def test_a_stream_tells_how_long_a_cut_lasted(lab: Lab):
-    """Nothing is lost while nothing happens; a cut shows as one gap."""
+def test_stream_measures_length_of_cut(lab: Lab):
+    """A stream without a cut loses no packet. A cut of 0.3 s is at least a gap of 0.25 s."""
     cut = lab.underlay["relay-fra1"]
     with Stream(lab.underlay["laptop"], ["203.0.113.10", "203.0.113.11"]) as stream:
         for deadline in (0.3, 0.6):
@@ -106,8 +107,8 @@ def test_a_stream_tells_how_long_a_cut_lasted(lab: Lab):
     assert sum(length for _, length in first.gaps) > 0.25
 
 
-def test_two_machines_have_a_wireguard_interface_of_one_name(lab: Lab):
-    """A hand-made link between two of them carries packets, also through the NAT, and nothing shows outside."""
+def test_machines_share_name_of_interface(lab: Lab):
+    """Two machines have an interface wg0 each. A hand-made link between them forwards packets, also through the NAT."""
     ends = {"laptop": "10.100.0.1", "relay-fra1": "10.100.0.2"}
     public = {}
     for name, address in ends.items():

@@ -28,8 +28,8 @@ def _changed(mesh: Mesh, name: str, wanted: dict, address: str) -> None:
     changed(mesh, name, wanted, has, [MOVED], leaves=others, talks=TALKS)
 
 
-def test_it_has_another_and_then_its_old_one_again(mesh: Mesh):
-    """Each pair that talks by lasting addresses goes on; afterwards all reach it at the new one."""
+def test_leaf_address_changes_and_returns(mesh: Mesh):
+    """Traffic between unchanged addresses loses no packet. Afterwards every node reaches the leaf's new address."""
     before = next(a for a in _addresses(mesh) if "." in a)
     _changed(mesh, "address changed", edited(_moved), ADDRESS)
     back = edited(lambda m: m.update(nodes={MOVED: {"site": "fra", "address": before}, **m["nodes"]}))

@@ -1,4 +1,4 @@
-"""What is drained carries nothing, may be stopped, and stays drained until an operator says otherwise."""
+"""A drained node forwards nothing, may be stopped, and stays drained until an operator undrains it."""
 
 from __future__ import annotations
 
@@ -26,37 +26,38 @@ def _relays(mesh: Mesh) -> dict[str, list[str]]:
 
 
 def _forwarded(machine: Machine) -> int:
-    """Packets that the machine has forwarded, of both families."""
+    """Return the number of packets that the machine has forwarded, of both families."""
     lines = [line.split() for line in machine.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Ip:")]
     four = int(dict(zip(*lines, strict=True))["ForwDatagrams"])
     six = dict(line.split() for line in machine.run("cat", "/proc/net/snmp6").splitlines())
     return four + int(six["Ip6OutForwDatagrams"])
 
 
-def test_a_relay_is_drained(mesh: Mesh):
-    """It forwards nothing, and the command says that it is safe to stop."""
+def test_drained_relay_forwards_nothing(mesh: Mesh):
+    """A drained relay forwards no packet, and the command reports that it is safe to stop."""
     relay = memory["relay"] = first_relay(mesh, "web1")
     machine = mesh.lab.underlay[relay]
     with undisturbed(mesh, f"drain {relay}", talks=TALKS):
-        told = mesh.lab.salt.salt_run("wgmesh.drain", relay)
-        assert told["safe_to_stop"] is True, told
+        result = mesh.lab.salt.salt_run("wgmesh.drain", relay)
+        assert result["safe_to_stop"] is True, result
         assert relay not in {first for first, *_ in _relays(mesh).values()}
         before = _forwarded(machine)
         assert relay not in relays_used(ways(mesh, TALKS))
-        # Measuring ways is some seconds of all flows.
+        # The measurement of the paths lasts some seconds, with all flows running.
         assert _forwarded(machine) == before
     mesh.settle(deadline=2 * PLANNED)
 
 
-def test_a_new_plan_keeps_it_drained(mesh: Mesh):
+def test_drained_relay_is_unused_by_new_plan(mesh: Mesh):
+    """A change of the policy does not bring traffic back to the drained relay."""
     relay = memory["relay"]
-    changed(mesh, "mtu, amid a drain", edited(lambda m: m.update(mtu=1400)), lambda: mtus(mesh) == {1400})
+    changed(mesh, "mtu, during a drain", edited(lambda m: m.update(mtu=1400)), lambda: mtus(mesh) == {1400})
     assert relay not in {first for first, *_ in _relays(mesh).values()}
     assert relay not in relays_used(ways(mesh, TALKS))
 
 
-def test_it_is_stopped_and_comes_back(mesh: Mesh):
-    """It stays drained over that, and over a restart of the master."""
+def test_drained_relay_stays_drained_after_stop(mesh: Mesh):
+    """The relay stays drained after it was stopped and started, and after a restart of the master."""
     relay = memory["relay"]
     with undisturbed(mesh, f"{relay} stopped and started", talks=TALKS, concerned=[relay]):
         with mesh.lab.rebooted(relay):
@@ -71,11 +72,12 @@ def test_it_is_stopped_and_comes_back(mesh: Mesh):
         assert relay not in {first for first, *_ in _relays(mesh).values()}
 
 
-def test_it_is_used_again(mesh: Mesh):
+def test_undrained_relay_is_used_again(mesh: Mesh):
+    """The relay is the first one of some leaf again after undrain, and no packet is lost."""
     relay = memory["relay"]
     with undisturbed(mesh, f"undrain {relay}", talks=TALKS):
         mesh.lab.salt.salt_run("wgmesh.undrain", relay)
-        # It was down a while ago, and would be the second of its leaves until it has been good for a while.
+        # The relay was down recently, and would be second choice of its leaves until its wait-to-restore time is over.
         mesh.lab.salt.salt_run("wgmesh.rebalance")
         used = lambda: relay in {first for first, *_ in _relays(mesh).values()}  # noqa: E731
         wait_until(used, 4 * PLANNED, f"{relay} to be used", every=0.5)
@@ -85,7 +87,7 @@ def test_it_is_used_again(mesh: Mesh):
 
 @pytest.fixture(scope="module")
 def two(mesh: Mesh) -> Iterator[Mesh]:
-    """The mesh with a second gateway, at which the same address can be reached."""
+    """Yield the mesh with a second gateway, behind which the same address is reachable."""
     machine = mesh.lab.underlay["app2"]
 
     def second(raw: dict) -> None:
@@ -97,17 +99,17 @@ def two(mesh: Mesh) -> Iterator[Mesh]:
     machine.run("ip", "address", "add", f"{PRINTER.address}/32", "dev", "lo")
     yield mesh
     machine.run("ip", "address", "del", f"{PRINTER.address}/32", "dev", "lo")
-    # With the facts in which it has that network, the policy would be refused.
+    # The policy would be refused while the node's facts have that network.
     mesh.lab.salt.salt("app2", "wgmesh.apply")
     converge(mesh, policy(), lambda: True)
 
 
-def test_a_gateway_is_drained(two: Mesh):
-    """Its subnet goes to the next one; what was asked of either is answered."""
+def test_drained_gateway_hands_over_its_subnet(two: Mesh):
+    """The subnet moves to the second gateway and back, and every request to the LAN host is answered."""
     underlay, salt = two.lab.underlay, two.lab.salt
     with Stream(underlay["web1"], [PRINTER.address]) as far, undisturbed(two, f"drain {GATEWAY}", talks=TALKS):
-        told = salt.salt_run("wgmesh.drain", GATEWAY)
-        assert told["safe_to_stop"] is True, told
+        result = salt.salt_run("wgmesh.drain", GATEWAY)
+        assert result["safe_to_stop"] is True, result
         assert _active(two) == ["app2"]
         salt.salt_run("wgmesh.undrain", GATEWAY)
         wait_until(lambda: _active(two) == [GATEWAY], 2 * PLANNED, f"{GATEWAY} to have its subnet", every=0.5)

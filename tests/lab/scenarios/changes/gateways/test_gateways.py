@@ -1,4 +1,4 @@
-"""A subnet goes to another gateway while it is in use."""
+"""A subnet moves to another gateway under traffic."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def _active(mesh: Mesh) -> list[str]:
 
 @pytest.fixture(scope="module")
 def two(mesh: Mesh) -> Iterator[Mesh]:
-    """The mesh, with a second machine that has the LAN host's address."""
-    # By which of them the LAN host is reached changes here.
+    """Yield the mesh, with a second machine that has the LAN host's address."""
+    # The gateway to the LAN host changes here, so that its path is not compared with the plan.
     yield replace(mesh, lan=None)
     _forget(mesh)
 
 
 def _forget(mesh: Mesh) -> None:
-    """The second machine has not that address, and has told the master."""
+    """Remove the address from the second machine, and have it report that to the master."""
     mesh.lab.underlay[NEXT].run("ip", "address", "del", f"{PRINTER.address}/32", "dev", "lo", check=False)
     mesh.lab.salt.salt(NEXT, "state.apply", "wgmesh")
 
 
 def _used(mesh: Mesh, name: str, *order: str) -> None:
-    """The same, while the LAN host is asked from two sites: each request is answered."""
-    # Links that are not used meanwhile are those of many pairs: all at once by relays are more than two cores carry.
+    """Change the order of the gateways, or restore the policy, while two sites ping the LAN host without loss."""
+    # Direct links without routes belong to many pairs. Through relays, all of them are more than two cores can forward.
     leaves = ("web1", "app1", "laptop", GATEWAY)
     machines = [mesh.lab.underlay[n] for n in ("web1", "app1")]
     with Stream(machines[0], [PRINTER.address]) as far, Stream(machines[1], [PRINTER.address]) as near:
@@ -59,20 +59,23 @@ def _used(mesh: Mesh, name: str, *order: str) -> None:
     assert not [loss for loss in losses if loss.lost]
 
 
-def test_a_second_gateway_is_added(two: Mesh):
+def test_second_gateway_is_added(two: Mesh):
+    """A second gateway that the policy names after the first takes no traffic."""
     _used(two, "gateway added", GATEWAY, NEXT)
     two.lab.underlay[NEXT].run("ip", "address", "add", f"{PRINTER.address}/32", "dev", "lo")
 
 
-def test_the_second_becomes_the_first(two: Mesh):
+def test_second_gateway_becomes_first(two: Mesh):
+    """The subnet moves to the gateway that the policy now names first."""
     _used(two, "gateway order changed", NEXT, GATEWAY)
 
 
-def test_the_first_is_the_first_again(two: Mesh):
+def test_first_gateway_is_first_again(two: Mesh):
+    """The subnet moves back when the old order is restored."""
     _used(two, "gateway order restored", GATEWAY, NEXT)
 
 
-def test_the_second_leaves(two: Mesh):
-    """It says that it does not have the network any more; before that, a policy without it would be refused."""
+def test_second_gateway_is_removed(two: Mesh):
+    """The node reports that it no longer has the network. Before that, a policy without it would be refused."""
     _forget(two)
     _used(two, "gateway removed")

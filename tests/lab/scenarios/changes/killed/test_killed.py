@@ -1,4 +1,4 @@
-"""A change that is interrupted leaves a mesh that works, and goes on by itself."""
+"""An interrupted change leaves a working mesh, and is completed without a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from .... import faults
 from ....calm import undisturbed
-from ....drill import PLANNED, says
+from ....drill import PLANNED, link_is
 from ....machine import CommandFailed
 from ....mesh import Mesh, failures
 from ....planned import status
@@ -25,13 +25,13 @@ HUB: Edit = lambda mesh: mesh.update(topology="hub")  # noqa: E731
 
 @pytest.fixture(autouse=True)
 def _afterwards(mesh: Mesh):
-    """Each step begins with the demo's policy, applied by all."""
+    """Restore the demo's policy after each step."""
     yield
     restored(mesh)
 
 
 def _converge(mesh: Mesh) -> None:
-    # It may end badly: that is what these steps are about.
+    # The command may fail, since these steps interrupt it.
     with suppress(CommandFailed):
         mesh.lab.salt.salt_run("wgmesh.converge")
 
@@ -42,7 +42,7 @@ def _rotate(mesh: Mesh, target: str) -> None:
 
 
 def _kill_runs(mesh: Mesh) -> None:
-    """Whatever an operator runs on the master dies."""
+    """Kill the salt-run commands on the master."""
     for process in tagged(mesh.lab.tag):
         if process.machine == mesh.lab.salt.master.name and "salt-run" in process.command:
             kill(process.pid, signal.SIGKILL)
@@ -52,12 +52,14 @@ def _generation(mesh: Mesh) -> int:
     return int(status(mesh.lab.salt, mesh.name)["generation"])
 
 
-def test_the_master_dies_between_two_waves(mesh: Mesh):
-    """A mesh becomes a hub; with the first generation out, all of Salt on the master dies. The next one brings it to
-    its end by its schedule alone."""
+def test_master_killed_between_waves_resumes(mesh: Mesh):
+    """A mesh becomes a hub, and all of Salt on the master is killed after the first wave.
+
+    A new master completes the change by its schedule alone.
+    """
     salt = mesh.lab.salt
     before = _generation(mesh)
-    with undisturbed(mesh, "master killed amid a change", talks=TALKS, concerned=DIRECT):
+    with undisturbed(mesh, "master killed during a change", talks=TALKS, concerned=DIRECT):
         salt.set_policy(edited(HUB))
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(_converge, mesh)
@@ -73,7 +75,8 @@ def test_the_master_dies_between_two_waves(mesh: Mesh):
 
 
 @pytest.mark.parametrize("node", ["web1", "relay-fra1"])
-def test_a_minion_dies_while_it_applies(mesh: Mesh, node: str):
+def test_minion_killed_during_apply_completes(mesh: Mesh, node: str):
+    """A minion is killed while it applies a change. The next converge completes the change, and no packet is lost."""
     salt = mesh.lab.salt
 
     def applies() -> bool:
@@ -84,8 +87,8 @@ def test_a_minion_dies_while_it_applies(mesh: Mesh, node: str):
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(_converge, mesh)
             with suppress(AssertionError):
-                # Its job is a process with the name of the function; a short one may be missed, and then it is killed
-                # just after.
+                # The job is a process with the name of the function. A short one may be missed: then the minion is
+                # killed just after it.
                 wait_until(applies, 15, f"{node} to apply", every=0.01)
             salt.kill([node])
             salt.start_minion(node)
@@ -131,8 +134,8 @@ def test_a_rotation_is_cut_short(mesh: Mesh, victim: str):
     assert mesh.faults() == []
 
 
-def test_two_operators_converge_at_once(mesh: Mesh):
-    """The one before the other has edited the policy; what the last one wrote is what comes of it."""
+def test_two_converges_at_once_both_apply(mesh: Mesh):
+    """Two operators edit the policy and converge at the same time. The mesh ends with the last edit."""
     with undisturbed(mesh, "two operators", talks=TALKS, concerned=DIRECT), ThreadPoolExecutor(2) as pool:
         mesh.lab.salt.set_policy(edited(HUB))
         first = pool.submit(_converge, mesh)
@@ -140,20 +143,20 @@ def test_two_operators_converge_at_once(mesh: Mesh):
         second = pool.submit(_converge, mesh)
         first.result()
         second.result()
-        wait_until(lambda: mtus(mesh) == {1400}, 2 * PLANNED, "the last word to hold", every=1.0)
+        wait_until(lambda: mtus(mesh) == {1400}, 2 * PLANNED, "the last edit to hold", every=1.0)
         wait_until(lambda: unlinked(mesh, "web1", "web2"), 2 * PLANNED, "the hub", every=1.0)
         mesh.settle(deadline=2 * PLANNED)
     assert mesh.faults() == []
 
 
-def test_a_node_runs_its_highstate_in_the_middle(mesh: Mesh):
-    """It may be ahead of the others, or behind them: nothing is lost by it."""
+def test_state_run_during_push_disturbs_nothing(mesh: Mesh):
+    """Two nodes apply the formula during a push, before the other nodes or after them, and no packet is lost."""
     nodes = ["web1", "relay-fra1"]
-    with undisturbed(mesh, "state.apply amid a change", talks=TALKS, concerned=DIRECT), ThreadPoolExecutor(2) as pool:
+    with undisturbed(mesh, "state.apply during a change", talks=TALKS, concerned=DIRECT), ThreadPoolExecutor(2) as pool:
         mesh.lab.salt.set_policy(edited(HUB))
         applying = pool.submit(mesh.lab.salt.salt, nodes, "state.apply", "wgmesh", timeout=90)
         pool.submit(_converge, mesh).result()
-        # A state that finds another apply at work may fail; the next one must not.
+        # A state may fail if another apply is running. The next one must not.
         applying.result()
         _converge(mesh)
         wait_until(lambda: unlinked(mesh, "web1", "web2"), 2 * PLANNED, "the hub", every=1.0)
@@ -162,13 +165,13 @@ def test_a_node_runs_its_highstate_in_the_middle(mesh: Mesh):
     assert mesh.faults() == []
 
 
-def test_a_node_that_was_away_has_it_when_it_is_back(mesh: Mesh):
-    """The others do not wait for it, and it disturbs nobody when it returns."""
+def test_returning_node_gets_missed_change(mesh: Mesh):
+    """Other nodes do not wait for an unreachable node. It gets the change on its return, which disturbs no traffic."""
     leaves = [n for n in mesh.members if "relay" not in n and n != AWAY]
     talks = {"web1": "app1", "laptop": "web2"}
     with undisturbed(mesh, f"{AWAY} away", talks=talks, leaves=leaves, concerned=DIRECT):
         with faults.unplugged(mesh.lab.underlay, AWAY):
-            wait_until(lambda: says(mesh, "app1", AWAY, "down"), 10, f"{AWAY} to be away", every=0.2)
+            wait_until(lambda: link_is(mesh, "app1", AWAY, "down"), 10, f"{AWAY} to be away", every=0.2)
             mesh.lab.salt.set_policy(edited(HUB, lambda m: m.update(mtu=1400)))
             _converge(mesh)
             wait_until(lambda: unlinked(mesh, "web1", "web2"), 2 * PLANNED, "the others to have it", every=1.0)
@@ -177,7 +180,8 @@ def test_a_node_that_was_away_has_it_when_it_is_back(mesh: Mesh):
     assert mesh.faults() == []
 
 
-def test_all_is_as_before(mesh: Mesh):
+def test_mesh_is_restored(mesh: Mesh):
+    """After all steps the mesh returns to the demo's policy."""
     restored(mesh)
     wait_until(lambda: linked(mesh, "web1", "web2") and linked(mesh, "app2", "gw1"), 2 * PLANNED, "the direct links")
     assert mesh.faults() == []

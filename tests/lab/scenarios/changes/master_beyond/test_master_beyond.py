@@ -1,4 +1,4 @@
-"""A node that has its master by way of the mesh, and a policy that would take that way away."""
+"""A node reaches its master through the mesh, and a policy would remove that path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..edits import TALKS, converge, edited, policy, restored
 
 NODE = "laptop"
 SERVICE = "10.99.0.1"
-"""Where the gateway takes calls for the master."""
+"""The address at which the gateway accepts connections to the master."""
 PORTS = "{ 4505, 4506 }"
 
 
@@ -29,7 +29,7 @@ def _reached(mesh: dict) -> None:
 
 @pytest.fixture(scope="module")
 def beyond(mesh: Mesh) -> Iterator[Mesh]:
-    """The mesh; NODE calls its master by the gateway."""
+    """Yield the mesh, in which NODE reaches its master through the gateway."""
     salt, gateway = mesh.lab.salt, mesh.lab.underlay[GATEWAY]
     master = mesh.lab.underlay.topology.machine(salt.master.name).address
     calls = f"tcp dport {PORTS}"
@@ -47,27 +47,27 @@ def beyond(mesh: Mesh) -> Iterator[Mesh]:
         gateway.run("nft", "delete", "table", "ip", "beyond")
         mesh.lab.salt.set_policy(policy())
         with suppress(CommandFailed):
-            # What it took back is tried again when somebody asks for it.
+            # A view that was rolled back is tried again on request only.
             mesh.lab.salt.salt_run("wgmesh.converge", node=NODE)
         restored(mesh)
 
 
-def test_the_node_keeps_its_way_to_the_master(beyond: Mesh):
-    """It goes back to the view before by itself; the relays on that way were not told to give it up."""
+def test_node_keeps_path_to_master(beyond: Mesh):
+    """The leaf rolls its view back by itself. The relays on that path had not been sent the withdrawal."""
     salt = beyond.lab.salt
-    with undisturbed(beyond, "the way to the master goes", talks=TALKS, leaves=("web1", "app1", GATEWAY, NODE)):
+    with undisturbed(beyond, "path to the master removed", talks=TALKS, leaves=("web1", "app1", GATEWAY, NODE)):
         salt.set_policy(policy())
-        said = ""
+        output = ""
         with suppress(CommandFailed):
-            said = json.dumps(salt.salt_run("wgmesh.converge"))
-        told = wait_until(lambda: _taken_back(beyond), 2 * PLANNED, f"{NODE} to take it back", every=0.5)
-        assert "master" in told, (told, said)
+            output = json.dumps(salt.salt_run("wgmesh.converge"))
+        rollback = wait_until(lambda: _rolled_back(beyond), 2 * PLANNED, f"{NODE} to roll back", every=0.5)
+        assert "master" in rollback, (rollback, output)
         salt.await_minions([NODE])
         relays = [n for n in beyond.members if "relay" in n]
-        assert all(SERVICE in beyond.lab.underlay[n].run("ip", "route") for n in relays), said
+        assert all(SERVICE in beyond.lab.underlay[n].run("ip", "route") for n in relays), output
     assert beyond.faults() == []
 
 
-def _taken_back(mesh: Mesh) -> str:
+def _rolled_back(mesh: Mesh) -> str:
     row = status(mesh.lab.salt, mesh.name)["nodes"][NODE]
-    return json.dumps(row["taken_back"]) if "taken_back" in row else ""
+    return json.dumps(row["rolled_back"]) if "rolled_back" in row else ""

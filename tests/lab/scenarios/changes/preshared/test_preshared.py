@@ -1,4 +1,4 @@
-"""Every pair has a key of its own, and nobody notices when it gets one."""
+"""Each link gets a preshared key of its own, without a disturbance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ....wait import wait_until
 from ..edits import TALKS, converge, edited, policy
 
 RENEWED = 240
-"""Seconds in which each session in use is renewed, and more."""
+"""Seconds in which each session in use is renewed, with a margin."""
 memory: dict[str, dict[frozenset[str], set[str]]] = {}
 
 
@@ -22,7 +22,7 @@ def _on(mesh: dict) -> None:
 
 
 def pairs(mesh: Mesh) -> dict[frozenset[str], set[str]]:
-    """Link → digests of the preshared keys of both ends; the empty text for none."""
+    """Return link → digests of the preshared keys of both ends. A missing key is the empty text."""
     underlay = mesh.lab.underlay
     owners = {underlay[n].run("wg", "show", mesh.name, "public-key").strip(): n for n in mesh.members}
     found: dict[frozenset[str], set[str]] = {}
@@ -40,12 +40,12 @@ def _all_have(mesh: Mesh) -> bool:
 
 
 def _oldest(mesh: Mesh) -> int:
-    """When the oldest session of all began, in seconds since the epoch; 0 if there is a peer without one."""
+    """Return the start of the oldest session, in seconds since the epoch; 0 if there is a peer without one."""
     return min(session.handshake for session in sessions(mesh).peers.values())
 
 
-def test_each_link_gets_a_key_of_its_own(mesh: Mesh):
-    """And sessions that begin with it are as good."""
+def test_each_link_gets_own_preshared_key(mesh: Mesh):
+    """All links have different keys with equal ends, and sessions that start with these keys lose no packet."""
     with undisturbed(mesh, "preshared keys on", talks=TALKS):
         converge(mesh, edited(_on), lambda: _all_have(mesh))
         after = time.time()
@@ -55,7 +55,9 @@ def test_each_link_gets_a_key_of_its_own(mesh: Mesh):
     assert mesh.faults() == []
 
 
-def test_they_are_rotated(mesh: Mesh):
+def test_preshared_keys_are_rotated(mesh: Mesh):
+    """Every link gets another preshared key, without a disturbance."""
+
     def all_other() -> bool:
         now = pairs(mesh)
         return _all_have(mesh) and not any(digests & memory["first"].get(link, set()) for link, digests in now.items())
@@ -67,7 +69,8 @@ def test_they_are_rotated(mesh: Mesh):
     assert mesh.faults() == []
 
 
-def test_they_are_turned_off(mesh: Mesh):
+def test_preshared_keys_are_turned_off(mesh: Mesh):
+    """No link has a preshared key after the policy turned them off."""
     with undisturbed(mesh, "preshared keys off", talks=TALKS):
         converge(mesh, policy(), lambda: set.union(*pairs(mesh).values()) == {""})
     assert mesh.faults() == []

@@ -1,4 +1,4 @@
-"""Nodes get new keys, and nobody notices."""
+"""Nodes get new keys without a disturbance."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _private(mesh: Mesh, node: str) -> str:
 
 
 def _is_kept(mesh: Mesh, node: str, private: str) -> bool:
-    """Whether a file of the node still holds its old private key. (The key is on no command line.)"""
+    """Return whether a file of the node still holds its old private key, which is put on no command line."""
     found = mesh.lab.underlay[node].run("sh", "-c", f"grep -rlF -f - {KEY_FILES} || true", stdin=private)
     return bool(found.strip())
 
 
-@pytest.mark.parametrize("target", ["web1", "relay-fra1", "*"])
+@pytest.mark.parametrize("target", ["web1", "relay-fra1", "*"], ids=["leaf", "relay", "all nodes"])
 def test_keys_are_rotated(mesh: Mesh, target: str):
-    """All have the new key of each, and nobody has an old one, the node itself included."""
+    """All nodes know the new keys of the rotated nodes. No node, these included, has an old one."""
     named = set(mesh.members) if target == "*" else {target}
     before = public_keys(mesh)
     private = {node: _private(mesh, node) for node in named}
@@ -41,8 +41,8 @@ def test_keys_are_rotated(mesh: Mesh, target: str):
     assert mesh.faults() == []
 
 
-def test_a_lost_key_is_made_again(mesh: Mesh):
-    """The file is gone while the interfaces run on: the formula heals it, and tells about it."""
+def test_lost_key_file_is_replaced(mesh: Mesh):
+    """The key file is deleted while the interfaces are up. The formula makes a new key, which the mesh then uses."""
     machine = mesh.lab.underlay[LOST]
     machine.run("rm", "/etc/wireguard/wgmesh.key")
     assert failures(mesh.lab.salt.salt([LOST], "state.apply", "wgmesh", timeout=90), [LOST]) == []

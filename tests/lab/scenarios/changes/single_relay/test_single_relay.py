@@ -1,4 +1,4 @@
-"""What a change costs where all goes by one relay."""
+"""The cost of a change in a mesh whose only relay forwards all traffic."""
 
 from __future__ import annotations
 
@@ -31,35 +31,37 @@ def _hub(mesh: dict) -> None:
 
 @pytest.fixture(scope="module")
 def hub(mesh: Mesh) -> Iterator[Mesh]:
-    """The mesh with one relay; the others have left it."""
+    """Yield the mesh with one relay, after the others have left it."""
     rest = replace(mesh, members=tuple(n for n in mesh.members if n not in GONE))
     converge(rest, edited(_hub), lambda: True)
     yield rest
     restored(mesh)
 
 
-def test_a_port_that_is_closed(hub: Mesh):
-    """Nobody has another way to say so: the master sees it, goes back for all, and says why."""
+def test_closed_port_is_rolled_back_by_master(hub: Mesh):
+    """No node has another path. The master detects it, pins the mesh to the policy before, and reports why."""
     before = ports(hub)
     with closed(hub.lab.underlay[RELAY], str(CLOSED)):
         hub.lab.salt.set_policy(edited(_hub, lambda m: m.update(listen_port=CLOSED)))
         with suppress(CommandFailed):
             hub.lab.salt.salt_run("wgmesh.converge")
-        wait_until(lambda: "rolled_back" in status(hub.lab.salt, hub.name), 4 * PLANNED, "it to go back", every=1.0)
+        wait_until(lambda: "policy_pin" in status(hub.lab.salt, hub.name), 4 * PLANNED, "it to go back", every=1.0)
         wait_until(lambda: ports(hub) == before, 2 * PLANNED, "the nodes to be back", every=1.0)
         hub.settle(deadline=2 * PLANNED)
         assert hub.faults() == []
-    assert RELAY in status(hub.lab.salt, hub.name)["rolled_back"]["why"]
-    # What comes next is a change of a mesh that is well.
+    assert RELAY in status(hub.lab.salt, hub.name)["policy_pin"]["why"]
+    # The next step must start with a mesh without faults.
     whole(hub)
 
 
-def test_another_port(hub: Mesh):
+def test_port_change_has_short_gap(hub: Mesh):
+    """The relay's port changes, and no gap is longer than a repeated handshake."""
     wanted = edited(_hub, lambda m: m.update(listen_port=51920))
     changed(hub, "port, one relay", wanted, lambda: ports(hub) == {51920}, leaves=LEAVES, allowed=HANDSHAKE)
 
 
-def test_another_key(hub: Mesh):
+def test_key_change_has_short_gap(hub: Mesh):
+    """The relay's key changes, and no gap is longer than a repeated handshake."""
     before = _key(hub)
     with undisturbed(hub, "key, one relay", talks=TALKS, leaves=LEAVES, concerned=[RELAY], allowed=HANDSHAKE):
         hub.lab.salt.salt_run("wgmesh.rotate", RELAY, timeout=300)
@@ -68,7 +70,8 @@ def test_another_key(hub: Mesh):
     assert hub.faults() == []
 
 
-def test_another_interface(hub: Mesh):
+def test_interface_rename_has_short_gap(hub: Mesh):
+    """The relay's interfaces are renamed, and no gap is longer than a repeated handshake."""
     wanted = edited(_hub, lambda m: m.update(listen_port=51920, interface="office0"))
     more = {"leaves": LEAVES, "allowed": HANDSHAKE, "remade": True}
     changed(hub, "interface, one relay", wanted, lambda: stems(hub) == {"office0"}, hub.members, **more)

@@ -1,4 +1,4 @@
-"""A view that cuts a node off, a change that somebody regrets, and an inventory that shrank."""
+"""A view that cuts a node off, a change that an operator undoes, and a policy that lost nodes."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ PORT, OTHER = 51820, 51920
 GONE = ("web1", "web2", "laptop")
 
 
-def _said(mesh: Mesh, function: str, **kwargs: object) -> str:
-    """What the runner returned or failed with."""
+def _converge_output(mesh: Mesh, function: str, **kwargs: object) -> str:
+    """Return what the runner returned, or its error."""
     try:
         return json.dumps(mesh.lab.salt.salt_run(function, **kwargs))
     except CommandFailed as error:
         return str(error)
 
 
-def test_a_view_that_cuts_a_node_off_is_taken_back(mesh: Mesh):
-    """By the node itself; the others were not given it, and the master says why."""
+def test_view_that_cuts_node_is_rolled_back(mesh: Mesh):
+    """The node itself rolls back a view that breaks its links. Other nodes do not get it, and the master reports it."""
     machine = mesh.lab.underlay[NODE]
     with undisturbed(mesh, "a port that is closed", talks=TALKS, concerned=[NODE]):
         with closed(machine, f"{OTHER}-{OTHER + 50}"):
             mesh.lab.salt.set_policy(edited(lambda m: m.update(listen_port=OTHER)))
-            said = _said(mesh, "wgmesh.converge")
-            wait_until(lambda: _port(mesh, NODE) == PORT, 2 * PLANNED, f"{NODE} to take it back", every=0.5)
-            assert "taken back" in said, said
-            assert "taken_back" in status(mesh.lab.salt, mesh.name)["nodes"][NODE], said
-            # The others have what they had, the next runs included.
-            _said(mesh, "wgmesh.converge")
+            output = _converge_output(mesh, "wgmesh.converge")
+            wait_until(lambda: _port(mesh, NODE) == PORT, 2 * PLANNED, f"{NODE} to roll back", every=0.5)
+            assert "rolled back" in output, output
+            assert "rolled_back" in status(mesh.lab.salt, mesh.name)["nodes"][NODE], output
+            # The other nodes keep the old port after further runs, too.
+            _converge_output(mesh, "wgmesh.converge")
             assert ports(mesh) == {PORT}
         mesh.lab.salt.set_policy(policy())
-        _said(mesh, "wgmesh.converge")
+        _converge_output(mesh, "wgmesh.converge")
         mesh.settle(deadline=2 * PLANNED)
     assert mesh.faults() == []
 
 
-def test_the_same_change_passes_once_the_port_is_open(mesh: Mesh):
+def test_same_change_succeeds_with_open_port(mesh: Mesh):
+    """The change that was rolled back is applied without a disturbance once the firewall is open."""
     wanted = edited(lambda m: m.update(listen_port=OTHER))
     changed(mesh, "the same port, open", wanted, lambda: ports(mesh) == {OTHER})
     changed(mesh, "and back", policy(), lambda: ports(mesh) == {PORT})
 
 
-def test_a_whole_mesh_goes_back(mesh: Mesh):
-    """To a generation of the past, whatever the policy says, until it is edited or an operator says otherwise."""
+def test_mesh_is_rolled_back_by_operator(mesh: Mesh):
+    """``wgmesh.rollback`` returns the mesh to an earlier generation, until the policy is edited."""
     good = status(mesh.lab.salt, mesh.name)["generation"]
     converge(mesh, edited(lambda m: m.update(mtu=1400)), lambda: mtus(mesh) == {1400})
     with undisturbed(mesh, f"rollback generation={good}", talks=TALKS):
@@ -63,8 +64,8 @@ def test_a_whole_mesh_goes_back(mesh: Mesh):
     changed(mesh, "the policy follows", policy(), lambda: mtus(mesh) == {1420})
 
 
-def test_a_policy_that_shrank_waits_for_a_word(mesh: Mesh):
-    """Three of nine nodes are gone from it. Nothing happens, the master says how to go on, and that works."""
+def test_shrunken_policy_waits_for_confirmation(mesh: Mesh):
+    """The policy lacks three of nine nodes. The mesh is unchanged until the digest in the output is confirmed."""
 
     def shrunk(raw: dict) -> None:
         raw["nodes"] = {name: rule for name, rule in raw["nodes"].items() if name not in ("web*", "laptop")}
@@ -72,10 +73,10 @@ def test_a_policy_that_shrank_waits_for_a_word(mesh: Mesh):
 
     with undisturbed(mesh, "a policy that shrank", talks=TALKS):
         mesh.lab.salt.set_policy(edited(shrunk))
-        said = _said(mesh, "wgmesh.converge")
-        digest = re.search(r"confirm=(\w+)", said)
-        assert digest, said
-        assert all(name in said for name in GONE)
+        output = _converge_output(mesh, "wgmesh.converge")
+        digest = re.search(r"confirm=(\w+)", output)
+        assert digest, output
+        assert all(name in output for name in GONE)
         assert set(status(mesh.lab.salt, mesh.name)["nodes"]) == set(mesh.members)
     with suppress(CommandFailed):
         mesh.lab.salt.salt_run("wgmesh.converge", confirm=digest[1])

@@ -1,4 +1,4 @@
-"""What is a number on every interface or peer is changed in place."""
+"""Numeric settings of interfaces and peers are changed in place."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from ..edits import changed, edited, intervals, keepalives, mtus, policy
 SOME = [lambda m: m.update(mtu=1400), lambda m: m.update(keepalive=20), lambda m: m.update(bfd={"interval": 200})]
 
 
-def test_the_mtu_is_changed(mesh: Mesh):
+def test_mtu_is_changed(mesh: Mesh):
+    """All interfaces get the new MTU."""
     changed(mesh, "mtu", edited(*SOME[:1]), lambda: mtus(mesh) == {1400})
 
 
-def test_the_keepalive_is_changed(mesh: Mesh):
+def test_keepalive_is_changed(mesh: Mesh):
+    """All peers with a keepalive get the new one."""
     assert "20" not in keepalives(mesh)
     changed(mesh, "keepalive", edited(*SOME[:2]), lambda: keepalives(mesh) <= {"20", "off"})
 
 
-def test_the_watchers_pace_is_changed(mesh: Mesh):
-    """Both ends of a link agree on the slower of their wishes, so it may take no link down on the way."""
+def test_bfd_interval_is_changed(mesh: Mesh):
+    """Both ends of a link agree on the slower interval. No link goes down while only one end has the new one."""
     changed(mesh, "bfd interval", edited(*SOME), lambda: min(intervals(mesh)) >= 200)
 
 
-def test_all_three_go_back_at_once(mesh: Mesh):
+def test_all_settings_return_at_once(mesh: Mesh):
+    """MTU, keepalive and BFD interval return to their defaults in one change."""
+
     def back() -> bool:
         return mtus(mesh) == {1420} and keepalives(mesh) <= {"25", "off"} and min(intervals(mesh)) == 100
 

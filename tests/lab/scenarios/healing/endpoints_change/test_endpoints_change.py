@@ -1,4 +1,4 @@
-"""A node with a new address is reached there, and so it is planned from then on."""
+"""A node with a new underlay address is reached there, and planned with it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from ....wait import wait_until
 
 @contextmanager
 def readdressed(mesh: Mesh, name: str, old: str, new: str, *routes: tuple[str, str]) -> Iterator[None]:
-    """The machine's first interface has the address *new* (with prefix length) instead of *old*; *routes* are its
-    prefixes and next hops. In the end it has the old one again."""
+    """Replace the address *old* of the machine's first interface by *new*, and undo it at the end.
+
+    Both have a prefix length. *routes* are the interface's prefixes and next hops.
+    """
     _change(mesh, name, old, new, routes)
     try:
         yield
@@ -26,7 +28,8 @@ def readdressed(mesh: Mesh, name: str, old: str, new: str, *routes: tuple[str, s
         _change(mesh, name, new, old, routes)
 
 
-def test_a_nat_box_gets_another_address(mesh: Mesh):
+def test_nat_box_address_change_heals(mesh: Mesh):
+    """A leaf behind a NAT box is reached again soon after the box gets another public address."""
     pairs = {"laptop": "web1"}
     relays = (("203.0.113.0/26", "198.51.100.1"), ("203.0.113.64/26", "198.51.100.2"))
     with streaming(mesh, pairs) as felt:
@@ -37,9 +40,11 @@ def test_a_nat_box_gets_another_address(mesh: Mesh):
     assert mended(mesh, pairs).losing == []
 
 
-def test_a_direct_neighbour_gets_another_address(mesh: Mesh):
-    """Its next facts carry it, and the others' configuration for boot has it then. Salt's own connection, which began
-    at the old address, would die in its own time: the minion is started again."""
+def test_direct_neighbour_address_change_heals(mesh: Mesh):
+    """A direct neighbour is reached at its new address, which its next facts bring into the boot files of others.
+
+    The minion is restarted, since Salt's connection from the old address would end only after a long timeout.
+    """
     pairs = {"app1": "app2", "app2": "web1"}
 
     def known() -> bool:
@@ -55,8 +60,8 @@ def test_a_direct_neighbour_gets_another_address(mesh: Mesh):
     assert mended(mesh, pairs).losing == []
 
 
-def test_a_relay_gets_another_address_by_the_policy(mesh: Mesh):
-    """Its leaves and the other relays find it there; each leaf has another relay meanwhile."""
+def test_relay_endpoint_change_by_policy_heals(mesh: Mesh):
+    """Leaves and relays reach a relay at its new endpoint in the policy. Until then each leaf uses another relay."""
     changed = copy.deepcopy(policy())
     changed["wgmesh"][mesh.name]["nodes"]["relay-fra2"]["endpoint"] = "203.0.113.12"
     pairs = {"web1": "app1", "web2": "app2"}
@@ -82,11 +87,11 @@ def _change(mesh: Mesh, name: str, old: str, new: str, routes: tuple[tuple[str, 
 
 
 def _converge(mesh: Mesh, wanted: dict[str, Any]) -> None:
-    """All run what the policy *wanted* leads to."""
+    """Set the policy to *wanted* and converge until all nodes run the plan."""
     mesh.lab.salt.set_policy(wanted)
 
     def settled() -> bool:
-        # Its status tells if somebody did not acknowledge.
+        # The exit status is 1 if some node did not acknowledge.
         with suppress(CommandFailed):
             mesh.lab.salt.salt_run("wgmesh.converge")
         return not status(mesh.lab.salt, mesh.name)["not_acknowledged"]

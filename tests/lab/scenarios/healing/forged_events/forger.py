@@ -2,7 +2,7 @@
 
     forger.py CONFIGURATION-FOLDER SECONDS
 
-Prints ``firing`` once the first are out. It ends by itself.
+It prints ``firing`` after the first events, and ends by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOSTILE = "{{ 1/0 }}\n- runner.wgmesh.release: [{node: web1}]\n'\"&*!: [{%"
 
 
 def forged(number: int) -> dict[str, Any]:
-    """One forged event, of each kind in turn."""
+    """Return one forged event, of each kind in turn."""
     victim = ("web1", "relay-fra1", "relay-nyc1", f"ghost{number}", HOSTILE)[number % 5]
     about = {"id": victim, "mesh": "wg0", "neighbours": ["relay-fra1", HOSTILE], "down": ["relay-fra1", "relay-nyc1"]}
     kinds = (

@@ -1,4 +1,4 @@
-"""The subnets of a gateway that died go to the next one."""
+"""The subnets of a dead gateway move to the next one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCE = "web1"
 
 @pytest.fixture(scope="module")
 def two(mesh: Mesh) -> Iterator[Mesh]:
-    """The mesh with a second gateway, at which the same address can be reached."""
+    """Yield the mesh with a second gateway, behind which the same address is reachable."""
     changed = copy.deepcopy(policy())
     nodes = changed["wgmesh"][mesh.name]["nodes"]
     second = {**nodes["app*"], "routes": [OFFICE_LAN]}
@@ -32,29 +32,29 @@ def two(mesh: Mesh) -> Iterator[Mesh]:
     mesh.lab.underlay[NEXT].run("ip", "address", "add", f"{PRINTER.address}/32", "dev", "lo")
     yield mesh
     mesh.lab.underlay[NEXT].run("ip", "address", "del", f"{PRINTER.address}/32", "dev", "lo")
-    # With the facts in which it has that network, the policy would be refused.
+    # The policy would be refused while the node's facts have that network.
     mesh.lab.salt.salt(NEXT, "wgmesh.apply")
     mesh.lab.salt.set_policy(policy())
     mesh.lab.salt.salt_run("wgmesh.converge")
     mesh.settle()
 
 
-def test_the_next_gateway_has_the_subnet(two: Mesh):
-    """Before, the first one of the policy has it, whatever else could."""
+def test_next_gateway_gets_subnet(two: Mesh):
+    """The first gateway in the policy is active. After its death the next one answers."""
     assert _answers(two) == GATEWAY
     with faults.unplugged(two.lab.underlay, GATEWAY):
         wait_until(lambda: _answers(two) == NEXT, PLANNED, f"{NEXT} to have the subnet")
         wait_until(planned_around(two, [GATEWAY], [GATEWAY]), PLANNED, "all to know", every=0.5)
 
 
-def test_it_keeps_it_when_the_first_is_back(two: Mesh):
-    """Until an operator or a quiet period says otherwise."""
+def test_next_gateway_keeps_subnet(two: Mesh):
+    """The next gateway keeps the subnet when the first one returns."""
     two.settle(deadline=2 * PLANNED)
     assert _answers(two) == NEXT
 
 
 def _answers(mesh: Mesh) -> str | None:
-    """The gateway by which the address is reached: one hop more leads to it behind the first than at the second."""
+    """Return the gateway that answers for the address, found by the echo requests that NEXT itself receives."""
     machine = mesh.lab.underlay[SOURCE]
     try:
         machine.run("ping", "-q", "-c", "1", "-W", "1", PRINTER.address)
@@ -67,7 +67,7 @@ def _answers(mesh: Mesh) -> str | None:
 
 
 def _received(machine: Machine) -> int:
-    """The echo requests that the machine has heard."""
+    """Return the number of echo requests that the machine has received."""
     names, values = (
         line.split() for line in machine.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Icmp:")
     )

@@ -1,4 +1,4 @@
-"""A relay that answers and forwards nothing is left like a dead one."""
+"""Traffic avoids a relay that answers but forwards nothing, like a dead one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from contextlib import AbstractContextManager
 import pytest
 
 from .... import faults
-from ....drill import HEALED, PLANNED, broken, first_relay, mended, planned_around, relays_used, says, streaming, ways
+from ....drill import (
+    HEALED,
+    PLANNED,
+    broken,
+    first_relay,
+    link_is,
+    mended,
+    planned_around,
+    relays_used,
+    streaming,
+    ways,
+)
 from ....mesh import Mesh
 from ....underlay import Underlay
 from ....wait import wait_until
@@ -28,20 +39,22 @@ def _without_trunks(underlay: Underlay, relay: str) -> AbstractContextManager[No
     [lambda underlay, relay: faults.forwarding_dropped(underlay[relay]), _without_trunks],
     ids=["a firewall drops", "all its trunks are dead"],
 )
-def test_it_is_left(mesh: Mesh, fault: Fault):
+def test_non_forwarding_relay_is_avoided(mesh: Mesh, fault: Fault):
+    """Leaves use another relay while a relay forwards nothing, and no packet is lost when it recovers."""
     relay = first_relay(mesh, "web1")
-    # Nobody waits for the answer of a node that counts as down, though it may come.
+    # The master does not wait for a node that counts as down, though its answer may arrive.
     felt, seen = broken(mesh, PAIRS, fault(mesh.lab.underlay, relay), planned_around(mesh, [relay], [relay]))
     assert felt.longest < HEALED
     assert relay not in relays_used(seen)
     assert mended(mesh, PAIRS).losing == []
 
 
-def test_one_whose_forwarding_was_switched_off_is_left_until_its_beacon_had_it_switched_on(mesh: Mesh):
+def test_disabled_forwarding_is_restored(mesh: Mesh):
+    """A relay with forwarding switched off is reported as a blackhole and avoided, until its beacon has it restored."""
     relay = first_relay(mesh, "web1")
     machine = mesh.lab.underlay[relay]
     with streaming(mesh, PAIRS) as felt, faults.not_forwarding(machine):
-        wait_until(lambda: says(mesh, "web1", relay, "mute"), 10, "web1 to notice", every=0.1)
+        wait_until(lambda: link_is(mesh, "web1", relay, "blackhole"), 10, "web1 to notice", every=0.1)
         seen = ways(mesh, PAIRS)
         wait_until(lambda: machine.run("cat", FORWARDS).strip() == "1", PLANNED, "the relay to forward", every=0.2)
     assert felt.longest < HEALED

@@ -1,28 +1,28 @@
-"""Whose key is deleted is out, everywhere and for good."""
+"""A node whose key is deleted is removed from the mesh, everywhere and for good."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from .... import faults
-from ....drill import says, streaming
+from ....drill import link_is, streaming
 from ....mesh import Mesh, failures
 from ....wait import wait_until
 
 NODE = "web2"
 AWAY = "relay-fra2"
-"""It has the node as a leaf."""
+"""A relay that has the node as a leaf."""
 PAIRS = {"web1": "app1"}
 memory: dict[str, object] = {}
 
 
-def test_all_others_drop_it(mesh: Mesh):
-    """Without another command, and without a packet lost between the others. One of them is away meanwhile."""
+def test_deleted_node_is_removed_everywhere(mesh: Mesh):
+    """All members remove the node without a further command or a lost packet. One that is down does so afterwards."""
     rest = replace(mesh, members=tuple(n for n in mesh.members if n != NODE))
     memory["addresses"] = mesh.overlay()[NODE]
     memory["key"] = key = mesh.lab.underlay[NODE].run("wg", "show", mesh.name, "public-key").strip()
     with faults.unplugged(mesh.lab.underlay, AWAY):
-        wait_until(lambda: says(mesh, "web1", AWAY, "down"), 10, f"{AWAY} to be away", every=0.2)
+        wait_until(lambda: link_is(mesh, "web1", AWAY, "down"), 10, f"{AWAY} to be away", every=0.2)
         with streaming(rest, PAIRS) as felt:
             mesh.lab.salt.delete_key(NODE)
             wait_until(lambda: _holders(rest, key) == {AWAY}, 60, "the others to drop it", every=0.5)
@@ -35,17 +35,17 @@ def test_all_others_drop_it(mesh: Mesh):
     )
 
 
-def test_its_address_is_reserved(mesh: Mesh):
-    """Nothing of it is in the plan."""
-    told = mesh.lab.salt.salt_run("wgmesh.status", live=False)[mesh.name]
-    assert NODE not in told["nodes"]
+def test_deleted_node_is_not_planned(mesh: Mesh):
+    """The plan no longer has the node."""
+    published = mesh.lab.salt.salt_run("wgmesh.status", live=False)[mesh.name]
+    assert NODE not in published["nodes"]
 
 
-def test_a_node_that_uses_the_id_again_inherits_the_address_alone(mesh: Mesh):
-    """A fresh machine with new keys joins by its acceptance alone."""
+def test_new_node_with_old_id_inherits_address(mesh: Mesh):
+    """A new machine with the old id and new keys joins by its acceptance alone, and gets the old address."""
     salt, machine = mesh.lab.salt, mesh.lab.underlay[NODE]
     salt.kill([NODE])
-    # Until then it asked to be accepted again, with its old key.
+    # Until now the minion asked for acceptance with its old key.
     salt.delete_key(NODE)
     machine.run("sh", "-c", f"rm -rf {machine.folder}/salt/pki /var/lib/wgmesh /etc/wireguard/*")
     mesh.lab.underlay.lose_power(NODE)
@@ -59,5 +59,5 @@ def test_a_node_that_uses_the_id_again_inherits_the_address_alone(mesh: Mesh):
 
 
 def _holders(mesh: Mesh, key: str) -> set[str]:
-    """The members that have a peer with this public key."""
+    """Return the members that have a peer with this public key."""
     return {n for n in mesh.members if key in mesh.lab.underlay[n].run("wg", "show", "all", "peers")}

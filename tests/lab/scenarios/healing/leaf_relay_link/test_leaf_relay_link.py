@@ -11,7 +11,8 @@ PAIRS = {"web1": "app1", "web2": "app2"}
 memory: dict[str, str] = {}
 
 
-def test_both_directions_take_another_way(mesh: Mesh):
+def test_both_directions_use_another_relay(mesh: Mesh):
+    """The leaf of the dead link gets another first relay. No other leaf is moved, and the relay is not down."""
     relay = memory["relay"] = first_relay(mesh, "web1")
     fault = faults.cut(mesh.lab.underlay, "web1", relay)
     before = _homes(mesh)
@@ -21,10 +22,11 @@ def test_both_directions_take_another_way(mesh: Mesh):
     after = _homes(mesh)
     assert relay != after["web1"][0]
     assert {node: homes for node, homes in after.items() if before[node] != homes}.keys() == {"web1"}, believed(mesh)
-    assert relay not in status(mesh.lab.salt, mesh.name)["trouble"]
+    assert relay not in status(mesh.lab.salt, mesh.name)["outages"]
 
 
-def test_when_it_returns_nothing_is_lost(mesh: Mesh):
+def test_return_of_link_loses_no_packet(mesh: Mesh):
+    """The link comes up again, and no packet is lost."""
     assert mended(mesh, PAIRS).losing == []
 
 

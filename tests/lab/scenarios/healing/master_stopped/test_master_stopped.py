@@ -1,9 +1,9 @@
-"""Without a master the mesh heals all the same, and a master that comes back disturbs nothing."""
+"""The mesh heals without a master, and a master that returns disturbs nothing."""
 
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, broken, first_relay, mended, planned_around, relays_used, says, streaming
+from ....drill import HEALED, broken, first_relay, link_is, mended, planned_around, relays_used, streaming
 from ....mesh import Mesh
 from ....planned import await_links, status
 from ....wait import wait_until
@@ -12,19 +12,19 @@ PAIRS = {"web1": "app1", "app2": "web2"}
 DIRECT = {"web1": "web2"}
 
 
-def test_without_a_master_traffic_takes_another_relay(mesh: Mesh):
-    """And a cut direct link is relayed; both are over before the master is back, so it finds nothing to move."""
+def test_traffic_is_rerouted_without_master(mesh: Mesh):
+    """A dead relay and a cut direct link are avoided. Both are over before the master returns, which moves nothing."""
     before = status(mesh.lab.salt, mesh.name)
     links = mesh.links()
     mesh.lab.salt.stop_master()
     relay = first_relay(mesh, "web1")
     felt, seen = broken(
-        mesh, PAIRS, faults.unplugged(mesh.lab.underlay, relay), lambda: says(mesh, "web1", relay, "down")
+        mesh, PAIRS, faults.unplugged(mesh.lab.underlay, relay), lambda: link_is(mesh, "web1", relay, "down")
     )
     assert felt.longest < HEALED
     assert relay not in relays_used(seen)
     felt, seen = broken(
-        mesh, DIRECT, faults.cut(mesh.lab.underlay, "web1", "web2"), lambda: says(mesh, "web1", "web2", "down")
+        mesh, DIRECT, faults.cut(mesh.lab.underlay, "web1", "web2"), lambda: link_is(mesh, "web1", "web2", "down")
     )
     assert felt.longest < HEALED
     assert relays_used(seen)
@@ -41,11 +41,12 @@ def test_without_a_master_traffic_takes_another_relay(mesh: Mesh):
     assert mesh.faults() == []
 
 
-def test_a_master_that_comes_back_amid_a_fault_plans_around_it(mesh: Mesh):
+def test_master_started_during_fault_plans_around(mesh: Mesh):
+    """A master that is started while a relay is dead plans around it, and no packet is lost."""
     relay = first_relay(mesh, "web1")
     mesh.lab.salt.stop_master()
     with faults.unplugged(mesh.lab.underlay, relay):
-        wait_until(lambda: says(mesh, "web1", relay, "down"), 10, "web1 to notice", every=0.2)
+        wait_until(lambda: link_is(mesh, "web1", relay, "down"), 10, "web1 to notice", every=0.2)
         with streaming(mesh, PAIRS) as felt:
             mesh.lab.salt.start_master()
             wait_until(planned_around(mesh, [relay], [relay]), 90, "the plan to follow", every=1.0)

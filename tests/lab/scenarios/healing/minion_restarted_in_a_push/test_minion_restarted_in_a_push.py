@@ -15,8 +15,8 @@ PAIRS = {"web1": "app1", "web2": "app2"}
 NODE = "web1"
 
 
-def test_it_runs_the_new_plan_when_it_is_back(mesh: Mesh):
-    """A change of the policy is pushed while its minion dies and starts: another MTU, on every node."""
+def test_restarted_minion_gets_missed_push(mesh: Mesh):
+    """A new MTU is pushed while a minion is killed and started. The node gets it, and no packet is lost."""
     changed = copy.deepcopy(policy())
     changed["wgmesh"][mesh.name]["mtu"] = 1400
     salt = mesh.lab.salt
@@ -35,6 +35,6 @@ def test_it_runs_the_new_plan_when_it_is_back(mesh: Mesh):
 
 
 def _converge(mesh: Mesh) -> None:
-    # Its status tells that somebody did not acknowledge.
+    # The exit status is 1, since some node did not acknowledge.
     with suppress(CommandFailed):
         mesh.lab.salt.salt_run("wgmesh.converge")

@@ -1,4 +1,4 @@
-"""A link that carries one direction only is left by both ends."""
+"""Both ends avoid a link that forwards one direction only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from .... import faults
-from ....drill import HEALED, broken, first_relay, hops, mended, says
+from ....drill import HEALED, broken, first_relay, hops, link_is, mended
 from ....mesh import Mesh
 from ....underlay import Underlay
 
@@ -21,13 +21,14 @@ Fault = Callable[[Underlay, str, str], AbstractContextManager[None]]
     [lambda u, leaf, relay: faults.deaf(u, leaf, relay), lambda u, leaf, relay: faults.unheard(u, leaf, relay)],
     ids=["the leaf hears nothing", "the relay hears nothing"],
 )
-def test_both_ends_leave_it(mesh: Mesh, fault: Fault):
+def test_both_ends_avoid_one_way_link(mesh: Mesh, fault: Fault):
+    """Both ends report the link down, traffic avoids it, and no packet is lost when it recovers."""
     relay = first_relay(mesh, "web1")
 
-    def both_say_so() -> bool:
-        return says(mesh, "web1", relay, "down") and says(mesh, relay, "web1", "down")
+    def both_report_down() -> bool:
+        return link_is(mesh, "web1", relay, "down") and link_is(mesh, relay, "web1", "down")
 
-    felt, seen = broken(mesh, PAIRS, fault(mesh.lab.underlay, "web1", relay), both_say_so)
+    felt, seen = broken(mesh, PAIRS, fault(mesh.lab.underlay, "web1", relay), both_report_down)
     assert felt.longest < HEALED
     assert frozenset(("web1", relay)) not in hops(seen)
     assert mended(mesh, PAIRS).losing == []

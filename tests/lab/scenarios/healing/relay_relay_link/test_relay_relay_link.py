@@ -1,4 +1,4 @@
-"""A dead trunk is gone round."""
+"""Traffic is routed around a dead trunk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from ....mesh import Mesh
 PAIRS = {"web1": "app1", "web2": "app2"}
 
 
-def test_traffic_goes_round_it(mesh: Mesh):
+def test_traffic_avoids_dead_trunk(mesh: Mesh):
+    """Traffic between the two relays' leaves takes a path without the dead trunk."""
     near, far = first_relay(mesh, "web1"), first_relay(mesh, "app1")
     assert near != far
     fault = faults.cut(mesh.lab.underlay, near, far)
@@ -18,5 +19,6 @@ def test_traffic_goes_round_it(mesh: Mesh):
     assert frozenset((near, far)) not in hops(seen)
 
 
-def test_when_it_returns_nothing_is_lost(mesh: Mesh):
+def test_return_of_trunk_loses_no_packet(mesh: Mesh):
+    """The trunk comes up again, and no packet is lost."""
     assert mended(mesh, PAIRS).losing == []

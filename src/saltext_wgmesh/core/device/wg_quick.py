@@ -1,0 +1,87 @@
+"""Files for wg-quick, which restore the desired state of a node's kernel at boot, without Salt.
+
+Each interface has its own file, and the interfaces may come up in any order. The files have no secret keys.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from saltext_wgmesh.core.device import ip_cli, wg_cli
+from saltext_wgmesh.core.device.commands import KeyPaths
+from saltext_wgmesh.core.device.state import Device, KernelState, PeerConfig
+
+HEADER = "# Written by saltext-wgmesh for mesh {mesh}: the next apply writes it again."
+
+
+def header(mesh: str) -> str:
+    """Return the first line of each file of *mesh*, by which a later run recognizes it."""
+    return HEADER.format(mesh=mesh)
+
+
+def texts(mesh: str, desired: KernelState, paths: KeyPaths) -> dict[str, str]:
+    """Return interface → text of its file. Settings that belong to no interface are in the first file."""
+    return {
+        device.name: "\n".join(
+            (header(mesh), *_interface(desired, device, paths, first=index == 0), *_peers(device), "")
+        )
+        for index, device in enumerate(desired.devices)
+    }
+
+
+def _interface(desired: KernelState, device: Device, paths: KeyPaths, *, first: bool) -> Iterator[str]:
+    yield "[Interface]"
+    yield f"Address = {', '.join(device.addresses)}"
+    if device.listen_port:
+        yield f"ListenPort = {device.listen_port}"
+    yield f"MTU = {device.mtu}"
+    # Several interfaces allow the whole mesh, so wg-quick must not make routes of allowed-ips.
+    yield "Table = off"
+    for peer in device.peers:
+        if peer.psk_id:
+            # Before the private key, without which there is no handshake. A lost file must not affect other peers.
+            yield f"PostUp = wg set %i {shlex.join(wg_cli.set_psk(peer, paths.psk_folder))} || true"
+    yield f"PostUp = wg set %i private-key {shlex.quote(paths.key_file)}"
+    for peer in device.peers:
+        if peer.endpoint and wg_cli.is_host_name(peer.endpoint):
+            # At boot DNS may not answer yet: the interface must come up without it, and without a delay.
+            yield f"PostUp = wg set %i peer {peer.public_key} endpoint {peer.endpoint} >/dev/null 2>&1 &"
+    for peer in device.peers:
+        if peer.keepalive:
+            # Last, since a new keepalive starts the handshake, which needs the private key.
+            yield f"PostUp = wg set %i peer {peer.public_key} persistent-keepalive {peer.keepalive}"
+    for key, value in desired.sysctls:
+        if f"/{device.name}/" in key:
+            yield f"PostUp = echo {value} > /proc/sys/{key}"
+        elif first and not _is_of_device(desired, key):
+            # The device of an accept_ra may be gone: that must not keep the interface down.
+            lenient = " || true" if key.endswith("/accept_ra") else ""
+            yield f"PostUp = echo {value} > /proc/sys/{key}{lenient}"
+    for route in desired.routes:
+        if route.device == device.name or (first and route.device is None):
+            # "replace" and not "add": the route may be there from a run before.
+            yield f"PostUp = ip -{route.family} {' '.join(ip_cli.route_line('replace', route))}"
+    for rule in desired.rules:
+        if rule.device == device.name:
+            # The rule outlives the device, so it may exist already.
+            yield f"PostUp = ip -{rule.family} {' '.join(ip_cli.rule_line('add', rule))} 2>/dev/null || true"
+
+
+def _is_of_device(desired: KernelState, key: str) -> bool:
+    return any(f"/{device.name}/" in key for device in desired.devices)
+
+
+def _peers(device: Device) -> Iterator[str]:
+    for peer in device.peers:
+        yield ""
+        yield from _peer(peer)
+
+
+def _peer(peer: PeerConfig) -> Iterator[str]:
+    yield "[Peer]"
+    yield f"PublicKey = {peer.public_key}"
+    if peer.endpoint and not wg_cli.is_host_name(peer.endpoint):
+        yield f"Endpoint = {peer.endpoint}"
+    if peer.allowed_ips:
+        yield f"AllowedIPs = {', '.join(peer.allowed_ips)}"

@@ -1,0 +1,47 @@
+"""The form of facts in the mine and in the ledger: plain values.
+
+A node writes this form, and ``inputs.facts`` on the master reads it. The node imports only this module, so it loads
+neither the reader nor netaddr.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.model.facts import Facts
+
+MAX_ADDRESSES = 64
+"""The most underlay addresses that one node may publish."""
+MAX_NETWORKS = 256
+"""The most prefixes that one node may publish."""
+
+
+def facts_as_dict(facts: Facts) -> dict[str, Any]:
+    """Return *facts* as plain values for the mine and the ledger, without the node's name.
+
+    ``facts.facts_from_dict`` is the inverse. A node adds ``observed_at``, which is only displayed: the master never
+    relies on a node's clock.
+    """
+    return {
+        "schema": constants.FACTS_SCHEMA,
+        "public_key": facts.public_key,
+        "salt_key": facts.salt_key,
+        "underlay": list(facts.underlay),
+        "networks": list(facts.networks),
+        "ipv6": facts.ipv6,
+        **({"next_key": facts.next_key} if facts.next_key else {}),
+    }
+
+
+def facts_digest(raw: object) -> str:
+    """Return the SHA-256, in hex, of facts in this form; ``observed_at`` does not count.
+
+    *raw* may be any value of the mine: only the digests are compared.
+    """
+    hashed = {k: v for k, v in raw.items() if k != "observed_at"} if isinstance(raw, Mapping) else raw
+    text = json.dumps(hashed, sort_keys=True, separators=(",", ":"), default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,15 @@
+"""Addresses and prefixes as canonical strings: their family, and the host prefix of an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def address_family(address: str) -> int:
+    """Return 4 or 6, the family of a canonical *address* or prefix."""
+    return 6 if ":" in address else 4
+
+
+def host_prefixes(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return each bare address as a prefix of its full length, in the same order."""
+    return tuple(f"{a}/128" if address_family(a) == 6 else f"{a}/32" for a in addresses)

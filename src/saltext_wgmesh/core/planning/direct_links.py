@@ -1,0 +1,144 @@
+"""Pairs of leaves that are linked directly, and why or why not.
+
+A pair is linked directly if the policy asks for it and at least one side can open the connection. ``direct_pairs``
+finds all such pairs without a look at every pair. ``direct_link_verdict`` explains one pair. A test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from saltext_wgmesh.core.model.addresses import address_family
+from saltext_wgmesh.core.model.pairs import NodePair, node_pair
+from saltext_wgmesh.core.model.plan import Member
+from saltext_wgmesh.core.model.policy import Endpoint, MeshPolicy, Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether two leaves are linked directly, and the reason in words."""
+
+    direct: bool
+    reason: str
+
+
+def direct_pairs(mesh: MeshPolicy, leaves: Iterable[Member]) -> list[NodePair]:
+    """Return all directly linked pairs of *leaves*, sorted.
+
+    Pairs of two sides that can't be opened are skipped, so that ten thousand leaves behind NAT cost no time.
+    """
+    members = {m.node: m for m in sorted(leaves, key=lambda m: m.node)}
+    found: set[NodePair] = set()
+    for group in _direct_groups(mesh, members.values()):
+        passive = [m for m in group if m.endpoint is None and (m.nat or not m.underlay)]
+        active = [m for m in group if m.endpoint is not None or not (m.nat or not m.underlay)]
+        pairs = (*combinations(active, 2), *((a, p) for a in active for p in passive))
+        found.update(node_pair(a.node, b.node) for a, b in pairs if _opens(mesh, a, b))
+    for left, right in mesh.links:
+        if left in members and right in members and _opens(mesh, members[left], members[right]):
+            found.add(node_pair(left, right))
+    return sorted(found)
+
+
+def endpoint_for(mesh: MeshPolicy, opener: Member, target: Member) -> Endpoint | None:
+    """Return where *opener* reaches the access interface of *target*; None if it can't open a connection.
+
+    The policy's endpoint is used first. Without one, *target* is reached at its first underlay address of a family that
+    *opener* has too. For this, *target* must not be behind NAT, and both must share an underlay (``_shares_underlay``).
+    """
+    if target.endpoint is not None:
+        return target.endpoint
+    if target.nat or not _shares_underlay(mesh, opener, target):
+        return None
+    families = {address_family(a) for a in opener.underlay}
+    for address in target.underlay:
+        # An opener that reports no address may have any family: a first try is better than none.
+        if not families or address_family(address) in families:
+            return Endpoint(host=address, port=target.listen_port)
+    return None
+
+
+def direct_link_verdict(mesh: MeshPolicy, a: Member, b: Member) -> Verdict:
+    """Return whether the leaves *a* and *b* are linked directly, and why."""
+    asked_for, reason = _policy_verdict(mesh, a, b)
+    if not asked_for:
+        return Verdict(direct=False, reason=reason)
+    if _opens(mesh, a, b):
+        return Verdict(direct=True, reason=reason)
+    return Verdict(direct=False, reason=f"{reason}, but neither side can open: {_why_not_linked(mesh, a, b)}")
+
+
+def _direct_groups(mesh: MeshPolicy, leaves: Iterable[Member]) -> list[Sequence[Member]]:
+    """Return the groups of leaves in which the topology links all pairs directly; ``links`` are not included."""
+    if mesh.topology is Topology.HUB:
+        return []
+    if mesh.topology is Topology.FULL:
+        return [list(leaves)]
+    by_site: dict[str, list[Member]] = {}
+    public = []
+    for member in leaves:
+        if _is_direct_site(mesh, member.site):
+            by_site.setdefault(str(member.site), []).append(member)
+        if member.endpoint is not None:
+            public.append(member)
+    return [*by_site.values(), public]
+
+
+def _policy_verdict(mesh: MeshPolicy, a: Member, b: Member) -> tuple[bool, str]:
+    """Return whether the policy asks for a direct link of the pair, and by which setting."""
+    if node_pair(a.node, b.node) in mesh.links:
+        return True, "the policy's links name this pair"
+    if mesh.topology is Topology.FULL:
+        return True, "topology full links every pair"
+    if mesh.topology is Topology.HUB:
+        return False, "topology hub links leaves to relays alone"
+    if a.endpoint is not None and b.endpoint is not None:
+        return True, "both have an endpoint"
+    if a.site is not None and a.site == b.site:
+        if _is_direct_site(mesh, a.site):
+            return True, f"both are at site {a.site}"
+        return False, f"site {a.site} is set to direct: false"
+    return (
+        False,
+        f"topology partial links across sites only nodes that both have an endpoint: {_without_endpoint(a, b)} none",
+    )
+
+
+def _without_endpoint(a: Member, b: Member) -> str:
+    names = sorted(m.node for m in (a, b) if m.endpoint is None)
+    return f"{names[0]} has" if len(names) == 1 else f"{names[0]} and {names[1]} have"
+
+
+def _why_not_linked(mesh: MeshPolicy, a: Member, b: Member) -> str:
+    """Return why neither side can open a connection, for both sides in order of name."""
+    first, second = sorted((a, b), key=lambda m: m.node)
+    return f"{_why_not_openable(mesh, second, first)}, {_why_not_openable(mesh, first, second)}"
+
+
+def _why_not_openable(mesh: MeshPolicy, opener: Member, target: Member) -> str:
+    if target.nat:
+        return f"{target.node} is behind NAT and has no endpoint"
+    if not _shares_underlay(mesh, opener, target):
+        return f"{target.node} has no endpoint and shares no underlay with {opener.node}"
+    if not target.underlay:
+        return f"{target.node} has no endpoint and reports no underlay address"
+    return f"{opener.node} has no address family in common with {target.node}"
+
+
+def _opens(mesh: MeshPolicy, a: Member, b: Member) -> bool:
+    return endpoint_for(mesh, a, b) is not None or endpoint_for(mesh, b, a) is not None
+
+
+def _shares_underlay(mesh: MeshPolicy, a: Member, b: Member) -> bool:
+    """Whether the policy implies that both nodes reach each other without an endpoint.
+
+    This holds for nodes of one site and for pairs in ``links``. In topology full it holds for nodes without a site too.
+    """
+    same_site = a.site == b.site and (a.site is not None or mesh.topology is Topology.FULL)
+    return same_site or node_pair(a.node, b.node) in mesh.links
+
+
+def _is_direct_site(mesh: MeshPolicy, site: str | None) -> bool:
+    return site is not None and (site not in mesh.sites or mesh.sites[site].direct)

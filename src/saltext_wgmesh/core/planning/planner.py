@@ -1,0 +1,380 @@
+"""Policy, facts and allocations → the plan of one mesh. ``plan_mesh`` is the algorithm, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.errors import PlanError, Problem
+from saltext_wgmesh.core.inputs import node_matching
+from saltext_wgmesh.core.liveness.mesh_health import Health
+from saltext_wgmesh.core.model.addresses import address_family
+from saltext_wgmesh.core.model.facts import Facts
+from saltext_wgmesh.core.model.pairs import NodePair
+from saltext_wgmesh.core.model.plan import AccessSocket, Allocations, Link, Member, Plan
+from saltext_wgmesh.core.model.policy import MeshPolicy, NodeRule, Role
+from saltext_wgmesh.core.model.view import Kind, View
+from saltext_wgmesh.core.planning import addresses, direct_links, relay_assignment, views
+from saltext_wgmesh.core.planning.prune_guard import Membership
+from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
+from saltext_wgmesh.core.transition import gateway_move, state
+from saltext_wgmesh.core.transition.state import NO_TRANSITION, Transition
+
+NO_TROUBLE = Health()
+
+
+def plan_mesh(
+    mesh: MeshPolicy,
+    facts: Mapping[str, Facts],
+    allocations: Allocations,
+    health: Health = NO_TROUBLE,
+    *,
+    drained: frozenset[str] = frozenset(),
+    transition: Transition = NO_TRANSITION,
+) -> Plan:
+    """Return the plan for all nodes with facts that a rule of the mesh matches.
+
+    Nodes that are down or *drained* stay in the plan, so that they can come back. Other nodes depend on them only where
+    there is no alternative. Links of *transition* stay in the plan, and carry traffic only where its other links
+    are down. A node that can't be placed yet is in ``unplaced``. The order of *facts* does not matter. A node that
+    joins or leaves does not change the addresses and numbers of other nodes.
+
+    Raises PlanError with all problems that prevent a plan.
+    """
+    drained |= transition.unproven_relays
+    inputs = _PlanInputs(
+        mesh=mesh, facts=facts, allocations=allocations, health=health, drained=drained, transition=transition
+    )
+    rules, unplaced = _placeable(inputs)
+    relays = _relays(mesh, rules)
+    leaves = {node: rule.site for node, rule in rules.items() if rule.role is Role.LEAF}
+
+    assigned, problems = addresses.assign_addresses(mesh, rules, allocations)
+    # A node that changes its role is a leaf with links of a relay, which are named after its number.
+    numbers = _numbers([*relays, *sorted(transition.role_changes.keys() & rules.keys())], allocations)
+    problems += _unusable_numbers(mesh, relays, numbers) + _subnets_without_gateway(mesh)
+    chosen = _choose_relays(inputs, leaves, relays)
+    members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen))
+    linked, direct = _direct_links(inputs, [members[leaf] for leaf in leaves])
+    if not relays:
+        problems += _unreachable_pairs(mesh, members, direct)
+    if problems:
+        raise PlanError(problems)
+
+    return Plan(
+        mesh=mesh.name,
+        networks=tuple(str(n) for n in mesh.networks),
+        members=members,
+        links=_links(members, relays, direct),
+        views=_views(inputs, linked, members, direct, numbers),
+        unplaced=unplaced,
+        allocations=Allocations(
+            addresses=addresses.updated_addresses(allocations, assigned),
+            relay_numbers=numbers,
+            relays=dict(sorted({**allocations.relays, **chosen}.items())),
+        ),
+    )
+
+
+def membership(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> Membership:
+    """Return the members and direct links of every plan of *mesh* with *facts*, in any health and transition."""
+    inputs = _PlanInputs(mesh=mesh, facts=facts, allocations=Allocations())
+    rules, _ = _placeable(inputs)
+    leaves = {node for node, rule in rules.items() if rule.role is Role.LEAF}
+    # Direct links depend on neither addresses nor relays, so the members need none.
+    members = _members(inputs, rules, dict.fromkeys(rules, ()), {})
+    pairs = direct_links.direct_pairs(mesh, (members[leaf] for leaf in leaves))
+    return Membership(leaves=frozenset(leaves), relays=frozenset(rules.keys() - leaves), pairs=frozenset(pairs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PlanInputs:
+    """The inputs of one plan."""
+
+    mesh: MeshPolicy
+    facts: Mapping[str, Facts]
+    allocations: Allocations
+    health: Health = NO_TROUBLE
+    drained: frozenset[str] = frozenset()
+    """Nodes that no other node should depend on: by the operator's request, or unproven relays."""
+    transition: Transition = NO_TRANSITION
+
+    @property
+    def last_resort_gateways(self) -> frozenset[str]:
+        """The nodes that are the gateway of a subnet only where there is no other."""
+        return self.health.down_nodes | self.health.recovering | self.drained
+
+
+# --- members -------------------------------------------------------------------------------------------
+
+
+def _placeable(inputs: _PlanInputs) -> tuple[dict[str, NodeRule], dict[str, str]]:
+    """Return node → rule for the members of the plan, and node → reason for those that can't be placed yet."""
+    rules = {
+        # A node that changes its role counts as a leaf until the change is complete.
+        node: replace(rule, role=Role.LEAF) if node in inputs.transition.role_changes else rule
+        for node, rule in node_matching.rules_for(inputs.mesh, inputs.facts).items()
+    }
+    unplaced = _unplaced(inputs.mesh, rules, inputs.facts)
+    return {node: rule for node, rule in rules.items() if node not in unplaced}, unplaced
+
+
+def _unplaced(mesh: MeshPolicy, nodes: Mapping[str, NodeRule], facts: Mapping[str, Facts]) -> dict[str, str]:
+    """Return node → why it can't be placed yet, and what to do, sorted."""
+    versions = {n.version for n in mesh.networks}
+    reasons: dict[str, str] = {}
+    for node, rule in nodes.items():
+        if facts[node].ipv6 or 6 not in versions:
+            continue
+        if 4 not in versions:
+            reasons[node] = "IPv6 is disabled on it and the mesh has no IPv4 network; enable IPv6 there"
+        elif rule.role is Role.RELAY:
+            # It would drop the IPv6 packets of all its leaves.
+            reasons[node] = "it is a relay with IPv6 disabled in a mesh with IPv6; enable IPv6 there"
+    # Without any relay, leaves of a mesh that has relays would get views that can't reach each other.
+    relays_of_policy = tuple(rule.pattern for rule in mesh.nodes if rule.role is Role.RELAY)
+    has_relay = any(rule.role is Role.RELAY and node not in reasons for node, rule in nodes.items())
+    if relays_of_policy and not has_relay:
+        for node, rule in nodes.items():
+            if rule.role is Role.LEAF and node not in reasons:
+                of_site = mesh.sites[rule.site].relays if rule.site is not None and rule.site in mesh.sites else ()
+                relays = ", ".join(of_site or relays_of_policy)
+                reasons[node] = f"none of its relays has published facts: {relays}; apply the formula there"
+    return dict(sorted(reasons.items()))
+
+
+def _in_rule_order(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]:
+    """Return *nodes* in the operator's order; nodes of one glob are sorted by name."""
+    position = {rule.pattern: i for i, rule in enumerate(mesh.nodes)}
+    return sorted(nodes, key=lambda node: (position[nodes[node].pattern], node))
+
+
+def _relays(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]:
+    """Return the relays of *nodes*, in the operator's order."""
+    return _in_rule_order(mesh, {n: r for n, r in nodes.items() if r.role is Role.RELAY})
+
+
+def _numbers(relays: Sequence[str], allocations: Allocations) -> dict[str, int]:
+    """Return relay → number: its allocated one, else the smallest that no relay has had, in the order of *relays*."""
+    numbers = dict(allocations.relay_numbers)
+    used = set(numbers.values())
+    free = 1
+    for relay in relays:
+        if relay not in numbers:
+            while free in used:
+                free += 1
+            numbers[relay] = free
+            used.add(free)
+    return dict(sorted(numbers.items()))
+
+
+def _unusable_numbers(mesh: MeshPolicy, relays: Iterable[str], numbers: Mapping[str, int]) -> list[Problem]:
+    """Return a problem for each relay whose number makes an interface name too long or a port too high."""
+    problems = []
+    for relay in relays:
+        name = constants.trunk_name(mesh.interface, numbers[relay])
+        port = constants.trunk_port(mesh.listen_port, numbers[relay])
+        if len(name) > constants.IFNAMSIZ:
+            message = f"interfaces towards it would be named {name}, longer than {constants.IFNAMSIZ} characters"
+            problems.append(Problem(path=f"node {relay}", message=message, remedy="give the mesh a shorter interface"))
+        if port > 65535:
+            message = f"trunks towards it would listen on port {port}"
+            problems.append(Problem(path=f"node {relay}", message=message, remedy="give the mesh a lower listen_port"))
+    return problems
+
+
+def _subnets_without_gateway(mesh: MeshPolicy) -> list[Problem]:
+    """Return a problem for each subnet of a family in which nodes have no address to send from."""
+    versions = {n.version for n in mesh.networks}
+    return [
+        Problem(
+            path=f"wgmesh:{mesh.name}:nodes:{rule.pattern}:routes",
+            message=f"{subnet} is IPv{subnet.version}, and the mesh has no IPv{subnet.version} network",
+            remedy="add one to network, or take the subnet away",
+        )
+        for rule in mesh.nodes
+        for subnet in rule.routes
+        if subnet.version not in versions
+    ]
+
+
+def _gateways(inputs: _PlanInputs, rules: Mapping[str, NodeRule]) -> dict[str, list[str]]:
+    """Return subnet → the gateways that have its family, in the operator's order and with the last resorts last."""
+    found: dict[str, list[str]] = {}
+    with_routes = {node: rule for node, rule in rules.items() if rule.routes}
+    last_resorts = inputs.last_resort_gateways
+    for node in sorted(_in_rule_order(inputs.mesh, with_routes), key=last_resorts.__contains__):
+        for subnet in with_routes[node].routes:
+            if subnet.version == 4 or inputs.facts[node].ipv6:
+                found.setdefault(str(subnet), []).append(node)
+    moves = inputs.transition.gateway_moves
+    return {subnet: gateway_move.gateways_in_order(subnet, gateways, moves) for subnet, gateways in found.items()}
+
+
+def _members(
+    inputs: _PlanInputs,
+    rules: Mapping[str, NodeRule],
+    assigned: Mapping[str, tuple[str, ...]],
+    relays: Mapping[str, RelayOrder],
+) -> dict[str, Member]:
+    """Return node → member, in the order of *rules*; *assigned* is node → addresses, *relays* is leaf → its relays."""
+    active: dict[str, list[str]] = {}
+    standby: dict[str, list[str]] = {}
+    for subnet, (first, *others) in _gateways(inputs, rules).items():
+        active.setdefault(first, []).append(subnet)
+        for node in others:
+            standby.setdefault(node, []).append(subnet)
+    transition = inputs.transition
+    members = {}
+    for node, rule in rules.items():
+        facts = inputs.facts[node]
+        role_change = transition.role_changes.get(node)
+        own_addresses = transition.dual_addresses.get(node) or assigned[node]
+        socket = _access_socket(inputs, node, rule)
+        members[node] = Member(
+            node=node,
+            role=rule.role,
+            site=rule.site,
+            nat=rule.nat,
+            public_key=facts.public_key,
+            next_key=facts.next_key,
+            listen_port=socket.listen_port,
+            interface=socket.interface,
+            endpoint=socket.endpoint,
+            underlay=facts.underlay,
+            addresses=own_addresses if facts.ipv6 else tuple(a for a in own_addresses if address_family(a) == 4),
+            subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
+            standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
+            relays=relays.get(node, ()),
+            unrouted_relays=role_change.unrouted_relays if role_change else transition.unrouted_relays.get(node, ()),
+            trunk_linked_relays=role_change.trunk_linked_relays if role_change else (),
+        )
+    return members
+
+
+def _access_socket(inputs: _PlanInputs, node: str, rule: NodeRule) -> AccessSocket:
+    """Return the socket of the node's access interface: its previous one while it moves, else that of the policy."""
+    previous = inputs.transition.previous_sockets.get(node)
+    role_change = inputs.transition.role_changes.get(node)
+    if previous is None and role_change is not None:
+        previous = role_change.socket
+    return previous or AccessSocket(
+        listen_port=inputs.mesh.listen_port, endpoint=rule.endpoint, interface=inputs.mesh.interface
+    )
+
+
+# --- relays --------------------------------------------------------------------------------------------
+
+
+def _choose_relays(
+    inputs: _PlanInputs, leaves: Mapping[str, str | None], relays: Sequence[str]
+) -> dict[str, RelayOrder]:
+    """Return leaf → the relays that it is to have; *leaves* is node → site."""
+    health = inputs.health
+    unstable = health.recovering.union(inputs.drained, *health.down_links, *health.links)
+    avoid = _relays_to_avoid(leaves, inputs.allocations, health, inputs.drained)
+    return relay_assignment.assign_relays(inputs.mesh, leaves, relays, inputs.allocations, avoid, unstable)
+
+
+def _relays_to_avoid(
+    leaves: Iterable[str], allocations: Allocations, health: Health, drained: frozenset[str]
+) -> dict[str, frozenset[str]]:
+    """Return leaf → the relays that it should not depend on.
+
+    An unresponsive leaf can't be given other relays, so it keeps its own. A recovering relay is avoided only by leaves
+    that do not use it.
+    """
+    down_links: dict[str, set[str]] = {}
+    for a, b in health.down_links:
+        down_links.setdefault(a, set()).add(b)
+        down_links.setdefault(b, set()).add(a)
+    if not (health.down_nodes or health.recovering or down_links or drained):
+        return {}
+    down = health.down_nodes | drained
+    return {
+        leaf: down | health.recovering.difference(allocations.relays.get(leaf, ())) | down_links.get(leaf, frozenset())
+        for leaf in leaves
+        if leaf not in health.unresponsive or leaf in health.down_nodes
+    }
+
+
+def _relays_in_use(inputs: _PlanInputs, chosen: Mapping[str, RelayOrder]) -> dict[str, RelayOrder]:
+    """Return leaf → the relays that it has in this plan: the *chosen* ones, and those that it is still to leave."""
+    transition = inputs.transition
+    used = {
+        leaf: state.relays_in_order(relays, transition.previous_relays.get(leaf, ())) for leaf, relays in chosen.items()
+    }
+    used |= {leaf: change.relays for leaf, change in transition.role_changes.items() if leaf in chosen}
+    return gateway_move.separate_first_relays(used, transition.gateway_moves, inputs.health)
+
+
+# --- links and views -----------------------------------------------------------------------------------
+
+
+def _direct_links(inputs: _PlanInputs, leaves: Sequence[Member]) -> tuple[MeshPolicy, list[NodePair]]:
+    """Return the policy with the previous direct links as ``links``, and the directly linked pairs of *leaves*.
+
+    A previous link is opened like one that the operator asks for, if it still can be. A node that changes its role gets
+    no other direct links until the change is complete.
+    """
+    previous = inputs.transition.previous_direct_links
+    linked = replace(inputs.mesh, links=tuple(sorted({*inputs.mesh.links, *previous})))
+    pairs = direct_links.direct_pairs(linked, leaves)
+    changing = inputs.transition.role_changes.keys()
+    return linked, [pair for pair in pairs if pair in previous or not changing & set(pair)]
+
+
+def _views(
+    inputs: _PlanInputs,
+    mesh: MeshPolicy,
+    members: Mapping[str, Member],
+    direct: Sequence[NodePair],
+    numbers: Mapping[str, int],
+) -> dict[str, View]:
+    """Return node → view; *mesh* is the policy with the previous direct links."""
+    transition = inputs.transition
+    moves = transition.gateway_moves
+    avoided_links = inputs.health.down_links | transition.previous_direct_links
+    return views.build_views(
+        mesh,
+        members,
+        direct,
+        numbers,
+        avoided_links=avoided_links | gateway_move.links_to_avoid(members, direct, moves),
+        drained=inputs.drained,
+        gateway_moves=moves,
+    )
+
+
+def _links(members: Mapping[str, Member], relays: Iterable[str], direct: Iterable[NodePair]) -> tuple[Link, ...]:
+    """Return all links, sorted by their ends."""
+    links = [
+        Link(a=leaf.node, b=relay, kind=Kind.UPLINK)
+        for leaf in members.values()
+        for relay in (*leaf.relays, *leaf.unrouted_relays)
+    ]
+    links += [Link(a=a, b=b, kind=Kind.TRUNK) for a, b in combinations(sorted(relays), 2)]
+    links += [Link(a=a, b=b, kind=Kind.ACCESS) for a, b in direct]
+    return tuple(sorted(links, key=lambda link: (link.a, link.b)))
+
+
+def _unreachable_pairs(mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[NodePair]) -> list[Problem]:
+    """Return, for a mesh without relays, a problem for each node that has no link to some other node."""
+    linked: dict[str, set[str]] = {node: {node} for node in members}
+    for a, b in direct:
+        linked[a].add(b)
+        linked[b].add(a)
+    problems = []
+    # One problem a node, with its first such pair: a mesh of n nodes may have n² pairs.
+    for node, reached in linked.items():
+        missing = len(members) - len(reached)
+        if missing:
+            other = next(m for m in members if m not in reached)
+            why = direct_links.direct_link_verdict(mesh, members[node], members[other]).reason
+            more = f", nor to {missing - 1} more" if missing > 1 else ""
+            message = f"it has no link to {other} ({why}){more}, and the mesh has no relay"
+            remedy = "add a relay, or give one side an endpoint and add the pair to links"
+            problems.append(Problem(path=f"node {node}", message=message, remedy=remedy))
+    return problems

@@ -1,0 +1,213 @@
+"""Jobs to nodes: one job to those concerned, which does not say what they are to do.
+
+Every accepted minion can read the arguments of every job, so a job only says *apply* or *links*. Each node fetches its
+own view as pillar, which is encrypted for that node alone. Returns are read from the master's job cache, where Salt
+stores only returns that the node itself signed. Return events are not used: any accepted minion could forge them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import salt.client
+import salt.utils.args
+
+from saltext_wgmesh.core.errors import FleetError
+
+BATCH = 500
+"""Minion ids in one job: a list target travels to every minion."""
+JOB_POLL_INTERVAL = 0.02
+"""Seconds between two reads of the job cache; longer where a read takes long."""
+PRESUMED_DEAD_WAIT = 0.5
+"""Seconds since the last answer after which nodes that are presumed dead are given up."""
+
+PresumedDead = Callable[[Mapping[str, Any]], Collection[str]]
+"""From what nodes returned to the nodes that are down according to these returns."""
+
+
+def no_hint(_: Mapping[str, Any]) -> Collection[str]:
+    """No node is presumed dead, whatever the others return."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitPolicy:
+    """How long to wait for the returns of a job, in seconds."""
+
+    total: float
+    """From the first read to the last."""
+    first_answer: float
+    """Until the first return arrives. A late first return may only mean that the master is busy."""
+    idle: float
+    """Since the last return. Nodes that are missing then are given up, or asked whether the job still runs."""
+    confirm_with_find_job: bool = False
+    """Whether nodes that are missing are asked with ``saltutil.find_job``, and waited for while the job runs."""
+    presumed_dead: PresumedDead = no_hint
+    """If only these nodes are missing, the wait ends after PRESUMED_DEAD_WAIT seconds."""
+
+
+APPLY_WAIT = WaitPolicy(total=60.0, first_answer=4.0, idle=4.0, confirm_with_find_job=True)
+QUERY_WAIT = WaitPolicy(total=6.0, first_answer=4.0, idle=1.5)
+FIND_JOB_WAIT = WaitPolicy(total=8.0, first_answer=4.0, idle=4.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """The returns that had arrived when the master stopped waiting."""
+
+    returned: Mapping[str, Any] = field(default_factory=dict)
+    """Node → its return."""
+    unanswered: Mapping[str, str] = field(default_factory=dict)
+    """Node without a return → the id of the job. Its return may still arrive."""
+
+
+def run_apply(
+    opts: dict[str, Any], nodes: Sequence[str], not_awaited: Collection[str] = (), *, retry_rolled_back: bool = True
+) -> JobResult:
+    """Run ``wgmesh.apply`` on *nodes*, and return what they returned.
+
+    Returns of *not_awaited* nodes are taken if they arrive in time. With *retry_rolled_back* false, a node does not try
+    a view again that it rolled back a while ago; its return says why it was rolled back.
+    """
+    arguments = () if retry_rolled_back else salt.utils.args.condition_input([], {"retry_rolled_back": False})
+    return _ask(opts, nodes, "wgmesh.apply", APPLY_WAIT, not_awaited, *arguments)
+
+
+def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[str, Any]:
+    """Node → its return that arrived after the master had stopped waiting. No job is sent.
+
+    *unanswered* gives for each node the id of the job.
+    """
+    if not unanswered:
+        return {}
+    with salt.client.get_local_client(mopts=opts) as client:
+        returned = {jid: _returned(client, jid) for jid in set(unanswered.values())}
+    return {node: returned[jid][node] for node, jid in unanswered.items() if node in returned[jid]}
+
+
+def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
+    """Node → what its ``wgmesh.links`` returned. Nodes that did not answer are missing.
+
+    Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long.
+    """
+    return _ask(opts, nodes, "wgmesh.links", replace(QUERY_WAIT, presumed_dead=presumed_dead)).returned
+
+
+def forwarded(opts: dict[str, Any], node: str) -> int | None:
+    """How many packets *node* has forwarded since it started; None if it does not answer."""
+    packets = _ask(opts, [node], "wgmesh.forwarded", QUERY_WAIT).returned.get(node)
+    return packets if isinstance(packets, int) else None
+
+
+def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:
+    """*nodes* have the job to apply the formula. The master does not wait: the nodes publish their facts at the end."""
+    _start(opts, nodes, "wgmesh.enrol")
+
+
+def renew(opts: dict[str, Any], nodes: Sequence[str]) -> None:
+    """*nodes* have the job to create their next key. The master does not wait: the nodes publish it in their facts."""
+    _start(opts, nodes, "wgmesh.renew_key")
+
+
+def _start(opts: dict[str, Any], nodes: Sequence[str], function: str) -> None:
+    with salt.client.get_local_client(mopts=opts) as client:
+        for batch in _batches(sorted(nodes)):
+            client.run_job(batch, function, tgt_type="list")
+
+
+def _ask(
+    opts: dict[str, Any],
+    nodes: Sequence[str],
+    function: str,
+    policy: WaitPolicy,
+    not_awaited: Collection[str] = (),
+    *arguments: Any,
+) -> JobResult:
+    _require_configuration(opts)
+    returned: dict[str, Any] = {}
+    unanswered: dict[str, str] = {}
+    with salt.client.get_local_client(mopts=opts) as client:
+        for batch in _batches(sorted(nodes)):
+            jid, found = _job(client, batch, function, policy, not_awaited, *arguments)
+            returned |= found
+            unanswered |= {node: jid for node in batch if node not in found}
+    return JobResult(returned=returned, unanswered=unanswered)
+
+
+def _require_configuration(opts: dict[str, Any]) -> None:
+    """Return if the master is configured so that nodes can be asked; FleetError with the setting to change."""
+    if not opts.get("job_cache", True) or opts.get("ext_job_cache"):
+        raise FleetError(
+            "the master keeps no local job cache, from which wgmesh reads the returns of nodes: "
+            "set job_cache: True and remove ext_job_cache in the master's configuration"
+        )
+    if opts.get("pillar_cache"):
+        raise FleetError(
+            "the master caches pillars, so nodes would get outdated views: "
+            "set pillar_cache: False in the master's configuration"
+        )
+    if not (opts.get("minion_data_cache", True) or opts.get("enforce_mine_cache")):
+        raise FleetError(
+            "the master keeps no mine, where nodes publish their facts: "
+            "set minion_data_cache: True in the master's configuration"
+        )
+
+
+def _job(
+    client: Any,
+    nodes: Sequence[str],
+    function: str,
+    policy: WaitPolicy,
+    not_awaited: Collection[str],
+    *arguments: Any,
+) -> tuple[str, dict[str, Any]]:
+    """The id of a job, and the returns to it that arrived in time."""
+    job = client.run_job(list(nodes), function, arg=arguments, tgt_type="list")
+    if not job:
+        return "", {}
+    jid, wanted, given_up = job["jid"], set(nodes), set(not_awaited)
+    deadline = time.monotonic() + policy.total
+    while True:
+        returned = _collect(client, jid, wanted, given_up, policy, deadline)
+        missing = wanted - returned.keys() - given_up
+        if not (policy.confirm_with_find_job and missing) or time.monotonic() > deadline:
+            return jid, returned
+        # A slow apply looks like a dead node. Only the node itself can tell whether the job still runs.
+        _, running = _job(client, sorted(missing), "saltutil.find_job", FIND_JOB_WAIT, (), jid)
+        given_up |= {node for node in missing if not running.get(node)}
+
+
+def _collect(
+    client: Any, jid: str, wanted: set[str], not_awaited: Collection[str], policy: WaitPolicy, deadline: float
+) -> dict[str, Any]:
+    """The returns of *wanted* that arrived until *policy* ended the wait, or until *deadline*."""
+    answered_at = time.monotonic()
+    answers: dict[str, Any] = {}
+    while True:
+        read_at = time.monotonic()
+        returned = _returned(client, jid)
+        now = time.monotonic()
+        found = {node: returned[node] for node in wanted & returned.keys()}
+        if len(found) > len(answers):
+            answers, answered_at = found, now
+        missing = wanted - answers.keys()
+        wait = policy.idle if answers else policy.first_answer
+        if now - answered_at > PRESUMED_DEAD_WAIT and missing <= set(policy.presumed_dead(answers)):
+            wait = PRESUMED_DEAD_WAIT
+        if missing <= set(not_awaited) or now - answered_at > wait or now > deadline:
+            return answers
+        # On a slow disk a read takes long: then at least two thirds of the time are left to others.
+        time.sleep(max(JOB_POLL_INTERVAL, 2 * (now - read_at)))
+
+
+def _returned(client: Any, jid: str) -> dict[str, Any]:
+    """Node → its return to the job, as far as the job cache has it."""
+    return {node: entry["ret"] for node, entry in client.get_cache_returns(jid).items() if "ret" in entry}
+
+
+def _batches(nodes: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(nodes), BATCH):
+        yield list(nodes[start : start + BATCH])

@@ -1,0 +1,196 @@
+"""The survey of links: what nodes, asked now, report of their links, and which nodes and links are down by that.
+
+An event only says where to look, and none of it is believed. The nodes that it names are asked by a job, whose returns
+Salt authenticates. With them are asked the nodes that should hear the suspects. A second job then goes to the nodes
+that should hear any other neighbour that the first answers report as down.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.liveness import mesh_health as health_module
+from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
+from saltext_wgmesh.core.liveness.mesh_health import Health
+from saltext_wgmesh.core.model.plan import Plan
+from saltext_wgmesh.master.drafting.next_step import ReportsByNode
+from saltext_wgmesh.master.fleet.jobs import PresumedDead, no_hint
+from saltext_wgmesh.master.fleet.port import Fleet
+from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot, MeshRecords
+from saltext_wgmesh.master.requests.request import ConvergeRequest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unreadable:
+    """A report that cannot be read."""
+
+    node: str
+    mesh: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SurveyedMesh:
+    """One published mesh, as a survey needs it."""
+
+    plan: Plan
+    neighbours: Mapping[str, frozenset[str]]
+    """Node → the nodes that it has a link to."""
+    health: Health
+    """As of the survey before."""
+    in_transition: frozenset[str]
+    """Nodes whose answers decide on the next step of a transition."""
+
+    def first_questions(self, request: ConvergeRequest) -> set[str]:
+        """The nodes that are asked by the first job, besides the hints."""
+        found = _recovery_witnesses(self.health, self.neighbours)
+        found |= _nodes_to_ask(self.plan, self.neighbours, request.suspects)
+        found |= self.in_transition
+        # A node that did not answer an earlier survey, or was away, may answer now.
+        return (
+            found | (self.health.unresponsive - self.health.down_nodes) | (request.started & self.plan.members.keys())
+        )
+
+    def second_questions(self, reports: ReportsByNode) -> set[str]:
+        """The nodes that should hear the neighbours that *reports* call down."""
+        reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
+        return _nodes_to_ask(self.plan, self.neighbours, _reported_down(reported))
+
+    def presumed_dead(self, reports: ReportsByNode) -> frozenset[str]:
+        """The nodes that are down by *reports*, which may still lack answers."""
+        reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
+        return health_module.confirmed_down(self.neighbours, reported)
+
+    def judged(self, reports: ReportsByNode, asked: Collection[str], now: float) -> Health:
+        """The health after a survey in which *asked* nodes gave *reports*."""
+        reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
+        return health_module.update(self.health, self.neighbours, reported, asked, now)
+
+
+def survey(
+    fleet: Fleet,
+    snapshot: LedgerSnapshot,
+    request: ConvergeRequest,
+    accepted: Collection[str],
+    clock: Callable[[], float],
+) -> tuple[dict[str, Health], ReportsByNode]:
+    """Mesh → its health now; and the reports of the nodes that answered.
+
+    No node is asked without a hint, a node or link in trouble, or a transition. *clock* gives seconds since the epoch.
+    """
+    meshes = [_surveyed(records) for records in _to_survey(snapshot, request.hints | request.started)]
+    first = set(request.hints).union(*(mesh.first_questions(request) for mesh in meshes)) & set(accepted)
+
+    def presumed_dead(returned: Mapping[str, Any]) -> set[str]:
+        reports = _parse(returned)[0]
+        return {node for mesh in meshes for node in mesh.presumed_dead(reports)}
+
+    reports = query(fleet, first, presumed_dead)
+    suspected = {node for mesh in meshes for node in mesh.second_questions(reports)}
+    second = (suspected & set(accepted)) - first
+    reports = {**reports, **query(fleet, second, presumed_dead)}
+    now = clock()
+    health = {mesh: records.health for mesh, records in snapshot.meshes.items()}
+    health |= {mesh.plan.mesh: mesh.judged(reports, first | second, now) for mesh in meshes}
+    return health, reports
+
+
+def query(fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead = no_hint) -> ReportsByNode:
+    """Node → its reports now. Nodes that did not answer are missing; reports that cannot be read are logged.
+
+    Nodes that are *presumed_dead* are not waited for long.
+    """
+    found, unreadable = _parse(fleet.links(sorted(nodes), presumed_dead)) if nodes else ({}, [])
+    for each in unreadable:
+        log.warning("wgmesh %s: ignored the link report of %s: %s", each.mesh, each.node, each.why)
+    return found
+
+
+def neighbours(plan: Plan) -> dict[str, frozenset[str]]:
+    """Node → the nodes that it has a link to."""
+    found: dict[str, set[str]] = {node: set() for node in plan.members}
+    for link in plan.links:
+        found[link.a].add(link.b)
+        found[link.b].add(link.a)
+    return {node: frozenset(others) for node, others in found.items()}
+
+
+def reports_on_neighbours(
+    mesh: str, around: Mapping[str, frozenset[str]], reports: ReportsByNode
+) -> health_module.LinkStates:
+    """Node → neighbour → the state of their link, in *mesh*.
+
+    Reports of a node on others than its neighbours in the plan, *around* it, are left out.
+    """
+    return MappingProxyType(
+        {
+            node: {n: link.state for n, link in by_mesh[mesh].links.items() if n in around[node]}
+            for node, by_mesh in reports.items()
+            if mesh in by_mesh and node in around
+        }
+    )
+
+
+def _surveyed(records: MeshRecords) -> _SurveyedMesh:
+    head, plan = records.head, records.history.current_plan()
+    return _SurveyedMesh(
+        plan=plan,
+        neighbours=neighbours(plan),
+        health=records.health,
+        in_transition=frozenset(head.transition.nodes(head.digests, head.allocations.relay_numbers)),
+    )
+
+
+def _to_survey(snapshot: LedgerSnapshot, hints: Collection[str]) -> list[MeshRecords]:
+    """The published meshes that may have something to ask for.
+
+    Recovering nodes alone are no reason: that they recovered is forgotten after some time, without a question.
+    """
+    return [
+        records
+        for records in snapshot.meshes.values()
+        if records.head.generation
+        and (hints or records.head.transition or records.health.nodes or records.health.links)
+    ]
+
+
+def _parse(returned: Mapping[str, Any]) -> tuple[dict[str, dict[str, LinkReport]], list[_Unreadable]]:
+    """The reports in what nodes returned, and those that cannot be read."""
+    found: dict[str, dict[str, LinkReport]] = {node: {} for node in returned}
+    unreadable: list[_Unreadable] = []
+    for node, raw in returned.items():
+        for mesh, report in raw.items() if isinstance(raw, Mapping) else ():
+            try:
+                found[node][str(mesh)] = LinkReport.from_dict(report)
+            except ViewError as error:
+                unreadable.append(_Unreadable(node=node, mesh=str(mesh), why=str(error)))
+    return found, unreadable
+
+
+def _recovery_witnesses(health: Health, around: Mapping[str, frozenset[str]]) -> set[str]:
+    """The nodes that can tell whether a node or link that was down is up again."""
+    found = {n for node in health.down_nodes for n in around.get(node, ())} | {
+        n for pair in health.down_links for n in pair
+    }
+    return found - health.down_nodes
+
+
+def _nodes_to_ask(plan: Plan, around: Mapping[str, frozenset[str]], suspects: Collection[str]) -> set[str]:
+    """The nodes that should hear *suspects*, and the suspects that are leaves.
+
+    A leaf gets other relays only if it answers, since it must learn of them.
+    """
+    found = {n for suspect in suspects for n in around.get(suspect, ())} - set(suspects)
+    return found | {s for s in suspects if s in around and not plan.members[s].is_relay}
+
+
+def _reported_down(reported: health_module.LinkStates) -> set[str]:
+    troubled = (LinkState.DOWN, LinkState.BLACKHOLE)
+    return {n for states in reported.values() for n, state in states.items() if state in troubled}

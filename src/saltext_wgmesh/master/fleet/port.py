@@ -1,0 +1,63 @@
+"""The nodes as a run of converge speaks to them. Tests pass their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from saltext_wgmesh.master.fleet import jobs
+from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, no_hint
+
+
+class Fleet(Protocol):
+    """The requests of a run to nodes. None of them raises for a node that does not answer."""
+
+    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
+        """Node → its return of ``wgmesh.links``; nodes that did not answer are missing.
+
+        *presumed_dead* gives the nodes that the answers so far report as dead: the job waits for these only briefly.
+        """
+
+    def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
+        """Have *nodes* apply their views; what each returned, and the job of each that did not answer.
+
+        Answers of the *not_awaited* are taken if they come. Unless *retry_rolled_back*, a node that rolled back just
+        this view says so instead of applying it once more.
+        """
+
+    def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
+        """Node → what it has returned since to the job that it left unanswered. No node is asked."""
+
+    def enrol(self, nodes: Sequence[str]) -> None:
+        """Tell *nodes* to apply the formula, and return at once."""
+
+    def renew_keys(self, nodes: Sequence[str]) -> None:
+        """Tell *nodes* to make another key beside the one that they have, and return at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaltFleet:
+    """The minions of the master with these options, by Salt's jobs."""
+
+    opts: dict[str, Any]
+
+    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
+        """As in ``Fleet``."""
+        return jobs.links(self.opts, nodes, presumed_dead)
+
+    def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
+        """As in ``Fleet``."""
+        return jobs.run_apply(self.opts, nodes, not_awaited, retry_rolled_back=retry_rolled_back)
+
+    def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
+        """As in ``Fleet``."""
+        return jobs.late_returns(self.opts, unanswered)
+
+    def enrol(self, nodes: Sequence[str]) -> None:
+        """As in ``Fleet``."""
+        jobs.enrol(self.opts, nodes)
+
+    def renew_keys(self, nodes: Sequence[str]) -> None:
+        """As in ``Fleet``."""
+        jobs.renew(self.opts, nodes)

@@ -1,0 +1,30 @@
+"""Replacing WireGuard keys and preshared keys (PSKs), as the operator asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saltext_wgmesh.master.drafting import key_rotation, psk
+from saltext_wgmesh.master.operator import run_converge
+from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.records.ledger import Ledger
+from saltext_wgmesh.master.requests.request import Request, RequestKind
+
+
+def rotate_keys(opts: dict[str, Any], pattern: str) -> dict[str, Any] | str:
+    """Have the nodes that *pattern*, a minion id or a glob, matches get other keys; what the converge did is returned.
+
+    Raises LedgerError if it matches no node of a published mesh.
+    """
+    ledger = Ledger.of(opts)
+    key_rotation.require_match(pattern, {node for mesh in ledger.meshes() for node in ledger.head(mesh).facts})
+    return run_converge.run_converge(opts, Request(kind=RequestKind.ROTATE_KEY, value=pattern))
+
+
+def rotate_psks(opts: dict[str, Any], mesh: str | None) -> dict[str, Any] | str:
+    """Have *mesh*, or all meshes that have PSKs, get other ones; what the converge did is returned.
+
+    Raises LedgerError if there is no such mesh.
+    """
+    meshes = psk.meshes_to_rotate(inventory.raw_policy(opts), mesh)
+    return run_converge.run_converge(opts, *(Request(kind=RequestKind.ROTATE_PSK, value=name) for name in meshes))

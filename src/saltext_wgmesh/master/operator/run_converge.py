@@ -1,0 +1,124 @@
+"""The converge as an operator, an event or the schedule starts it: queue the requests, run, and report."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.master import converge
+from saltext_wgmesh.master.environment import Environment
+from saltext_wgmesh.master.operator import show
+from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.report import MeshReport, merge_rounds
+from saltext_wgmesh.master.requests import reactions
+from saltext_wgmesh.master.requests.request import FROM_EVENTS, ConvergeRequest, Request, RequestKind
+from saltext_wgmesh.master.requests.run_queue import QUEUE_LOCK_TIMEOUT, RunQueue
+
+log = logging.getLogger(__name__)
+
+RUN_POLL_INTERVAL = 0.5
+"""Seconds between two looks whether the run of another process has ended."""
+
+Rounds = list[list[MeshReport]]
+"""For each round of a run, the reports of its meshes."""
+
+
+def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | str:
+    """Converge with *requests*, and return mesh → what was done, with ``retcode`` 1 if something needs attention.
+
+    While another run is in progress, the requests are queued for it. An interactive caller then waits up to
+    LOCK_TIMEOUT seconds to run itself, so that it can report; other callers get a sentence at once.
+    """
+    interactive = is_interactive(opts)
+    try:
+        rounds = _run_rounds(opts, requests, interactive=interactive)
+    except Exception as error:
+        # Reactor and schedule discard the errors of a runner, so the master's log is the only place to find them.
+        if not interactive:
+            log.error("wgmesh: the converge failed: %s", error, exc_info=not isinstance(error, WgmeshError))
+        raise
+    if rounds:
+        return _summary(rounds)
+    if interactive:
+        busy = f"another run did not finish within {QUEUE_LOCK_TIMEOUT:g} s: this request is queued for its next round"
+        return {"busy": f"{busy}; 'salt-run wgmesh.status' shows the result", "retcode": 1}
+    return "another run is in progress: this request is queued for its next round"
+
+
+def run_converge_with(
+    opts: dict[str, Any], *, node: object = None, confirm: object = None, **names: object
+) -> dict[str, Any] | str:
+    """``run`` with the requests for the parameters of the runner's ``converge``.
+
+    Raises WgmeshError if *node* has no accepted key, or *confirm* is not the digest of what is held now. Other *names*
+    come from events, and are dropped if no accepted key has them.
+    """
+    if node is not None:
+        # Salt's command line reads an id of digits as a number.
+        node = str(node)
+        if not inventory.is_accepted(opts, node):
+            raise WgmeshError(f"{node} is no accepted minion id: 'salt-key -l accepted' lists those")
+    requests = reactions.requests(opts, node=node, **names)
+    if confirm is not None:
+        show.require_held(opts, str(confirm))
+        requests.append(Request(kind=RequestKind.CONFIRM, value=str(confirm)))
+    return run_converge(opts, *requests)
+
+
+def is_interactive(opts: dict[str, Any]) -> bool:
+    """Whether an operator called the runner with ``salt-run``, and waits for the result."""
+    return opts.get("__cli") == "salt-run"
+
+
+def _run_rounds(opts: dict[str, Any], requests: Iterable[Request], *, interactive: bool) -> Rounds:
+    """Run until the queue is empty. No rounds if another run is in progress all the time."""
+    queue = RunQueue(reactions.queue_dir(opts), interactive=interactive)
+    run_queue = functools.partial(
+        queue.run,
+        functools.partial(_converge_once, opts, queue, interactive),
+        made_changes=lambda reports: any(report.made_changes for report in reports),
+        has_follow_up=lambda reports: any(report.has_follow_up or report.psk_unacknowledged for report in reports),
+    )
+    rounds = run_queue(*requests)
+    deadline = time.monotonic() + QUEUE_LOCK_TIMEOUT
+    while interactive and not rounds and time.monotonic() < deadline:
+        time.sleep(RUN_POLL_INTERVAL)
+        # Each call queues a request. During the other run it would make that run go on, without end.
+        rounds = [] if queue.is_running() else run_queue()
+    return rounds
+
+
+def _converge_once(
+    opts: dict[str, Any], queue: RunQueue, interactive: bool, requests: frozenset[Request]
+) -> list[MeshReport]:
+    """One round; what it leaves to do is queued."""
+    try:
+        reports = converge.converge(Environment.of(opts), ConvergeRequest.of(requests), interactive=interactive)
+    except WgmeshError:
+        # Events are not repeated. An operator gets the error and repeats the call.
+        for request in requests:
+            if request.kind in FROM_EVENTS:
+                queue.enqueue(request)
+        raise
+    for request in _follow_ups(reports):
+        queue.enqueue(request)
+    return reports
+
+
+def _follow_ups(reports: Iterable[MeshReport]) -> Iterable[Request]:
+    for report in reports:
+        # A busy node may answer late. It is asked once more, and if it answers, gets the push that it missed.
+        for node in (*report.newly_unresponsive, *report.psk_unacknowledged):
+            yield Request(kind=RequestKind.HINT, value=node)
+        if report.has_follow_up:
+            yield Request(kind=RequestKind.CONTINUE_TRANSITION)
+
+
+def _summary(rounds: Rounds) -> dict[str, Any]:
+    reports = merge_rounds(rounds)
+    found: dict[str, Any] = {mesh: report.as_dict() for mesh, report in reports.items()}
+    return found if all(report.is_clean for report in reports.values()) else {**found, "retcode": 1}

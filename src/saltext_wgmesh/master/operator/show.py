@@ -1,0 +1,165 @@
+"""Views of the meshes for the runner: the next plan, the proof, paths and pictures. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from saltext_wgmesh.core import render
+from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.inputs.node_matching import has_wildcards, matcher
+from saltext_wgmesh.core.model.plan import Plan
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.core.proof import packet_walk, prove, what_if
+from saltext_wgmesh.master.drafting import policy_pin, prune_guard, psk
+from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, held_losses
+from saltext_wgmesh.master.records import inventory, mesh_records
+from saltext_wgmesh.master.records import published as record
+from saltext_wgmesh.master.records.inventory import Inventory
+from saltext_wgmesh.master.records.ledger import Ledger
+from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot
+from saltext_wgmesh.master.records.psk_secrets import PskSecrets
+
+HOLDS = "holds"
+"""The verdict of a proof that finds no problem."""
+
+
+def plan(opts: dict[str, Any]) -> dict[str, Any]:
+    """Mesh → what a converge would change, which nodes are not in the plan and why, and what would be held."""
+    snapshot, found = _read(opts)
+    drafts = _drafts(opts, snapshot, found)
+    return {one.policy.name: _next_plan(opts, snapshot, one, found.accepted) for one in drafts}
+
+
+def require_held(opts: dict[str, Any], digest: str) -> None:
+    """Return if *digest* names what would be held now; LedgerError with the digests that do."""
+    prune_guard.require_known_digest(digest, held_losses(*_read(opts)))
+
+
+def _read(opts: dict[str, Any]) -> tuple[LedgerSnapshot, Inventory]:
+    """The ledger, and the inventory with the policies that are in effect."""
+    snapshot = mesh_records.read_snapshot(Ledger.of(opts))
+    return snapshot, effective_inventory(snapshot, inventory.read_inventory(opts))
+
+
+def _drafts(opts: dict[str, Any], snapshot: LedgerSnapshot, found: Inventory) -> list[Draft]:
+    """The drafts that a converge would publish now."""
+    secrets = functools.partial(PskSecrets.of, opts)
+    return draft(DraftInput(snapshot=snapshot, inventory=found, secrets=secrets, now=time.time()))
+
+
+def _next_plan(opts: dict[str, Any], snapshot: LedgerSnapshot, one: Draft, accepted: Collection[str]) -> dict[str, Any]:
+    """The drafted plan beside the published one, as plain values; keys without content are left out."""
+    missing = {} if one.source.is_retired else dict(_missing(one, accepted))
+    return {
+        "generation": one.head.generation,
+        "changes": _changes(opts, snapshot, one),
+        "unplaced": dict(one.reasons),
+        "rejected": [str(rejection) for rejection in one.rejected],
+        **({"missing": missing} if missing else {}),
+        "proof": _verdict(one.plan),
+        **({"warnings": one.warnings} if one.warnings else {}),
+        **({"held_loss": one.source.held.as_dict()} if one.source.held else {}),
+        **policy_pin.describe_pin(snapshot.mesh(one.policy.name).pin, one.policy.name),
+    }
+
+
+def _changes(opts: dict[str, Any], snapshot: LedgerSnapshot, one: Draft) -> dict[str, list[str]]:
+    """Node → how its view would change, in readable lines."""
+    old: Mapping[str, View] = {}
+    if one.head.generation:
+        # Views in the ledger name preshared keys, plans do not: without the names each peer would seem to change.
+        published = snapshot.mesh(one.policy.name).history.current_plan()
+        old = psk.with_psk_ids(PskSecrets.of(opts, one.policy.name), published, one.head.psk_rollover).views
+    return {
+        node: render.view_diff(old.get(node), one.plan.views.get(node))
+        or [one.reasons.get(node, "it gets no view any longer")]
+        for node in sorted(one.changed)
+    }
+
+
+def _missing(one: Draft, accepted: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Nodes that the policy names and that cannot be planned yet: (minion id, why)."""
+    with_facts = {*one.facts, *(rejection.node for rejection in one.rejected)}
+    for rule in one.policy.nodes:
+        if not (has_wildcards(rule.pattern) or rule.absent) and rule.pattern not in accepted:
+            yield rule.pattern, "no minion of this id has an accepted key: 'salt-key -l accepted' lists those"
+    rule_for = matcher(one.policy.nodes)
+    for node in accepted:
+        if node not in with_facts and rule_for(node):
+            yield node, f"it has published no facts: run 'salt {node} state.apply wgmesh'"
+
+
+def proof(opts: dict[str, Any]) -> dict[str, Any]:
+    """Mesh → ``holds``, or the problems, for the published plan and for the one that a converge would publish."""
+    snapshot, read = _read(opts)
+    found = {}
+    for one in _drafts(opts, snapshot, read):
+        verdicts = {"next": _verdict(one.plan)}
+        if one.head.generation:
+            verdicts["published"] = _verdict(snapshot.mesh(one.policy.name).history.current_plan())
+        found[one.policy.name] = verdicts
+    return found
+
+
+def _verdict(plan: Plan) -> list[str] | str:
+    return [str(problem) for problem in prove.prove(plan)] or HOLDS
+
+
+def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> dict[str, Any]:
+    """The path between two nodes of the published plan, and why packets take it.
+
+    Raises LedgerError if a node is not in the plan.
+    """
+    published = record.published(Ledger.of(opts), mesh)
+    for node in (source, destination):
+        _require_member(published, node)
+    return render.explain_path(published.plan, published.policy, source, destination)
+
+
+def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
+    """The pairs that would be cut off, and the paths that would change, if the nodes and links of *down* failed.
+
+    *down* is a comma-separated list of node ids, and of links as ``a--b``. Raises LedgerError if it is empty, or names
+    a node or link that is not in the published plan.
+    """
+    published = record.published(Ledger.of(opts), mesh)
+    names = [name.strip() for name in down.split(",") if name.strip()]
+    if not names:
+        raise LedgerError("no node or link is given: use down=<minion id>, or down=<one end>--<other end>")
+    return what_if.what_if(published.plan, frozenset(_node_or_link(published, name) for name in names))
+
+
+def _node_or_link(published: record.Published, name: str) -> str | frozenset[str]:
+    """A node, or the two ends of a link. A minion id may contain ``--`` too."""
+    ends = name.split("--") if name not in published.plan.members else [name]
+    for node in ends:
+        _require_member(published, node)
+    if len(ends) == 1:
+        return name
+    if not any({link.a, link.b} == set(ends) for link in published.plan.links):
+        raise LedgerError(f"{name} is no link of {published.plan.mesh}: these two nodes are not linked directly")
+    return frozenset(ends)
+
+
+def paths(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
+    """Source → destination → the nodes on the way, both ends included."""
+    found = packet_walk.all_paths(record.published(Ledger.of(opts), mesh).plan)
+    return {a: {b: list(hops) for b, hops in row.items()} for a, row in found.items()}
+
+
+def graph(opts: dict[str, Any], mesh: str | None, style: str) -> str:
+    """The published mesh as ``table``, ``dot`` or ``mermaid``; LedgerError for any other *style*."""
+    writers = {"table": render.render_table, "dot": render.dot, "mermaid": render.mermaid}
+    if style not in writers:
+        raise LedgerError(f"there is no style {style!r}: use style=<one of {', '.join(writers)}>")
+    return writers[style](record.published(Ledger.of(opts), mesh).plan)
+
+
+def _require_member(published: record.Published, node: str) -> None:
+    if node in published.plan.members:
+        return
+    why = published.reasons.get(node, "it is not in the policy, or has published no facts")
+    raise LedgerError(f"{node} is not in {published.plan.mesh}: {why}")

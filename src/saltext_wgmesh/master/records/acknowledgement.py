@@ -1,0 +1,182 @@
+"""Acknowledgements: the answers of nodes to pushes, and what follows from them for the next push."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+RETRY_AFTER = 60.0
+"""Seconds before a node that left a push unanswered is pushed to again. The pause doubles each time."""
+MAX_RETRY_AFTER = 300.0
+MAX_ERROR_LENGTH = 500
+"""Characters that are kept of an error that a node returned."""
+GIVEN_UP_AFTER = 2
+"""Unanswered pushes after which a transition no longer waits for the node."""
+ROLLED_BACK_KEY = "rolled_back"
+"""The key in ``wgmesh.apply``'s return by which a node says that it rolled a view back, since that broke the node."""
+
+Digests = Mapping[str, str]
+"""Mesh → digest of an assignment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingPush:
+    """The last push to a node, while the node has not acknowledged all of it."""
+
+    digests: Digests
+    """The assignments that were pushed."""
+    tries: int
+    """How often exactly that was pushed."""
+    retry_at: float
+    """Seconds since the epoch; an automatic push of the same digests waits until then."""
+    job: str = ""
+    """The id of the job that the node may still answer. Empty: it has answered."""
+    error: str | None = None
+    """The node's answer, if it is no acknowledgement. None: it has not answered."""
+    rolled_back: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Mesh → why the node restored the view that it had before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """The acknowledgements of one node."""
+
+    digests: Digests = field(default_factory=lambda: MappingProxyType({}))
+    """Mesh → digest of the assignment that the node said it has applied."""
+    at: float = 0.0
+    """When the node was last pushed to or answered late, in seconds since the epoch."""
+    pending: PendingPush | None = None
+    """None: the node has acknowledged all that it was pushed last."""
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the node may still answer the last push."""
+        return self.pending is not None and bool(self.pending.job)
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether a transition need not wait for the node: it answered with an error, or left two pushes unanswered."""
+        return self.pending is not None and (self.pending.error is not None or self.pending.tries >= GIVEN_UP_AFTER)
+
+    def missing(self, wanted: Digests) -> set[str]:
+        """The meshes of *wanted* of which the node has not acknowledged that digest."""
+        return {mesh for mesh, digest in wanted.items() if self.digests.get(mesh) != digest}
+
+    def covers(self, wanted: Digests) -> bool:
+        """Whether the node has acknowledged all of *wanted*."""
+        return not self.missing(wanted)
+
+    def refused(self, wanted: Digests) -> str:
+        """The error with which the node answered a push of exactly *wanted*; empty if there was none."""
+        pending = self.pending
+        return (pending.error or "") if pending and dict(pending.digests) == dict(wanted) else ""
+
+    def rolled_back(self, wanted: Digests) -> dict[str, str]:
+        """Mesh → why the node rolled back just the view that *wanted* names there."""
+        pending = self.pending
+        if pending is None:
+            return {}
+        reasons = {mesh: why for mesh, why in pending.rolled_back.items() if mesh in wanted}
+        return {mesh: why for mesh, why in reasons.items() if pending.digests.get(mesh) == wanted[mesh]}
+
+    def is_pending(self, wanted: Digests) -> bool:
+        """Whether the last push was of exactly *wanted* and is not acknowledged."""
+        return self.pending is not None and dict(self.pending.digests) == dict(wanted)
+
+    def is_due(self, wanted: Digests, now: float) -> bool:
+        """Whether an unacknowledged *wanted* is to be pushed at *now*: at once if it is new, else after the pause."""
+        return self.pending is None or not self.is_pending(wanted) or now >= self.pending.retry_at
+
+    def after(self, answer: Any, pushed: Digests, now: float, job: str = "") -> Ack:
+        """This record after the node's *answer* to a push of *pushed*.
+
+        *answer* is what ``wgmesh.apply`` returned; None if nothing came, and then the node may still answer *job*.
+        """
+        digests = dict(self.digests)
+        for mesh, value in answer.items() if isinstance(answer, dict) else ():
+            if mesh in pushed and isinstance(value, dict) and isinstance(value.get("digest"), str):
+                digests[mesh] = value["digest"]
+        answered = Ack(digests=digests, at=now)
+        if answered.covers(pushed):
+            return answered
+        tries = self.pending.tries + 1 if self.pending and self.is_pending(pushed) else 1
+        pending = PendingPush(
+            digests=dict(pushed),
+            tries=tries,
+            retry_at=now + min(RETRY_AFTER * 2 ** (tries - 1), MAX_RETRY_AFTER),
+            job=job,
+            error=None if answer is None else error_text(answer, pushed),
+            rolled_back=_rollbacks(answer, pushed),
+        )
+        return Ack(digests=digests, at=now, pending=pending)
+
+    def settled(self, wanted: Digests) -> Ack:
+        """This record without its pending push, if the node had acknowledged *wanted* before that push.
+
+        The plan is again the one that the node ran. If the push in between was left unanswered, the node may have
+        applied it since: then only what both plans have in common still counts as acknowledged.
+        """
+        if self.pending is None or not self.covers(wanted):
+            return self
+        pushed = self.pending.digests if self.awaits_answer else self.digests
+        certain = {mesh: digest for mesh, digest in self.digests.items() if pushed.get(mesh) == digest}
+        return Ack(digests=certain, at=self.at)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger; ``from_dict`` is the inverse."""
+        pending = self.pending
+        return {
+            "digests": dict(self.digests),
+            "at": self.at,
+            "pending": pending
+            and {
+                "digests": dict(pending.digests),
+                "tries": pending.tries,
+                "retry_at": pending.retry_at,
+                "job": pending.job,
+                "error": pending.error,
+                "rolled_back": dict(pending.rolled_back),
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Ack:
+        """The record that ``as_dict`` wrote; an empty mapping gives that of a node which was never pushed to."""
+        if not raw:
+            return NO_ACK
+        pending = raw["pending"]
+        return cls(
+            digests=raw["digests"],
+            at=raw["at"],
+            pending=PendingPush(
+                digests=pending["digests"],
+                tries=pending["tries"],
+                retry_at=pending["retry_at"],
+                job=pending["job"],
+                error=pending["error"],
+                rolled_back=pending["rolled_back"],
+            )
+            if pending
+            else None,
+        )
+
+
+NO_ACK = Ack()
+"""The record of a node that was never pushed to."""
+
+
+def error_text(answer: Any, pushed: Mapping[str, Any]) -> str:
+    """Why a node with this *answer* did not apply the meshes of *pushed*: its own words, or what is wrong with them."""
+    if not isinstance(answer, dict):
+        return str(answer)[:MAX_ERROR_LENGTH]
+    values = [answer.get(mesh) for mesh in sorted(pushed)]
+    errors = [str(value["error"]) for value in values if isinstance(value, dict) and value.get("error")]
+    return (errors[0] if errors else "it applied another view than the published one")[:MAX_ERROR_LENGTH]
+
+
+def _rollbacks(answer: Any, pushed: Digests) -> dict[str, str]:
+    values = answer if isinstance(answer, dict) else {}
+    found = {m: v for m, v in values.items() if m in pushed and isinstance(v, dict) and v.get(ROLLED_BACK_KEY) is True}
+    return {mesh: str(value.get("error"))[:MAX_ERROR_LENGTH] for mesh, value in sorted(found.items())}

@@ -1,0 +1,11 @@
+"""The banks of Salt's cache that the ledger is kept in."""
+
+CURRENT = "wgmesh/mesh"
+HEADS = "wgmesh/head"
+GENERATIONS = "wgmesh/generation"
+NODES = "wgmesh/node"
+ACKS = "wgmesh/acknowledged"
+HEALTH = "wgmesh/health"
+GUARD = "wgmesh/guard"
+PINS = "wgmesh/pin"
+RUNS = "wgmesh/runs"

@@ -1,0 +1,95 @@
+"""Records of the operator's decisions: losses that are held, and policies that are pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saltext_wgmesh.core.planning import prune_guard
+from saltext_wgmesh.core.planning.prune_guard import Loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldLoss:
+    """A loss that is not planned for, because it is too large to be believed without confirmation."""
+
+    digest: str
+    """The digest by which the operator confirms exactly this loss."""
+    nodes: tuple[str, ...]
+    """Nodes that would no longer be members, sorted."""
+    links: tuple[str, ...]
+    """Direct links that would go, as ``a--b``, sorted."""
+    why: str
+    remedy: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger, for reports and for programs; ``from_dict`` is the inverse."""
+        return {
+            "digest": self.digest,
+            "nodes": list(self.nodes),
+            "links": list(self.links),
+            "why": self.why,
+            "remedy": self.remedy,
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> HeldLoss:
+        """The loss that ``as_dict`` wrote."""
+        return cls(
+            digest=raw["digest"],
+            nodes=tuple(raw["nodes"]),
+            links=tuple(raw["links"]),
+            why=raw["why"],
+            remedy=raw["remedy"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardRecord:
+    """The prune guard's record of one mesh."""
+
+    held: HeldLoss | None = None
+    approved_loss: Loss = prune_guard.NO_LOSS
+    """The loss that may go, by its size or by confirmation, and has not gone yet."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger; empty if there is nothing to remember. ``from_dict`` is the inverse."""
+        held = {"held": self.held.as_dict()} if self.held else {}
+        return held | ({"approved_loss": self.approved_loss.as_dict()} if self.approved_loss else {})
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> GuardRecord:
+        """The record that ``as_dict`` wrote."""
+        return cls(
+            held=HeldLoss.from_dict(raw["held"]) if "held" in raw else None,
+            approved_loss=prune_guard.loss_from_dict(raw.get("approved_loss", {})),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A decision that stands until the mesh's policy in the pillar changes."""
+
+    replaces: str
+    """Fingerprint of the pillar's policy of the mesh that the decision is about."""
+    generation: int = 0
+    """The mesh is planned by the policy of this generation. 0: by the pillar's, whatever happens to its relays."""
+    policy: Any = None
+    """The raw policy of that generation; None if there is none."""
+    why: str = ""
+    """Why the master decided so itself. Empty: the operator did."""
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether another policy than the pillar's is planned."""
+        return self.generation != 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger; ``from_dict`` is the inverse."""
+        return {"replaces": self.replaces, "generation": self.generation, "policy": self.policy, "why": self.why}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Pin:
+        """The pin that ``as_dict`` wrote."""
+        return cls(replaces=raw["replaces"], generation=raw["generation"], policy=raw["policy"], why=raw["why"])

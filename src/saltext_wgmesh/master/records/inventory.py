@@ -1,0 +1,108 @@
+"""The inventory: the policy, the accepted keys and the mine, as the master has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import salt.cache
+import salt.exceptions
+import salt.key
+import salt.pillar
+import salt.utils.mine
+import salt.utils.verify
+
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.errors import PolicyError, Problem
+from saltext_wgmesh.core.inputs import salt_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """Policy, keys and mine as they were read together, before anything in them is trusted."""
+
+    policy: Any
+    """The raw value of the pillar key ``wgmesh``; None where there is none."""
+    accepted: Mapping[str, str]
+    """Minion id → fingerprint of its accepted Salt key (``core.inputs.salt_key``)."""
+    mine: Mapping[str, Any]
+    """Minion id → its raw ``wgmesh.facts``; also of ids whose key is gone, if Salt still holds them."""
+
+
+def read_inventory(opts: dict[str, Any]) -> Inventory:
+    """The inventory as it stands now; PolicyError if the master's own pillar does not render."""
+    accepted = accepted_keys(opts)
+    cache = salt.cache.factory(opts)
+    named = sorted({*accepted, *(cache.list("mine") or ())})
+    mine = {node: facts for node in named if (facts := mine_entry(cache, node))}
+    return Inventory(policy=raw_policy(opts), accepted=accepted, mine=mine)
+
+
+def drop_mine(opts: dict[str, Any], node: str) -> None:
+    """Delete the facts of *node* from the mine.
+
+    Salt 3008 keeps the mine of a minion whose key was deleted.
+    """
+    cache = salt.cache.factory(opts)
+    entries = _entries(cache.fetch("mine", node))
+    if entries.pop(constants.FACTS_FUNCTION, None) is not None:
+        cache.store("mine", node, entries)
+
+
+def raw_policy(opts: dict[str, Any]) -> Any:
+    """The pillar key ``wgmesh``, compiled now for the master's own id; None if there is none.
+
+    A pillar that fails to render is a PolicyError, not an empty policy.
+    """
+    pillar = salt.pillar.Pillar(opts, dict(opts.get("grains") or {}), opts["id"], "base").compile_pillar()
+    errors = pillar.get("_errors")
+    if errors:
+        raise PolicyError(
+            Problem(path=f"pillar of {opts['id']}", message=str(error), remedy="correct the pillar file")
+            for error in errors
+        )
+    return pillar.get(constants.PILLAR_POLICY)
+
+
+def accepted_keys(opts: dict[str, Any]) -> dict[str, str]:
+    """Accepted minion ids with the fingerprints of their keys, sorted."""
+    keys = salt.key.get_key(opts).key_str("*").get("minions", {})
+    return {node: salt_key.fingerprint(pem) for node, pem in sorted(keys.items())}
+
+
+def is_accepted(opts: dict[str, Any], node: str) -> bool:
+    """Whether *node* has an accepted key. *node* may be any text that an event carried.
+
+    One key is read, since each event asks for a few.
+    """
+    if not salt.utils.verify.valid_id(opts, node):
+        return False
+    try:
+        # Salt 3008 keeps keys in a cache, earlier versions keep them in files.
+        if driver := opts.get("keys.cache_driver"):
+            return (salt.cache.Cache(opts, driver=driver).fetch("keys", node) or {}).get("state") == "accepted"
+        return Path(opts["pki_dir"], "minions", node).is_file()
+    except (salt.exceptions.SaltCacheError, OSError, ValueError):
+        return False
+
+
+def mine_entry(cache: salt.cache.Cache, node: str) -> Any:
+    """The facts of *node* in the mine, unwrapped; None if there are none.
+
+    This is one or two short reads, since the bank differs by Salt version. Salt's own reader starts a minion of the
+    master's own first, which takes far longer.
+    """
+    for bank, key in (("mine", node), (f"minions/{node}", "mine")):
+        entry = _entries(cache.fetch(bank, key)).get(constants.FACTS_FUNCTION)
+        # A minion writes what it likes, so an entry with access rights may lack its data.
+        if isinstance(entry, dict) and salt.utils.mine.MINE_ITEM_ACL_ID in entry:
+            entry = entry.get(salt.utils.mine.MINE_ITEM_ACL_DATA)
+        if entry:
+            return entry
+    return None
+
+
+def _entries(bank: Any) -> dict[str, Any]:
+    return bank if isinstance(bank, dict) else {}

@@ -1,0 +1,244 @@
+"""The master's memory of its meshes, in Salt's own cache, so that it lives where the master's data lives.
+
+Banks and keys (all banks begin with ``wgmesh/``, so that they meet no others):
+
+========================  ============  ==================================================================
+bank                      key           value
+========================  ============  ==================================================================
+``wgmesh/mesh``           ``<mesh>``    the number of the current generation, and nothing else: every pillar reads it
+``wgmesh/head``           ``<mesh>``    ``MeshHead``: digests, allocations, last trusted facts, rotation of keys
+``wgmesh/generation``     ``<mesh>.N``  ``Generation``: what generation N was planned from
+``wgmesh/node``           ``<minion>``  the node's assignments, per mesh the last few with their generations
+``wgmesh/acknowledged``   ``<minion>``  ``Ack``: what the node said it has applied, and the push that it has not
+``wgmesh/health``         ``<mesh>``    ``Health``: what is down, since when, and the nodes that report it
+``wgmesh/guard``          ``<mesh>``    ``GuardRecord``: a loss that is held, and one that is approved
+``wgmesh/pin``            ``<mesh>``    ``Pin``: the policy of an earlier generation that the mesh was rolled back to
+``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from
+========================  ============  ==================================================================
+
+A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from a node's
+record the newest assignment that is not newer.
+
+Every record carries the number of its schema. One of the previous schema is migrated when it is read, and is written
+in the present schema whenever it changes next (``records.migration``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import salt.cache
+
+from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.liveness import mesh_health as health_module
+from saltext_wgmesh.core.liveness.mesh_health import Health
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.master.records import banks
+from saltext_wgmesh.master.records.acknowledgement import Ack
+from saltext_wgmesh.master.records.assignment import Assignment, view_from_dict
+from saltext_wgmesh.master.records.decisions import GuardRecord, Pin
+from saltext_wgmesh.master.records.mesh_head import MeshHead
+from saltext_wgmesh.master.records.migration import migrate
+from saltext_wgmesh.master.records.plan_inputs import Generation
+
+SCHEMA = 2
+KEPT_GENERATIONS = 10
+"""Generations that can be inspected, or returned to."""
+_LAST_RUN = "last"
+
+
+class Ledger:
+    """Reads and writes the master's records. There is one writer at a time: the caller holds the run queue's lock."""
+
+    def __init__(self, cache: salt.cache.Cache) -> None:
+        self._cache = cache
+
+    @classmethod
+    def of(cls, opts: dict[str, Any]) -> Ledger:
+        """The ledger of the master with these options."""
+        return cls(salt.cache.factory(opts))
+
+    # -- heads and generations --------------------------------------------------------------------------
+
+    def meshes(self) -> list[str]:
+        """The meshes that were ever published, sorted."""
+        return sorted(self._cache.list(banks.HEADS) or [])
+
+    def head(self, mesh: str) -> MeshHead:
+        """The head of *mesh*; an empty one if it was never published."""
+        raw = self._fetch(banks.HEADS, mesh)
+        if raw and self._current(mesh) < raw["generation"]:
+            # A run died between the last two writes of publish, and all but the number was written. The opposite is
+            # no crash: a reader without the lock may find a number that is newer than the head it read before.
+            self._store(banks.CURRENT, mesh, {"generation": raw["generation"]})
+        return MeshHead.from_dict(raw)
+
+    def publish(self, mesh: str, head: MeshHead, changed: Mapping[str, Assignment], generation: Generation) -> None:
+        """Make *head* the current one. Interrupted at any point, readers see the generation before.
+
+        *changed* are the assignments that differ from those of the generation before. *generation* is what the plan
+        was made from.
+        """
+        key = f"{mesh}.{head.generation}"
+        # A run that died before it wrote the head left assignments of this generation, perhaps to other nodes.
+        for node in sorted(set(self._fetch(banks.GENERATIONS, key).get("nodes", ())) - changed.keys()):
+            self._put_assignments(mesh, head.generation, node)
+        self._store(banks.GENERATIONS, key, {**generation.as_dict(), "nodes": sorted(changed)})
+        for node, assignment in sorted(changed.items()):
+            entry = {**assignment.as_dict(), "generation": head.generation}
+            self._put_assignments(mesh, head.generation, node, entry)
+        self.save_head(mesh, head)
+        self._drop_old(mesh, head.generation - KEPT_GENERATIONS)
+
+    def _drop_old(self, mesh: str, last: int) -> None:
+        """Drop the generations up to *last*, but the last one of each of KEPT_GENERATIONS policies.
+
+        So a mesh can be rolled back to a policy however many generations followed it for new keys and dead links.
+        """
+        if last <= 0:
+            return
+        if self.raw_policy(mesh, last) == self.raw_policy(mesh, last + 1):
+            self._cache.flush(banks.GENERATIONS, f"{mesh}.{last}")
+        for number in [n for n in self.generations(mesh) if n <= last][:-KEPT_GENERATIONS]:
+            self._cache.flush(banks.GENERATIONS, f"{mesh}.{number}")
+
+    def save_head(self, mesh: str, head: MeshHead) -> None:
+        """Write the head alone, as when facts or allocations changed and no assignment did."""
+        self._store(banks.HEADS, mesh, head.as_dict())
+        self._store(banks.CURRENT, mesh, {"generation": head.generation})
+
+    def generation(self, mesh: str, number: int) -> Generation:
+        """The inputs of that generation; LedgerError if it is no longer kept."""
+        raw = self._fetch(banks.GENERATIONS, f"{mesh}.{number}")
+        if not raw:
+            raise LedgerError(
+                f"{mesh}: generation {number} is not in the ledger, which keeps the last {KEPT_GENERATIONS} and the "
+                "last one of each earlier policy"
+            )
+        return Generation.from_dict(mesh, raw)
+
+    def raw_policy(self, mesh: str, number: int) -> Any:
+        """The mesh's policy in the pillar when that generation was planned; None if the generation is not kept.
+
+        It is not parsed: a policy of long ago may be one that this version refuses.
+        """
+        return self._fetch(banks.GENERATIONS, f"{mesh}.{number}").get("policy")
+
+    def generations(self, mesh: str) -> list[int]:
+        """The generations of *mesh* that are kept and were published, sorted."""
+        found = (key.rpartition(".") for key in self._cache.list(banks.GENERATIONS) or ())
+        current = self._current(mesh)
+        return sorted(int(number) for name, _, number in found if name == mesh and int(number) <= current)
+
+    # -- nodes ------------------------------------------------------------------------------------------
+
+    def assignments(self, node: str) -> dict[str, dict[str, Any]]:
+        """Mesh → the current assignment of *node* in plain values, with its generation: what its pillar gets."""
+        found = {}
+        for mesh, entries in sorted(self._fetch(banks.NODES, node).get("meshes", {}).items()):
+            current = self._current(mesh)
+            known = [entry for entry in entries if entry["generation"] <= current]
+            if known:
+                found[mesh] = known[-1]
+        return found
+
+    def view_with_digest(self, node: str, mesh: str, digest: str | None) -> View | None:
+        """The view of *node* with that digest; None if it is not one of the last few, or of another version."""
+        entries = self._fetch(banks.NODES, node).get("meshes", {}).get(mesh, [])
+        return view_from_dict(next((entry for entry in reversed(entries) if entry.get("digest") == digest), None))
+
+    def forget(self, node: str) -> None:
+        """Drop the records of a node whose key is gone. Its addresses stay allocated."""
+        self._cache.flush(banks.NODES, node)
+        self._cache.flush(banks.ACKS, node)
+
+    def nodes(self) -> list[str]:
+        """Every node that has an assignment, sorted."""
+        return sorted(self._cache.list(banks.NODES) or [])
+
+    def _current(self, mesh: str) -> int:
+        return int(self._fetch(banks.CURRENT, mesh).get("generation", 0))
+
+    def _put_assignments(self, mesh: str, generation: int, node: str, *entry: Mapping[str, Any]) -> None:
+        """Keep the entries of *node* for *mesh* that are older than *generation*, and add *entry*."""
+        record = self._fetch(banks.NODES, node) or {"meshes": {}}
+        kept = [old for old in record["meshes"].get(mesh, []) if old["generation"] < generation]
+        record["meshes"][mesh] = [*kept[-(KEPT_GENERATIONS - 1) :], *entry]
+        self._store(banks.NODES, node, record)
+
+    # -- acknowledgements -------------------------------------------------------------------------------
+
+    def ack(self, node: str) -> Ack:
+        """The acknowledgements of *node*; none if it was never pushed to."""
+        return Ack.from_dict(self._fetch(banks.ACKS, node))
+
+    def acks(self, nodes: Iterable[str]) -> dict[str, Ack]:
+        """Node → what it has acknowledged."""
+        return {node: self.ack(node) for node in nodes}
+
+    def save_ack(self, node: str, ack: Ack) -> None:
+        """Keep what *node* answered."""
+        self._store(banks.ACKS, node, ack.as_dict())
+
+    # -- health -----------------------------------------------------------------------------------------
+
+    def health(self, mesh: str) -> Health:
+        """The last known health of the mesh; that of a mesh without trouble if there is none."""
+        return health_module.health_from_dict(self._fetch(banks.HEALTH, mesh))
+
+    def save_health(self, mesh: str, health: Health) -> None:
+        """Keep *health*."""
+        self._store(banks.HEALTH, mesh, health_module.health_as_dict(health))
+
+    # -- decisions --------------------------------------------------------------------------------------
+
+    def guard(self, mesh: str) -> GuardRecord:
+        """The prune guard's record of *mesh*; an empty one if there is none."""
+        return GuardRecord.from_dict(self._fetch(banks.GUARD, mesh))
+
+    def save_guard(self, mesh: str, record: GuardRecord) -> None:
+        """Keep exactly *record*."""
+        self._put(banks.GUARD, mesh, record.as_dict())
+
+    def pin(self, mesh: str) -> Pin | None:
+        """The policy that *mesh* is pinned to; None if it is planned by the pillar's."""
+        raw = self._fetch(banks.PINS, mesh)
+        return Pin.from_dict(raw) if raw else None
+
+    def save_pin(self, mesh: str, pin: Pin | None) -> None:
+        """Keep exactly *pin*."""
+        self._put(banks.PINS, mesh, pin.as_dict() if pin else {})
+
+    def _put(self, bank: str, key: str, raw: Mapping[str, Any]) -> None:
+        if not raw:
+            self._cache.flush(bank, key)
+        else:
+            self._store(bank, key, dict(raw))
+
+    # -- runs -------------------------------------------------------------------------------------------
+
+    def idle_fingerprint(self) -> str:
+        """The fingerprint of what the last run planned from, if that run left nothing to do; else empty."""
+        return str(self._fetch(banks.RUNS, _LAST_RUN).get("idle_fingerprint", ""))
+
+    def save_idle_fingerprint(self, fingerprint: str) -> None:
+        """A run has ended. *fingerprint* is empty if it left something to do."""
+        self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": fingerprint})
+
+    # -- storage ----------------------------------------------------------------------------------------
+
+    def _fetch(self, bank: str, key: str) -> dict[str, Any]:
+        raw = dict(self._cache.fetch(bank, key) or {})
+        if not raw or raw.get("schema") == SCHEMA:
+            return raw
+        migrated = migrate(bank, raw)
+        if migrated is None:
+            raise LedgerError(
+                f"the ledger's {bank} {key} is of schema {raw.get('schema')!r}, this version writes {SCHEMA}: "
+                "upgrade the master, or remove the bank to plan afresh (addresses are then assigned again)"
+            )
+        return migrated
+
+    def _store(self, bank: str, key: str, value: dict[str, Any]) -> None:
+        self._cache.store(bank, key, {**value, "schema": SCHEMA})

@@ -1,0 +1,207 @@
+"""One converge at a time, and no request lost: a lock, and a folder of queued requests.
+
+A caller that finds a run in progress adds its requests to the queue and returns; the running process then runs once
+more with all queued requests. Runs are rate-limited, and a run that changed nothing is followed by a pause as long as
+the run itself. Events therefore cannot keep the master busy for more than half of its time, and a thousand events cause
+a handful of runs. The last of these began after every event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from saltext_wgmesh.core import proc_locks
+from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.master.requests.rate_limit import RateLimit
+from saltext_wgmesh.master.requests.request import Request
+
+Result = TypeVar("Result")
+Work = Callable[[frozenset[Request]], Result]
+
+QUEUE_LOCK_TIMEOUT = 60.0
+"""Seconds that a caller waits for the run of another process."""
+INTERACTIVE_LIMIT = 60.0
+"""Seconds after which an interactive caller starts no further runs for the requests of others."""
+PROC_LOCKS = Path("/proc/locks")
+QUEUE_POLL_INTERVAL = 0.2
+"""Seconds between two attempts to get the lock."""
+MAX_STATE_BYTES = 4096
+"""Bytes that are read of the lock file."""
+
+
+class RunQueue:
+    """The queue whose lock and requests are files in *folder*. It works across threads and processes.
+
+    An *interactive* caller, at a terminal, is not rate-limited.
+    """
+
+    def __init__(self, folder: Path, *, interactive: bool = False) -> None:
+        self._lock = folder / "converge.lock"
+        self._queued = folder / "requests"
+        self._in_progress = folder / "in-progress"
+        """Requests of the present run. If its process is killed, the next run takes them."""
+        self._interactive = interactive
+        for each in (self._queued, self._in_progress):
+            each.mkdir(parents=True, exist_ok=True)
+
+    def run(
+        self,
+        work: Work[Result],
+        *requests: Request,
+        made_changes: Callable[[Result], bool] = lambda _: True,
+        has_follow_up: Callable[[Result], bool] = lambda _: False,
+    ) -> list[Result]:
+        """Do *work* until the queue is empty, and return the result of each round.
+
+        The list is empty if another process has the lock: that process takes the requests.
+
+        Each round gets the requests that were queued before it began. An error of *work* passes through, and requests
+        that were queued in that round stay for the next run. So they do when an interactive caller has served for
+        INTERACTIVE_LIMIT seconds, unless its last round *has_follow_up*. After a round that *made_changes* there is no
+        pause.
+        """
+        for request in requests or (Request(),):
+            self.enqueue(request)
+        results: list[Result] = []
+        deadline = time.monotonic() + INTERACTIVE_LIMIT
+
+        def is_done() -> bool:
+            if not self._has_queued():
+                return True
+            served_long = self._interactive and bool(results) and time.monotonic() > deadline
+            return served_long and not has_follow_up(results[-1])
+
+        while not is_done():
+            with self._try_lock() as lock:
+                if lock is None:
+                    break
+                self._requeue()
+                while not is_done():
+                    limit = self._await_slot(lock)
+                    results.append(self._run_once(work))
+                    _save(lock, limit.run_ended(time.time(), made_changes=made_changes(results[-1])))
+            # A request that arrived after the last check found the lock still taken, and relies on this process:
+            # so the queue is checked once more without the lock.
+        return results
+
+    def enqueue(self, request: Request) -> None:
+        """*request* is queued for the next run. Equal requests are one."""
+        text = request.encode()
+        path = self._queued / hashlib.sha256(text.encode()).hexdigest()
+        # Readers must never see half a file, so it is written under another name first.
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+        partial.write_text(text)
+        partial.replace(path)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """No run takes place inside the context. Requests that arrive are queued for the next run.
+
+        Raises WgmeshError if another process keeps the lock for LOCK_TIMEOUT seconds.
+        """
+        deadline = time.monotonic() + QUEUE_LOCK_TIMEOUT
+        while True:
+            with self._try_lock() as lock:
+                if lock is not None:
+                    yield
+                    return
+            if time.monotonic() > deadline:
+                raise WgmeshError(
+                    f"another wgmesh run did not finish within {QUEUE_LOCK_TIMEOUT:g} s: nothing was changed; "
+                    "try again later"
+                )
+            time.sleep(QUEUE_POLL_INTERVAL)
+
+    def enqueue_if_running(self, *requests: Request) -> bool:
+        """Whether another run is in progress; then *requests* are queued, and a run that begins after this call takes
+        them."""
+        if not self.is_running():
+            return False
+        for request in requests or (Request(),):
+            self.enqueue(request)
+        # A process checks the queue after it has released the lock. If the lock is taken even now, that check finds
+        # the requests.
+        return self.is_running()
+
+    def is_running(self) -> bool:
+        """Whether a process has the lock; False where the kernel does not list locks.
+
+        The lock is not tried for this: a successful try would take it, and turn away callers at that moment.
+        """
+        try:
+            lock = self._lock.stat()
+            device = os.major(lock.st_dev), os.minor(lock.st_dev)
+            return proc_locks.lock_holder(PROC_LOCKS.read_text(), device, lock.st_ino) is not None
+        except OSError:
+            return False
+
+    def _has_queued(self) -> bool:
+        return any(not path.name.startswith(".") for path in self._queued.iterdir())
+
+    def _run_once(self, work: Work[Result]) -> Result:
+        """Do one round.
+
+        The requests of a round that failed are dropped, since its caller gets the error. Those of a round whose process
+        was killed stay.
+        """
+        requests = self._take()
+        try:
+            result = work(requests)
+        except Exception:
+            self._drop_in_progress()
+            raise
+        self._drop_in_progress()
+        return result
+
+    def _drop_in_progress(self) -> None:
+        for path in self._in_progress.iterdir():
+            path.unlink()
+
+    def _requeue(self) -> None:
+        for path in self._in_progress.iterdir():
+            path.replace(self._queued / path.name)
+
+    def _take(self) -> frozenset[Request]:
+        """All queued requests, which are in progress from now on."""
+        found = set()
+        for path in sorted(self._queued.glob("[!.]*")):
+            found.add(Request.decode(path.read_text(errors="replace")))
+            path.replace(self._in_progress / path.name)
+        return frozenset(request for request in found if request is not None)
+
+    def _await_slot(self, lock: int) -> RateLimit:
+        """Wait until one more run may begin, and record that it began."""
+        limit = RateLimit.decode(os.pread(lock, MAX_STATE_BYTES, 0))
+        delay = 0.0 if self._interactive else limit.delay(time.time())
+        if delay:
+            time.sleep(delay)
+        limit = limit.run_began(time.time())
+        _save(lock, limit)
+        return limit
+
+    @contextlib.contextmanager
+    def _try_lock(self) -> Iterator[int | None]:
+        """The descriptor of the locked file, or None if another process or thread has the lock."""
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                # flock belongs to the open file, so two threads of the reactor exclude each other too.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+            else:
+                yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _save(lock: int, limit: RateLimit) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, limit.encode().encode(), 0)

@@ -1,0 +1,167 @@
+"""The assignments of this node: for each mesh in its pillar a view, or the reason why it has no place there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saltext_wgmesh.core.device.descriptions import ChangeText
+from saltext_wgmesh.core.errors import RolledBack, ViewError, WgmeshError
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.minion.apply import apply, removal
+from saltext_wgmesh.minion.apply.health_check import Master
+from saltext_wgmesh.minion.apply.outcome import ApplyResult
+from saltext_wgmesh.minion.apply.timeouts import DEFAULT, Timeouts
+from saltext_wgmesh.minion.state import psk_files, store
+from saltext_wgmesh.minion.system.host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAssignment:
+    """The master has no place for this node in the mesh."""
+
+    mesh: str
+    reason: str
+    digest: str | None
+    """The master takes it as the acknowledgement of this node."""
+    removed: bool
+    """True: the node was a member and must leave. False: it keeps what it runs."""
+    pending: bool
+    """True: the node becomes a member once other nodes are there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewResult:
+    """The result of one mesh's assignment. A failure is a value, so that one mesh does not delay another."""
+
+    mesh: str
+    digest: str | None = None
+    """The digest of the view that the node holds, or of the NoAssignment that it acknowledges; None after a failure."""
+    generation: int | None = None
+    changes: tuple[ChangeText, ...] = ()
+    reason: str | None = None
+    """Why this node is no member; None: it is one."""
+    pending: bool = False
+    """Whether it becomes a member once other nodes are there."""
+    error: str | None = None
+    """Why the assignment was not applied; None: it was."""
+    rolled_back: bool = False
+    """Whether the view was rolled back: then *digest* is that of the previous view."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``wgmesh.apply`` returns them."""
+        return {
+            **self.summary(),
+            "changed": bool(self.changes),
+            "changes": [str(change) for change in self.changes],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is recorded on the node: plain values without the changes. None and False are left out."""
+        values = {"digest": self.digest, "generation": self.generation, "reason": self.reason, "error": self.error}
+        flags = {"pending": self.pending, "rolled_back": self.rolled_back}
+        return {k: v for k, v in values.items() if v is not None} | {k: True for k, v in flags.items() if v}
+
+
+def parse(mesh: str, raw: Any) -> View | NoAssignment:
+    """Return the assignment for *mesh*. ViewError if *raw* is neither a view of that mesh nor a reason."""
+    if isinstance(raw, Mapping) and "interfaces" not in raw and isinstance(raw.get("reason"), str):
+        return NoAssignment(
+            mesh=mesh,
+            reason=raw["reason"],
+            digest=raw.get("digest"),
+            removed=raw.get("removed") is True,
+            pending=raw.get("pending") is True,
+        )
+    view = View.from_dict(raw)
+    if view.mesh != mesh:
+        raise ViewError(f"the view in this node's pillar under {mesh} is one of {view.mesh}: converge again")
+    return view
+
+
+def apply_assignments(
+    host: Host,
+    assignments: Any,
+    mesh: str | None = None,
+    *,
+    sealed_psks: Any = None,
+    dry_run: bool = False,
+    master: Master | None = None,
+    retry_rolled_back: bool = False,
+    timeouts: Timeouts = DEFAULT,
+) -> tuple[ViewResult, ...]:
+    """Apply each of *assignments*, by mesh, or only that of *mesh*; return the results in order of the meshes' names.
+
+    A mesh without an assignment is left as it is: an empty pillar is a fault, no instruction. To ask for such a mesh by
+    name is an error. *sealed_psks* is mesh → the PSKs that the master sealed for this node. The other arguments are
+    those of ``apply``.
+    """
+    found = assignments if isinstance(assignments, Mapping) else {}
+    if mesh is not None and mesh not in found:
+        error = f"the pillar of this node has no view of {mesh}: 'salt-run wgmesh.plan' says why"
+        return (ViewResult(mesh=mesh, error=error),)
+    chosen = sorted(name for name in found if mesh in (None, name))
+    boxes = sealed_psks if isinstance(sealed_psks, Mapping) else {}
+    apply_view = functools.partial(
+        apply.apply,
+        host,
+        dry_run=dry_run,
+        master=master,
+        retry_rolled_back=retry_rolled_back,
+        timeouts=timeouts,
+    )
+    results = tuple(_apply_one(host, n, found[n], boxes.get(n), apply_view, dry_run=dry_run) for n in chosen)
+    if not dry_run and chosen:
+        # Results of other meshes stay. Without a name, meshes that are no longer assigned are dropped.
+        others = store.outcomes(host) if mesh else {}
+        store.set_outcomes(host, {**others, **{result.mesh: result.summary() for result in results}})
+    return results
+
+
+def is_stale(host: Host, assignments: Any) -> bool:
+    """Return whether this node applied a later generation of a mesh already, after the pillar was compiled."""
+    recorded = store.outcomes(host)
+    return any(
+        isinstance(raw, Mapping)
+        and isinstance(raw.get("generation"), int)
+        and raw["generation"] < _generation(recorded, mesh)
+        for mesh, raw in (assignments.items() if isinstance(assignments, Mapping) else ())
+    )
+
+
+def _generation(recorded: Mapping[str, Mapping[str, Any]], mesh: str) -> int:
+    return int(recorded.get(mesh, {}).get("generation") or 0)
+
+
+def _apply_one(
+    host: Host, mesh: str, raw: Any, box: Any, apply_view: Callable[..., ApplyResult], *, dry_run: bool
+) -> ViewResult:
+    generation = raw.get("generation") if isinstance(raw, Mapping) else None
+    try:
+        assignment = parse(mesh, raw)
+        if isinstance(assignment, NoAssignment):
+            return _leave(host, assignment, generation, dry_run=dry_run)
+        # A dry run writes no file, so it needs no PSK.
+        result = apply_view(assignment, psks={} if dry_run else psk_files.open_psks(host, mesh, box))
+        return ViewResult(mesh=mesh, digest=result.digest, generation=generation, changes=result.changes)
+    except RolledBack as error:
+        return ViewResult(mesh=mesh, digest=error.digest, generation=generation, error=str(error), rolled_back=True)
+    except (WgmeshError, OSError) as error:
+        return ViewResult(mesh=mesh, generation=generation, error=str(error))
+
+
+def _leave(host: Host, assignment: NoAssignment, generation: int | None, *, dry_run: bool) -> ViewResult:
+    """Remove the mesh if this node was a member of it, and acknowledge *assignment*."""
+    changes: tuple[ChangeText, ...] = ()
+    if assignment.removed and assignment.mesh in store.meshes(host):
+        changes = removal.remove_mesh(host, assignment.mesh, dry_run=dry_run).changes
+    return ViewResult(
+        mesh=assignment.mesh,
+        digest=assignment.digest,
+        generation=generation,
+        changes=changes,
+        reason=assignment.reason,
+        pending=assignment.pending,
+    )

@@ -1,0 +1,58 @@
+"""Wait for the master's first push to this node, which another process of the node applies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from saltext_wgmesh.minion.apply.assignments import ViewResult
+from saltext_wgmesh.minion.state import store
+from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.system.host import Host
+
+PUSH_POLL_INTERVAL = 0.2
+"""Seconds."""
+FETCH_AFTER = 5.0
+"""Seconds after which the node fetches its assignments itself, in case it missed the push; then doubling.
+
+It does so if an earlier state run published the facts, and the master had planned before this run began.
+"""
+
+
+def await_push(host: Host, since: float, timeout: float, fetch: Callable[[], object]) -> tuple[ViewResult, ...] | None:
+    """Return the results of the assignments that were applied after *since*; None if none were within *timeout* s.
+
+    *since* is in seconds since the epoch: earlier results may be out of date. The assignments come by a push of the
+    master or by *fetch*. While a mesh is pending, as in the first seconds of a new fleet, further ones are awaited.
+    """
+    now = time.monotonic()
+    deadline, pause = now + timeout, FETCH_AFTER
+    fetch_at = now + pause
+    while True:
+        late = time.monotonic() > deadline
+        if late or time.monotonic() > fetch_at:
+            fetch()
+            pause *= 2
+            fetch_at = time.monotonic() + pause
+        applied_at = store.outcomes_at(host)
+        results = _results(store.outcomes(host)) if applied_at is not None and applied_at >= since else None
+        if late or (results is not None and not any(result.pending for result in results)):
+            return results
+        time.sleep(PUSH_POLL_INTERVAL)
+
+
+def _results(recorded: dict[str, dict[str, Any]]) -> tuple[ViewResult, ...]:
+    return tuple(ViewResult(mesh=mesh, **summary) for mesh, summary in sorted(recorded.items()))
+
+
+def interfaces(host: Host) -> dict[str, tuple[str, ...]]:
+    """Return interface → the nodes that are its peers, over all meshes of this node."""
+    views = (Store(host=host, mesh=mesh).view() for mesh in store.meshes(host))
+    return {i.name: tuple(sorted(p.node for p in i.peers)) for view in views if view for i in view.interfaces}
+
+
+def new_interfaces(before: Iterable[str], now: dict[str, tuple[str, ...]]) -> dict[str, dict[str, str | None]]:
+    """Return the interfaces of *now* that are not in *before*, in the shape of a state's changes."""
+    new = {name: peers for name, peers in sorted(now.items()) if name not in set(before)}
+    return {name: {"old": None, "new": f"peers {', '.join(peers) or 'none'}"} for name, peers in new.items()}

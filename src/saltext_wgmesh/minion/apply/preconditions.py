@@ -1,0 +1,72 @@
+"""Reasons to refuse a view before anything is changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from saltext_wgmesh.core.device.diff import Change, RouteChange
+from saltext_wgmesh.core.device.state import MAIN_TABLE
+from saltext_wgmesh.core.errors import HostError, RolledBack
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.minion.state import boot_files
+from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.system import kernel
+
+RETRY_AFTER_ROLLBACK = 600.0
+"""Seconds within which a view that was rolled back is not tried again, unless the caller asks for it."""
+
+
+def refuse_if_recently_rolled_back(store: Store, view: View) -> None:
+    """Raise RolledBack if this same view was rolled back within RETRY_AFTER_ROLLBACK: it would break the node again."""
+    rolled_back = store.rolled_back()
+    if rolled_back is None or rolled_back.digest != view.digest():
+        return
+    age = time.time() - rolled_back.at
+    # A time in the future was written before the clock was set back: it says nothing.
+    if not 0 <= age < RETRY_AFTER_ROLLBACK:
+        return
+    applied = store.view()
+    raise RolledBack(
+        f"{rolled_back.reason} (it was tried {age:.0f} s ago: the master tries it again)",
+        applied.digest() if applied else None,
+    )
+
+
+def refuse_foreign_devices(store: Store, view: View, snapshot: kernel.Snapshot) -> None:
+    """Raise HostError if a device or boot file with a name of *view* was not made by this mesh.
+
+    A device that booted from our file is ours, even if the state on disk was lost.
+    """
+    owned = store.owned().interfaces
+    foreign = [
+        i.name
+        for i in view.interfaces
+        if i.name in snapshot.links and i.name not in owned and not boot_files.is_ours(store.host, view.mesh, i.name)
+    ]
+    if foreign:
+        raise HostError(
+            f"{', '.join(foreign)} exists on this node and was not made by mesh {view.mesh}: nothing was changed; "
+            f"remove it ('ip link del {foreign[0]}') or have the mesh use another interface"
+        )
+    boot_files.refuse_foreign(store.host, view.mesh, [i.name for i in view.interfaces])
+
+
+def refuse_route_conflicts(store: Store, view: View, changes: Iterable[Change]) -> None:
+    """Raise HostError if *changes* add a route that replaces a foreign one: after a removal, nothing would restore it.
+
+    Conflicts with the networks of the node's own interfaces are for the master to refuse.
+    """
+    new = {
+        c.new.prefix
+        for c in changes
+        if isinstance(c, RouteChange) and c.new and not c.old and c.new.table == MAIN_TABLE
+    }
+    devices = kernel.foreign_routes(store.host) if new else {}
+    owned = store.owned().interfaces
+    foreign = sorted(prefix for prefix in new & devices.keys() if devices[prefix] not in owned)
+    if foreign:
+        raise HostError(
+            f"{', '.join(foreign)} of mesh {view.mesh} has a route by {devices[foreign[0]]} on this node already: "
+            f"nothing was changed; remove that ('ip route del {foreign[0]}'), or take the prefix out of the mesh"
+        )

@@ -1,0 +1,58 @@
+"""The file in which the watcher of this node reports the links of a mesh."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from pathlib import Path
+
+from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.liveness.link_report import LinkReport
+from saltext_wgmesh.minion.system import files
+from saltext_wgmesh.minion.system.host import Host
+
+MAX_AGE = 60.0
+"""Seconds after which a report that was not written again is void: its writer has ended."""
+
+
+def report_path(host: Host, mesh: str) -> Path:
+    """Return the path of the report. It lies in memory: a reboot makes it void."""
+    return host.run_dir / f"{mesh}.json"
+
+
+def read_report(host: Host, mesh: str) -> LinkReport | None:
+    """Return the report of the watcher, or of the beacon where no watcher runs; None without a valid one."""
+    where = report_path(host, mesh)
+    try:
+        if abs(time.time() - where.stat().st_mtime) > MAX_AGE:
+            return None
+        return _parsed(where.read_text())
+    except (OSError, ValueError, ViewError):
+        return None
+
+
+def watcher_is_alive(host: Host, mesh: str) -> bool:
+    """Return whether a watcher runs and watches *mesh*."""
+    report = read_report(host, mesh)
+    return report is not None and report.from_watcher
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> LinkReport:
+    """Return the report in *text*. It is cached, since the beacon reads the same text each second."""
+    return LinkReport.from_dict(json.loads(text))
+
+
+def write_report(host: Host, report: LinkReport) -> None:
+    """Write *report*, atomically."""
+    where = report_path(host, report.mesh)
+    where.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    partial = where.with_name(f".{where.name}")
+    partial.write_text(json.dumps(report.as_dict()))
+    partial.replace(where)
+
+
+def remove_report(host: Host, mesh: str) -> None:
+    """Delete the report of *mesh*."""
+    files.remove_file(report_path(host, mesh))

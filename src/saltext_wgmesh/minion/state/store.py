@@ -1,0 +1,275 @@
+"""The state that this node keeps of its meshes on disk, in one folder per mesh.
+
+It is what the node needs to compare its kernel with its view, to roll back, and to know which devices are its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from saltext_wgmesh.core.device.commands import KeyPaths
+from saltext_wgmesh.core.errors import HostError, ViewError
+from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.minion.state import former_version
+from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE, ROLLED_BACK_FILE
+from saltext_wgmesh.minion.system import files
+from saltext_wgmesh.minion.system.host import Host
+
+OUTCOMES = "outcomes.json"
+UNDERLAY = "underlay.json"
+VIEW = "view.json"
+PREVIOUS_VIEW = "previous.json"
+OWNED = "owned.json"
+_PSK_DIR = "preshared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """The parts of the kernel that a mesh owns. They are recorded before they are made: a crash leaves no orphans."""
+
+    interfaces: frozenset[str] = frozenset()
+    prefixes: frozenset[str] = frozenset()
+    """Prefixes that may have an unreachable route, which names no interface."""
+
+    @classmethod
+    def by(cls, view: View) -> Owned:
+        """Return what a node that holds *view* owns."""
+        return cls(
+            interfaces=frozenset(i.name for i in view.interfaces),
+            prefixes=frozenset(p for route in view.routes for p in route.prefixes) | frozenset(view.networks),
+        )
+
+    def __or__(self, other: Owned) -> Owned:
+        return Owned(interfaces=self.interfaces | other.interfaces, prefixes=self.prefixes | other.prefixes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBackView:
+    """The view that this node rolled back last."""
+
+    digest: str
+    reason: str
+    at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The folder of one mesh."""
+
+    host: Host
+    mesh: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the state of the mesh lies."""
+        return self.host.state_dir / self.mesh
+
+    @property
+    def lock(self) -> Path:
+        """The lock file of the mesh. It lies beside the folder, which a removal deletes."""
+        return self.host.state_dir / f"{self.mesh}.lock"
+
+    @property
+    def psk_dir(self) -> Path:
+        """The folder of the mesh's preshared keys."""
+        return self.folder / _PSK_DIR
+
+    @property
+    def key_paths(self) -> KeyPaths:
+        """Where ``wg`` finds the keys of the mesh."""
+        return KeyPaths(key_file=str(self.host.key_file), psk_folder=str(self.psk_dir))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block, no other process changes this mesh on this node."""
+        with files.locked(self.lock):
+            yield
+
+    def is_locked(self) -> bool:
+        """Return whether a process changes this mesh; False also for a process that this one may not see."""
+        return files.holder(self.lock, self.host.proc_locks) is not None
+
+    def view(self) -> View | None:
+        """Return the view that was last applied in full; None if there is none."""
+        return self._view(VIEW)
+
+    def age(self) -> float:
+        """Return the seconds since the last applied view was set; infinite if there is none."""
+        try:
+            return max(0.0, time.time() - (self.folder / VIEW).stat().st_mtime)
+        except FileNotFoundError:
+            return math.inf
+
+    def previous(self) -> View | None:
+        """Return the view that was applied before the present one; None if there is none."""
+        return self._view(PREVIOUS_VIEW)
+
+    def set_view(self, view: View) -> None:
+        """Record *view* as applied, and the one before it, if it differs, as the previous one."""
+        before = self.view()
+        if before == view:
+            return
+        if before is not None:
+            files.write_file(self.folder / PREVIOUS_VIEW, _text(before.as_dict()))
+        files.write_file(self.folder / VIEW, _text(view.as_dict()))
+
+    def restore(self, view: View, previous: View | None) -> None:
+        """Record *view* as applied and *previous* as the one before it, as if no other had been applied since."""
+        if previous is not None:
+            files.write_file(self.folder / PREVIOUS_VIEW, _text(previous.as_dict()))
+        else:
+            files.remove_file(self.folder / PREVIOUS_VIEW)
+        files.write_file(self.folder / VIEW, _text(view.as_dict()))
+
+    def rolled_back(self) -> RolledBackView | None:
+        """Return the view that was rolled back last; None if the last apply succeeded."""
+        raw = _read(self.folder / ROLLED_BACK_FILE)
+        if raw is None:
+            return None
+        raw = former_version.rolled_back(raw)
+        return RolledBackView(digest=raw["digest"], reason=raw["reason"], at=raw["at"])
+
+    def set_rolled_back(self, view: RolledBackView | None) -> None:
+        """Record *view* as rolled back; None: no view is."""
+        if view is None:
+            former_version.remove_both(self.folder / ROLLED_BACK_FILE)
+        else:
+            former_version.write_present(self.folder / ROLLED_BACK_FILE, _text(asdict(view)))
+
+    def owned(self) -> Owned:
+        """Return what was recorded as owned by the mesh; empty if nothing was."""
+        raw = _read(self.folder / OWNED)
+        if raw is None:
+            return Owned()
+        return Owned(interfaces=frozenset(raw["interfaces"]), prefixes=frozenset(raw["prefixes"]))
+
+    def set_owned(self, owned: Owned) -> None:
+        """Record exactly *owned* as owned by the mesh."""
+        if owned != self.owned():
+            raw = {"interfaces": sorted(owned.interfaces), "prefixes": sorted(owned.prefixes)}
+            files.write_file(self.folder / OWNED, _text(raw))
+
+    def deactivate(self) -> None:
+        """Record that no view of the mesh is applied, and that no apply is to be recovered."""
+        former_version.remove_both(self.folder / PENDING_APPLY_FILE)
+        files.remove_file(self.folder / VIEW)
+
+    def purge(self) -> None:
+        """Delete the state of the mesh, except its preshared keys. OWNED goes last, so that a crash can be finished."""
+        for name in (PENDING_APPLY_FILE, VIEW, PREVIOUS_VIEW, ROLLED_BACK_FILE, OWNED):
+            former_version.remove_both(self.folder / name)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _view(self, name: str) -> View | None:
+        path = self.folder / name
+        text = files.read_file(path)
+        try:
+            return None if text is None else _parsed_view(text)
+        except ViewError:
+            # It is of an unknown version: the next apply compares its view with the kernel alone.
+            return None
+        except ValueError:
+            raise _damaged(path) from None
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed_view(text: str) -> View:
+    """Return the view in *text*. It is cached, since the beacon reads the same text each second."""
+    return former_version.view_from_text(text)
+
+
+def meshes(host: Host) -> tuple[str, ...]:
+    """Return the meshes that have something on this node, sorted; also the remains of an apply that failed early."""
+    found = (former_version.meshes_with(host.state_dir, name) for name in (OWNED, ROLLED_BACK_FILE, _PSK_DIR))
+    return tuple(sorted(set().union(*found)))
+
+
+def owned_interfaces(host: Host) -> frozenset[str]:
+    """Return the interfaces of all meshes of this node."""
+    return frozenset().union(*(Store(host=host, mesh=mesh).owned().interfaces for mesh in meshes(host)))
+
+
+def leftovers(host: Host) -> list[str]:
+    """Return the files that belong to no single mesh, sorted: a node without meshes has no use for them."""
+    return sorted(str(path) for name in (OUTCOMES, UNDERLAY) if (path := host.state_dir / name).exists())
+
+
+def purge_all(host: Host) -> None:
+    """Delete the state that belongs to no single mesh. The node must have no mesh."""
+    for name in (OUTCOMES, UNDERLAY):
+        files.remove_file(host.state_dir / name)
+    for lock in host.state_dir.glob("*.lock"):
+        with files.locked(lock):
+            files.remove_file(lock)
+    with contextlib.suppress(OSError):
+        host.state_dir.rmdir()
+
+
+def purge_outcome(host: Host, mesh: str) -> None:
+    """Delete the record of what came of the master's last assignment for *mesh*."""
+    known = outcomes(host)
+    if known.pop(mesh, None) is not None:
+        set_outcomes(host, known)
+
+
+def outcomes(host: Host) -> dict[str, dict[str, Any]]:
+    """Return mesh → what came of the master's last assignment, as recorded."""
+    recorded = _read(host.state_dir / OUTCOMES) or {}
+    return {mesh: former_version.result(raw) for mesh, raw in recorded.items()}
+
+
+def outcomes_at(host: Host) -> float | None:
+    """Return when the last assignments were applied, in seconds since the epoch; None: never."""
+    try:
+        return (host.state_dir / OUTCOMES).stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:
+    """Record exactly *summaries*, by mesh, as of now."""
+    path = host.state_dir / OUTCOMES
+    if path.exists() and summaries == outcomes(host):
+        os.utime(path)
+    else:
+        files.write_file(path, _text(summaries))
+
+
+def published_underlay(host: Host) -> tuple[str, ...] | None:
+    """Return the underlay addresses in the facts that this node published last; None: it published none."""
+    addresses = _read(host.state_dir / UNDERLAY)
+    return None if addresses is None else tuple(addresses)
+
+
+def set_published_underlay(host: Host, addresses: Iterable[str]) -> None:
+    """Record exactly *addresses* as published."""
+    if published_underlay(host) != tuple(addresses):
+        files.write_file(host.state_dir / UNDERLAY, _text(list(addresses)))
+
+
+def _read(path: Path) -> Any:
+    text = former_version.read_either(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> HostError:
+    return HostError(f"{path} is damaged: delete it and apply again")
+
+
+def _text(raw: Any) -> str:
+    return json.dumps(raw, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,126 @@
+"""The present state of this node's kernel: devices, peers, addresses, routes, rules and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.device.ip_cli import (
+    IpLink,
+    parse_advertised,
+    parse_links,
+    parse_replaceable,
+    parse_routes,
+    parse_rules,
+)
+from saltext_wgmesh.core.device.state import MAIN_TABLE, Device, KernelState, PeerStats, RouteEntry, RuleEntry
+from saltext_wgmesh.core.device.wg_cli import Dumped, parse_dump
+from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.minion.system.host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The whole node at one moment, with all its meshes; it costs three to five short commands."""
+
+    links: dict[str, IpLink]
+    wireguard: dict[str, Dumped]
+    """May hold devices of other network namespaces: sockets of wireguard-go lie in the file system."""
+    routes: tuple[RouteEntry, ...]
+    """All with our route protocol."""
+    rules: tuple[RuleEntry, ...]
+    """All with our rule priority; empty if the snapshot was taken without rules."""
+
+    def stats(self, devices: Iterable[str]) -> tuple[PeerStats, ...]:
+        """Return the counters of the peers of *devices*."""
+        return tuple(s for d in devices if d in self.links and d in self.wireguard for s in self.wireguard[d].stats)
+
+
+def snapshot(host: Host, *, rules: bool = True) -> Snapshot:
+    """Return the node as it is now. *rules* False saves two commands where there can be no rules."""
+    families = ((4, 6) if host.has_ipv6 else (4,)) if rules else ()
+    return Snapshot(
+        links=parse_links(host.run("ip", "-json", "address")),
+        wireguard=parse_dump(host.run("wg", "show", "all", "dump")),
+        routes=parse_routes(
+            host.run("ip", "-json", "route", "show", "table", "all", "proto", str(constants.ROUTE_PROTOCOL))
+        ),
+        rules=tuple(
+            rule
+            for family in families
+            for rule in parse_rules(
+                host.run("ip", f"-{family}", "-json", "rule", "show", "priority", str(constants.RULE_PRIORITY)), family
+            )
+        ),
+    )
+
+
+def foreign_routes(host: Host) -> dict[str, str]:
+    """Return prefix → device of the routes in the main table that an administrator made and that ours would replace."""
+    made = [host.run("ip", "-json", "route", "show", "table", "all", "proto", proto) for proto in ("boot", "static")]
+    return {prefix: device for text in made for prefix, device in parse_replaceable(text)}
+
+
+def running_keys(host: Host, interfaces: Collection[str]) -> frozenset[str]:
+    """Return the public keys that *interfaces* run. Interfaces that don't exist are passed over."""
+    if not interfaces:
+        return frozenset()
+    devices = parse_dump(host.run("wg", "show", "all", "dump"))
+    return frozenset(d.public_key for name, d in devices.items() if name in interfaces and d.public_key)
+
+
+def ra_default_devices(host: Host) -> tuple[str, ...]:
+    """Return the devices with an IPv6 default route that the kernel took from router advertisements (RFC 4861)."""
+    if not host.has_ipv6:
+        return ()
+    devices = parse_advertised(host.run("ip", "-6", "-json", "route", "show", "default"))
+    return tuple(d for d in devices if host.sysctl(f"net/ipv6/conf/{d}/accept_ra") not in (None, "0"))
+
+
+def mesh_state(
+    host: Host,
+    seen: Snapshot,
+    mesh: str,
+    interfaces: Collection[str],
+    prefixes: Collection[str],
+    sysctls: Iterable[str],
+) -> KernelState:
+    """Return the part of *seen* that belongs to *mesh*, with the present values of the kernel settings *sysctls*.
+
+    That is its *interfaces*, the routes over them, its routing table with its rules, and the unreachable routes for its
+    *prefixes*, which name no interface.
+    """
+    table = constants.trunk_table(mesh)
+    present = sorted(name for name in interfaces if name in seen.links)
+    values = ((key, host.sysctl(key)) for key in sysctls)
+    return KernelState(
+        devices=tuple(_device(seen, name) for name in present),
+        routes=tuple(r for r in seen.routes if _is_ours(r, table, interfaces, prefixes)),
+        rules=tuple(rule for rule in seen.rules if rule.table == table),
+        sysctls=tuple((key, value) for key, value in values if value is not None),
+    )
+
+
+def _is_ours(route: RouteEntry, table: int, interfaces: Collection[str], prefixes: Collection[str]) -> bool:
+    if route.table != MAIN_TABLE:
+        return route.table == table
+    return route.prefix in prefixes if route.device is None else route.device in interfaces
+
+
+def _device(seen: Snapshot, name: str) -> Device:
+    link, wireguard = seen.links[name], seen.wireguard.get(name)
+    if wireguard is None:
+        raise HostError(
+            f"{name} exists but 'wg' does not list it: it is no WireGuard device, or its wireguard-go has ended; "
+            f"remove it with 'ip link del {name}' and apply again"
+        )
+    return Device(
+        name=name,
+        public_key=wireguard.public_key,
+        listen_port=wireguard.listen_port,
+        mtu=link.mtu,
+        up=link.up,
+        addresses=tuple(sorted(link.addresses)),
+        peers=wireguard.peers,
+    )

@@ -1,0 +1,72 @@
+"""One monitored link: its BFD session, and the state that the watcher believes it to be in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from saltext_wgmesh.core.liveness import bfd
+from saltext_wgmesh.core.liveness.hold_down import HoldDown
+from saltext_wgmesh.core.liveness.link_report import LinkState
+from saltext_wgmesh.core.model.view import Interface, Peer
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class MonitoredLink:
+    """One link and its session. Times are seconds of the monotonic clock unless a field says otherwise."""
+
+    peer: Peer
+    interface: Interface
+    session: bfd.Session
+    state: LinkState
+    since: float
+    """When the link took *state*, in seconds since the epoch."""
+    grace_until: float
+    """Until then a session that never was up is not taken for down."""
+    is_relay: bool
+    """Whether the neighbour is a relay."""
+    hold_down: HoldDown = field(default_factory=HoldDown)
+    up_since: float | None = None
+    """When the session came up; None while it is not up. A blackhole restarts it."""
+    down_since: float = 0.0
+    rehandshakes: int = 0
+    """How often the peer was removed and added since the link went down."""
+    probing_since: float | None = None
+    """When probes through the relay began; None: there is no relay to probe, so nothing is known of its forwarding."""
+    last_probe_reply: float = 0.0
+    self_reported_blackhole: bool = False
+    """Whether the link is a blackhole because the relay said so, and not because probes were lost."""
+    no_probe_target: bool = False
+    """Whether no probe can prove the relay's forwarding: all other relays say that they are isolated, or none is left
+    in the mesh. A blackhole then ends without a probe."""
+    admin_down_at: float = 0.0
+    """When the session was last seen held down on purpose."""
+    admin_down_acknowledged: bool = False
+    """Whether this end holds the session down and the neighbour has said that it knows, at the last check."""
+    session_up: bool = False
+    """Whether the session was up at the last check while the link was still in hold-down."""
+    interval: int = 0
+    """Milliseconds between two packets, as negotiated at the last check."""
+    next_timer: float = float("inf")
+    """When the session's next timer is due, as the loop has it in its heap."""
+
+    @property
+    def name(self) -> str:
+        """The neighbour's name."""
+        return self.peer.node
+
+    @property
+    def reports_isolated(self) -> bool:
+        """Whether the neighbour is a relay that says that it reaches no other relay, if only during a change."""
+        beyond = (bfd.Diagnostic.CONCATENATED_DOWN, bfd.Diagnostic.ADMIN_DOWN)
+        up = self.session.state is bfd.BfdState.UP
+        return self.is_relay and up and self.session.remote_diagnostic in beyond
+
+    @property
+    def reports_all_trunks_down(self) -> bool:
+        """Whether the neighbour is a relay that says that it has lost all other relays."""
+        return self.is_relay and self.session.remote_diagnostic == bfd.Diagnostic.CONCATENATED_DOWN
+
+    @property
+    def is_admin_down(self) -> bool:
+        """Whether either end holds the session down on purpose (RFC 5880 section 6.8.16)."""
+        return bfd.BfdState.ADMIN_DOWN in (self.session.state, self.session.remote_state)

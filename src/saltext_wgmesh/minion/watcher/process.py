@@ -1,0 +1,126 @@
+"""The watcher as a process: it finds dead links in a fraction of a second and routes around them.
+
+Run as ``python -I -m saltext_wgmesh.minion.watcher.process``; with ``--supervise`` it is started again whenever it
+ends. It imports neither Salt nor the master's side. It reads the views that were applied on this node, speaks BFD with
+each neighbour, has the kernel's routes follow, and reports the states of the links in a file. When it dies the routes
+stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher.loop import Loop
+from saltext_wgmesh.version import __version__
+
+RESTART_AFTER = 1.0
+"""Seconds between the end of a watcher and the start of the next."""
+WATCHER_COMMAND = (sys.executable, "-I", "-m", "saltext_wgmesh.minion.watcher.process")
+"""Isolated: neither the folder in which it is started nor PYTHONPATH decides what is imported."""
+WATCHER_LOCK = "watch.lock"
+"""Below ``run_dir``, as are the other files. Watchers of all versions take the same lock, so only one of them runs."""
+SUPERVISOR_LOCK = "supervise.lock"
+LOG_FILE = "watch.log"
+MAX_LOG_SIZE = 1_000_000
+"""Bytes from which on a log is put aside at the next start."""
+AUTOGROUP = Path("/proc/self/autogroup")
+PRIORITY = -15
+"""As of nice(1): on a busy node a delay of the watcher's own would look like dead links."""
+PID_FILE = "watch.pid"
+INSTALLED_VERSION = __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningWatcher:
+    """The watcher that holds the lock, by its own pid file, which is JSON."""
+
+    pid: int
+    version: str
+    """The version of the package."""
+
+
+@contextlib.contextmanager
+def single_instance(host: Host, lock_name: str = WATCHER_LOCK) -> Iterator[bool]:
+    """Hold the lock *lock_name* until the end of the block; yield False if another process holds it.
+
+    The default is the watcher's lock, so False means that a watcher runs on this node.
+    """
+    host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open(host.run_dir / lock_name, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def read_pid_file(host: Host) -> RunningWatcher | None:
+    """The pid file that the watcher wrote when it started; None if there is none that can be read."""
+    try:
+        raw = json.loads((host.run_dir / PID_FILE).read_text())
+        return RunningWatcher(pid=int(raw["pid"]), version=str(raw["version"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def supervise(host: Host) -> None:
+    """Run a watcher again and again until this process is ended. Its output goes to a file, as there is no journal."""
+    path = host.run_dir / LOG_FILE
+    while True:
+        if path.exists() and path.stat().st_size > MAX_LOG_SIZE:
+            path.replace(path.with_suffix(".log.1"))
+        with open(path, "ab") as log_file:
+            subprocess.run(WATCHER_COMMAND, check=False, stdout=log_file, stderr=log_file)
+        time.sleep(RESTART_AFTER)
+
+
+def main() -> int:
+    """Watch, or supervise, unless another process does already; the exit status."""
+    host = Host()
+    if "--supervise" in sys.argv[1:]:
+        with single_instance(host, SUPERVISOR_LOCK) as is_free:
+            if is_free:
+                supervise(host)
+        return 0
+    # The journal has the time itself (systemd.exec(5), JOURNAL_STREAM).
+    time_of_day = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
+    logging.basicConfig(level=logging.INFO, format=f"{time_of_day}%(message)s", stream=sys.stderr)
+    with single_instance(host) as is_free:
+        if not is_free:
+            print("another watcher runs on this node", file=sys.stderr)
+            return 0
+        _raise_priority()
+        _write_pid_file(host)
+        Loop(host).run()
+    return 0
+
+
+def _raise_priority() -> None:
+    """Run before other processes, where that is allowed."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+        # Where sessions are scheduled against each other, only the session's own value counts (sched(7), autogroup).
+        AUTOGROUP.write_text(str(PRIORITY))
+
+
+def _write_pid_file(host: Host) -> None:
+    content = RunningWatcher(pid=os.getpid(), version=INSTALLED_VERSION)
+    with contextlib.suppress(OSError):
+        (host.run_dir / PID_FILE).write_text(json.dumps(dataclasses.asdict(content)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Jobs to nodes: which answers are waited for, and how long."""
+
+import pytest
+import salt.client
+
+from saltext_wgmesh.core.errors import FleetError
+from saltext_wgmesh.master.fleet import jobs
+from tests.unit.harness.salt_client import JOB, FakeClient
+
+NODES = ["web2", "web1", "db1"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only sleeping moves."""
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    return now
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Have the library talk to the given client."""
+    return lambda client: monkeypatch.setattr(salt.client, "get_local_client", lambda **_: client)
+
+
+def test_apply_ends_when_all_have_answered(use, clock):
+    """No timeout is waited for."""
+    client = FakeClient(*[(node, {"ret": {"wg0": {"digest": "d"}}}) for node in ("web2", "db1", "web1")])
+    use(client)
+    result = jobs.run_apply({}, NODES)
+    assert result.returned == {node: {"wg0": {"digest": "d"}} for node in ("db1", "web1", "web2")}
+    assert result.unanswered == {}
+    assert client.jobs == [(["db1", "web1", "web2"], "wgmesh.apply", ())]
+    assert clock[0] < 1
+
+
+def test_apply_without_retry_passes_the_argument(use, clock):
+    """A node that rolled the view back is asked not to try it again."""
+    client = FakeClient(("db1", {"ret": 1}))
+    use(client)
+    jobs.run_apply({}, ["db1"], retry_rolled_back=False)
+    ((_, function, (argument,)),) = client.jobs
+    assert function == "wgmesh.apply"
+    assert argument == {"retry_rolled_back": False, "__kwarg__": True}
+
+
+def test_apply_does_not_await_unlikely_nodes(use, clock):
+    """Their answers are taken if they come; without them the others are enough."""
+    use(FakeClient(("db1", {"ret": 1}), ("web1", {"ret": 2})))
+    result = jobs.run_apply({}, NODES, {"web2"})
+    assert (result.returned, result.unanswered) == ({"db1": 1, "web1": 2}, {"web2": JOB})
+    assert clock[0] < 1
+
+
+def test_apply_gives_up_nodes_without_a_running_job(use, clock):
+    """A node that neither answers nor runs the job is waited for a bounded time; strangers' returns are ignored."""
+    use(FakeClient(("db1", {"ret": 1}), ("stranger", {"ret": 2})))
+    result = jobs.run_apply({}, NODES)
+    assert result.returned == {"db1": 1}
+    assert result.unanswered == {"web1": JOB, "web2": JOB}
+    assert jobs.APPLY_WAIT.idle <= clock[0] <= jobs.APPLY_WAIT.idle + 1
+
+
+def test_apply_waits_for_a_running_job(use, clock):
+    """A slow node that says that the job runs gets more time."""
+    slow = int(3 * jobs.APPLY_WAIT.idle / jobs.JOB_POLL_INTERVAL)
+    client = FakeClient(("db1", {"ret": 1}), *[("db1", {"ret": 1})] * slow, ("web1", {"ret": 2}), running=("web1",))
+    use(client)
+    result = jobs.run_apply({}, NODES)
+    assert result.returned == {"db1": 1, "web1": 2}
+    assert result.unanswered == {"web2": JOB}
+    assert client.inquiries[0] == ["web1", "web2"]
+    assert client.inquiries[-1] == ["web1"]
+
+
+def test_apply_gives_up_endless_jobs(use, clock):
+    """A job that never ends does not block the run."""
+    use(FakeClient(("db1", {"ret": 1}), running=("web1", "web2")))
+    assert jobs.run_apply({}, NODES).returned == {"db1": 1}
+    assert jobs.APPLY_WAIT.total <= clock[0] <= jobs.APPLY_WAIT.total + jobs.APPLY_WAIT.idle
+
+
+@pytest.mark.parametrize(
+    ("answered", "presumed_dead", "wait"),
+    [
+        (["db1", "web1"], {"web2"}, jobs.PRESUMED_DEAD_WAIT),
+        (["db1"], {"web2"}, jobs.QUERY_WAIT.idle),
+        (["db1", "web1"], set(), jobs.QUERY_WAIT.idle),
+        ([], {"db1", "web1", "web2"}, jobs.QUERY_WAIT.first_answer),
+    ],
+    ids=["all missing seem dead", "one missing does not", "no hint", "no answer"],
+)
+def test_links_ends_early_for_presumed_dead(use, clock, answered, presumed_dead, wait):
+    """If all missing nodes are down by the answers of the others, the wait is short."""
+    use(FakeClient(*[(node, {"ret": {}}) for node in answered]))
+    returned = jobs.links({}, NODES, lambda answers: presumed_dead if answers else ())
+    assert sorted(returned) == answered
+    assert wait <= clock[0] <= wait + 0.5
+
+
+def test_late_return_is_found(use):
+    """It is read from the job cache, and no node is asked."""
+    client = FakeClient(("db1", {"ret": 1}))
+    use(client)
+    assert jobs.late_returns({}, {"db1": JOB, "web1": JOB}) == {"db1": 1}
+    assert client.jobs == []
+
+
+@pytest.mark.parametrize(
+    ("start", "function"), [(jobs.enrol, "wgmesh.enrol"), (jobs.renew, "wgmesh.renew_key")], ids=["enrol", "renew"]
+)
+def test_started_job_is_sent_in_batches(use, monkeypatch, start, function):
+    """No return is waited for, and no job names more nodes than a batch has."""
+    monkeypatch.setattr(jobs, "BATCH", 2)
+    client = FakeClient()
+    use(client)
+    start({}, NODES)
+    assert client.jobs == [(["db1", "web1"], function, ()), (["web2"], function, ())]
+    assert client.reads == 0
+
+
+@pytest.mark.parametrize(
+    "opts", [{"job_cache": False}, {"ext_job_cache": "redis"}, {"pillar_cache": True}, {"minion_data_cache": False}]
+)
+def test_unsuitable_master_configuration_is_an_error(opts):
+    """The error names the setting."""
+    with pytest.raises(FleetError, match=next(iter(opts))):
+        jobs.links(opts, ["a"])

@@ -1,0 +1,181 @@
+"""The converge as it is started: what is queued, what is reported, and what an error leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from saltext_wgmesh.core.errors import PlanError, Problem, WgmeshError
+from saltext_wgmesh.master.operator import run_converge
+from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.report import MeshReport
+from saltext_wgmesh.master.requests.reactions import queue_dir
+from saltext_wgmesh.master.requests.request import ConvergeRequest, Request, RequestKind
+from saltext_wgmesh.master.requests.run_queue import RunQueue
+
+HINT = Request(kind=RequestKind.HINT, value="a")
+DRAIN = Request(kind=RequestKind.DRAIN, value="r1")
+
+
+class FakeConverge:
+    """A converge that records its requests, and gives the prepared results in turn: reports or an error."""
+
+    def __init__(self, *results: list[MeshReport] | Exception) -> None:
+        self.results = list(results)
+        self.requests: list[ConvergeRequest] = []
+
+    def __call__(self, _opts: dict[str, Any], request: ConvergeRequest, **_: bool) -> list[MeshReport]:
+        self.requests.append(request)
+        result = self.results.pop(0) if self.results else []
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+@pytest.fixture
+def opts(tmp_path) -> dict[str, Any]:
+    """A master on which an operator calls salt-run."""
+    return {"cachedir": str(tmp_path), "__cli": "salt-run"}
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Have runs call the given fake."""
+
+    def install(*results: list[MeshReport] | Exception) -> FakeConverge:
+        fake = FakeConverge(*results)
+        monkeypatch.setattr(run_converge.converge, "converge", fake)
+        return fake
+
+    return install
+
+
+def report(**values: Any) -> MeshReport:
+    return MeshReport(mesh="wg0", generation=3, **values)
+
+
+def queued(opts: dict[str, Any]) -> frozenset[Request]:
+    """The requests that the next run would take, besides the one for that run."""
+    (found,) = RunQueue(queue_dir(opts), interactive=True).run(lambda requests: requests)
+    return found - {Request()}
+
+
+def test_clean_run_returns_its_report(opts, use):
+    """The report stands under the mesh's name, without an exit status."""
+    fake = use([report(published=True, applied=("a",))])
+    assert run_converge.run_converge(opts, DRAIN) == {
+        "wg0": {"mesh": "wg0", "generation": 3, "published": True, "applied": ["a"]}
+    }
+    assert fake.requests == [ConvergeRequest(drain=frozenset({"r1"}))]
+
+
+def test_run_that_needs_attention_has_exit_status(opts, use):
+    """salt-run exits with 1."""
+    use([report(failed={"a": "no disk"})])
+    found = run_converge.run_converge(opts)
+    assert found["retcode"] == 1
+    assert found["wg0"]["failed"] == {"a": "no disk"}
+
+
+def test_unresponsive_nodes_are_asked_once_more(opts, use):
+    """A busy node may answer late: the same call runs again, with hints."""
+    fake = use([report(newly_unresponsive=("a",), psk_unacknowledged=("b",))])
+    run_converge.run_converge(opts)
+    assert fake.requests == [ConvergeRequest.EMPTY, ConvergeRequest(hints=frozenset({"a", "b"}))]
+
+
+def test_transition_goes_on_in_the_same_run(opts, use):
+    """Until no step is due; what the rounds did is reported together."""
+    fake = use([report(has_follow_up=True, applied=("a",))], [report(has_follow_up=True)], [report(applied=("b",))])
+    found = run_converge.run_converge(opts)
+    step = ConvergeRequest(continue_transition=True)
+    assert fake.requests == [ConvergeRequest.EMPTY, step, step]
+    assert found["wg0"]["applied"] == ["a", "b"]
+
+
+def test_failed_run_keeps_requests_of_events(opts, use):
+    """Events are not repeated; an operator gets the error and repeats the call."""
+    use(PlanError([Problem(path="wgmesh:wg0", message="it is too small", remedy="enlarge it")]))
+    with pytest.raises(PlanError):
+        run_converge.run_converge(opts, HINT, DRAIN)
+    assert queued(opts) == {HINT}
+
+
+@pytest.mark.parametrize(
+    ("error", "traceback"),
+    [(WgmeshError("no plan"), False), (ZeroDivisionError("a defect"), True)],
+    ids=["expected", "defect"],
+)
+def test_error_of_background_run_is_logged(opts, use, caplog, error, traceback):
+    """Reactor and schedule discard it; a defect is logged with its traceback."""
+    use(error)
+    with pytest.raises(type(error)):
+        run_converge.run_converge({**opts, "__cli": "salt-master"})
+    (record,) = caplog.records
+    assert str(error) in record.getMessage()
+    assert bool(record.exc_info and record.exc_info[0]) == traceback
+
+
+def test_error_of_interactive_run_is_not_logged(opts, use, caplog):
+    """The operator sees it."""
+    use(WgmeshError("no plan"))
+    with pytest.raises(WgmeshError):
+        run_converge.run_converge(opts)
+    assert caplog.records == []
+
+
+def test_background_call_during_a_run_returns_at_once(opts, use):
+    """Its request is queued for the next round."""
+    fake = use()
+    with RunQueue(queue_dir(opts)).exclusive():
+        found = run_converge.run_converge({**opts, "__cli": "salt-master"}, HINT)
+    assert isinstance(found, str)
+    assert "in progress" in found
+    assert fake.requests == []
+    assert queued(opts) == {HINT}
+
+
+def test_interactive_call_gives_up_after_the_timeout(opts, use, monkeypatch):
+    """It says that the request is queued, and the exit status is 1."""
+    fake = use()
+    monkeypatch.setattr(run_converge, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(run_converge, "RUN_POLL_INTERVAL", 0.05)
+    with RunQueue(queue_dir(opts)).exclusive():
+        found = run_converge.run_converge(opts, DRAIN)
+    assert found["retcode"] == 1
+    assert "queued" in found["busy"]
+    assert fake.requests == []
+    assert queued(opts) == {DRAIN}
+
+
+def test_interactive_call_runs_when_the_other_has_ended(opts, use, monkeypatch):
+    """It waits for its turn, and then takes its own request, which the other left."""
+    fake = use([report()])
+    other = RunQueue(queue_dir(opts)).exclusive()
+    other.__enter__()
+    monkeypatch.setattr(run_converge.time, "sleep", lambda _seconds: other.__exit__(None, None, None))
+    assert run_converge.run_converge(opts, DRAIN) == {"wg0": {"mesh": "wg0", "generation": 3, "published": False}}
+    assert fake.requests == [ConvergeRequest(drain=frozenset({"r1"}))]
+
+
+def test_parameters_become_requests(opts, use, monkeypatch):
+    """Names without an accepted key are dropped; an id of digits, which salt-run reads as a number, is one."""
+    monkeypatch.setattr(inventory, "is_accepted", lambda _opts, node: node in ("17", "a", "r1"))
+    monkeypatch.setattr(run_converge.show, "require_held", lambda _opts, _digest: None)
+    fake = use()
+    run_converge.run_converge_with(opts, node=17, hint="a", started="forged", suspects="r1,forged", confirm=42)
+    assert fake.requests == [
+        ConvergeRequest(
+            retry=frozenset({"17"}), hints=frozenset({"a"}), suspects=frozenset({"r1"}), confirm=frozenset({"42"})
+        )
+    ]
+
+
+def test_mistyped_node_is_an_error(opts, use, monkeypatch):
+    """Only events may name nodes that do not exist."""
+    monkeypatch.setattr(inventory, "is_accepted", lambda _opts, _node: False)
+    fake = use()
+    with pytest.raises(WgmeshError, match="web9 is no accepted minion id"):
+        run_converge.run_converge_with(opts, node="web9")
+    assert fake.requests == []

@@ -1,0 +1,45 @@
+"""Assignments: what a node's pillar says of its place in a mesh."""
+
+from __future__ import annotations
+
+import pytest
+
+from saltext_wgmesh.master.records.assignment import Assignment, AssignmentKind, view_from_dict
+from tests.unit.harness.generations import view
+
+KINDS = [kind for kind in AssignmentKind if kind is not AssignmentKind.VIEW]
+
+
+def test_view_stands_by_its_own_keys():
+    """With the digest that the node computes itself, and reads back as the same view."""
+    one = Assignment.of_view(view("a", 1400))
+    assert one.as_dict() == {**view("a", 1400).as_dict(), "digest": view("a", 1400).digest()}
+    assert view_from_dict(one.as_dict()) == view("a", 1400)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        (AssignmentKind.UNPLACED, {"pending": True}),
+        (AssignmentKind.EXCLUDED, {}),
+        (AssignmentKind.LEAVE, {"removed": True}),
+    ],
+)
+def test_reason_tells_what_to_do(kind, flags):
+    """A node that is only unplaced keeps what it runs; one that is to leave removes it."""
+    one = Assignment.without_view(kind, "no relay")
+    assert one.as_dict() == {"reason": "no relay", **flags, "digest": one.digest}
+    assert view_from_dict(one.as_dict()) is None
+
+
+def test_digests_differ_by_kind_and_reason():
+    """So a node hears of each change; and they are no sentences."""
+    digests = {Assignment.without_view(kind, reason).digest for kind in KINDS for reason in ("one", "other")}
+    assert len(digests) == 2 * len(KINDS)
+    assert all(len(digest) == 64 and int(digest, 16) >= 0 for digest in digests)
+
+
+@pytest.mark.parametrize("raw", [None, {}, {"reason": "x"}, {"interfaces": [], "schema": 99}])
+def test_unreadable_view_is_none(raw):
+    """Of a view that another version wrote nothing is known."""
+    assert view_from_dict(raw) is None

@@ -1,0 +1,92 @@
+"""The loop follows the view files of the node: a mesh is monitored as long as its view can be read."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from saltext_wgmesh.core.liveness.link_report import LinkState
+from saltext_wgmesh.minion.state import link_report_file
+from saltext_wgmesh.minion.watcher.loop import Loop
+from tests import nodeviews
+from tests.unit.harness.fakehost import FakeHost, Kernel
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A node without any device, so the loop opens no socket."""
+    return FakeHost.below(tmp_path, Kernel())
+
+
+@pytest.fixture
+def loop(host):
+    return Loop(host)
+
+
+def write_view(host, mesh, text=None):
+    """The file says the view of a leaf in *mesh*, or else *text*."""
+    path = host.state_dir / mesh / "view.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(nodeviews.leaf(mesh=mesh).as_dict()) if text is None else text
+    path.with_name("new").write_text(content)
+    path.with_name("new").replace(path)
+    return path
+
+
+def reported(host, mesh):
+    """Neighbour → state as reported; None: there is no report."""
+    report = link_report_file.read_report(host, mesh)
+    return None if report is None else {name: link.state for name, link in report.links.items()}
+
+
+def maintain(loop):
+    """One round, now."""
+    loop._maintain(time.monotonic())
+
+
+def test_new_view_is_monitored(host, loop):
+    """Its report is there after one round."""
+    maintain(loop)
+    write_view(host, "wg0")
+    assert reported(host, "wg0") is None
+    maintain(loop)
+    assert reported(host, "wg0") == {"n1": LinkState.NEW, "n2": LinkState.NEW}
+
+
+def test_removed_view_ends_monitoring_and_report(host, loop):
+    """Other meshes go on."""
+    path = write_view(host, "wg0")
+    write_view(host, "wg1")
+    maintain(loop)
+    path.unlink()
+    maintain(loop)
+    assert reported(host, "wg0") is None
+    assert reported(host, "wg1") == {"n1": LinkState.NEW, "n2": LinkState.NEW}
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}"], ids=["cut off", "no object", "empty"])
+def test_damaged_view_stops_no_other_mesh(host, loop, damaged, caplog):
+    """It is logged once, and the view before stays monitored until the file is right again."""
+    write_view(host, "wg0")
+    write_view(host, "wg1")
+    maintain(loop)
+    write_view(host, "wg0", damaged)
+    link_report_file.remove_report(host, "wg1")
+    for mesh in loop._meshes.values():
+        mesh.is_report_due = True
+    for _ in range(3):
+        maintain(loop)
+    assert reported(host, "wg0") == reported(host, "wg1") == {"n1": LinkState.NEW, "n2": LinkState.NEW}
+    assert sum("cannot be read" in line for line in caplog.messages) == 1
+
+
+def test_changed_view_keeps_sessions(host, loop):
+    """A file that is written again, with the same links, interrupts nothing."""
+    write_view(host, "wg0")
+    maintain(loop)
+    before = {name: link.session for name, link in loop._meshes["wg0"].links.items()}
+    write_view(host, "wg0")
+    maintain(loop)
+    assert {name: link.session for name, link in loop._meshes["wg0"].links.items()} == before

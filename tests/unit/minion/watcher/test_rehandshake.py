@@ -1,0 +1,181 @@
+"""Removing and adding the peer of a link that is down: when, with which preshared key, and what is left running."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from saltext_wgmesh.core.keys import psk
+from saltext_wgmesh.core.liveness import bfd
+from saltext_wgmesh.core.liveness.link_report import LinkState
+from saltext_wgmesh.minion.apply import apply
+from saltext_wgmesh.minion.state import keys, psk_files
+from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
+from saltext_wgmesh.minion.watcher.rehandshake import REHANDSHAKE_AFTER, REHANDSHAKE_EVERY, Rehandshaker
+from tests import nodeviews
+from tests.unit.harness.fakehost import FakeHost, Kernel, with_ipv6
+from tests.unit.harness.watcher import FinishedProcess, RunningProcess, uplink
+
+PRESHARED = {str(psk.psk_id(nodeviews.key(n))): nodeviews.key(n) for n in (101, 102)}
+OLD, NEW = sorted(PRESHARED)
+ALL_DUE = 1e9
+"""Seconds after which any attempt is due."""
+
+
+@dataclass
+class Node:
+    """n5, which has the peers n7, with an endpoint, and n8, without one. What it starts is recorded."""
+
+    host: FakeHost
+    own_key: str
+    ran: list[tuple[str, ...]] = field(default_factory=list)
+
+    def view(self, psk_id):
+        """The view in which both peers have the preshared key *psk_id*; None: they have none."""
+        peers = (
+            nodeviews.peer(7, endpoint="192.0.2.7:51820", preshared=psk_id),
+            nodeviews.peer(8, preshared=psk_id),
+        )
+        return replace(nodeviews.leaf(direct=peers, relays=()), keys=(self.own_key,) if psk_id else ())
+
+    def apply(self, *psk_ids):
+        """Apply the view of each, one after the other."""
+        for psk_id in psk_ids:
+            apply.apply(self.host, self.view(psk_id), psks=PRESHARED)
+
+    def rehandshaker(self, view):
+        """That of *view*, which takes the last of several candidates where it would take any."""
+        return Rehandshaker(
+            self.host, view, PeerKeyTracker(self.host), start=self.start, choose=lambda known: known[-1]
+        )
+
+    def start(self, command):
+        self.ran.append(tuple(command))
+        return FinishedProcess(tuple(command))
+
+    def psks_tried(self, psk_id, neighbour):
+        """The preshared keys of the first three attempts with *neighbour* in the view of *psk_id*.
+
+        Named by their files. None: without one, or nothing is run at all.
+        """
+        view = self.view(psk_id)
+        (peer,) = (peer for peer in view.interfaces[0].peers if peer.node == neighbour)
+        link = replace(uplink(7), peer=peer, interface=view.interfaces[0])
+        rehandshaker = self.rehandshaker(view)
+        found = []
+        for _ in range(3):
+            self.ran.clear()
+            rehandshaker.maintain(link, ALL_DUE, {"wg0"})
+            words = [word for command in self.ran for word in command]
+            path = words[words.index("preshared-key") + 1] if "preshared-key" in words else None
+            found.append(None if path in (None, "/dev/null") else Path(path).name)
+        assert link.rehandshakes == 3
+        return found
+
+
+@pytest.fixture
+def node(tmp_path):
+    host = FakeHost.below(tmp_path, Kernel(sysctls=with_ipv6()))
+    return Node(host=host, own_key=keys.ensure(host))
+
+
+# --- which preshared key -------------------------------------------------------------------------------
+
+
+def test_readded_peer_keeps_its_preshared_key(node):
+    """It is removed and added in one command, which names the file. A peer without an endpoint is left alone."""
+    node.apply(NEW)
+    assert node.psks_tried(NEW, "n7") == [NEW] * 3
+    folder = Store(host=node.host, mesh="wg0").psk_dir
+    removed = ("wg", "set", "wg0", "peer", nodeviews.key(7), "remove", "peer", nodeviews.key(7))
+    assert node.ran[0][:10] == (*removed, "preshared-key", f"{folder}/{NEW}")
+    assert node.psks_tried(NEW, "n8") == [None] * 3
+    assert node.ran == []
+
+
+def test_damaged_files_end_no_watcher(node, caplog):
+    """Its own key, or the view before: the link stays down until they are repaired, and all others live."""
+    node.apply(OLD, NEW)
+    (Store(host=node.host, mesh="wg0").folder / "previous.json").write_text("{")
+    assert node.psks_tried(NEW, "n7") == [None] * 3
+    node.host.key_file.write_text("no key")
+    assert node.psks_tried(NEW, "n7") == [None] * 3
+    assert "the peer n7 cannot be added again" in caplog.text
+
+
+@pytest.mark.parametrize("neighbour", ["n7", "n8"])
+@pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (None, NEW), (OLD, None)])
+def test_dead_link_is_tried_with_previous_psk_too(node, old, new, neighbour):
+    """For a while after a change: with the master down, the other end may not have the new key."""
+    node.apply(old, new)
+    assert node.psks_tried(new, neighbour) == [new, old, old]
+    if neighbour == "n8":
+        assert "remove" not in node.ran[0]
+    path = Store(host=node.host, mesh="wg0").folder / "view.json"
+    os.utime(path, (time.time() - psk_files.ROLLOVER_TIME - 1,) * 2)
+    assert node.psks_tried(new, neighbour) == [new if neighbour == "n7" else None] * 3
+
+
+# --- when ----------------------------------------------------------------------------------------------
+
+
+def seconds_of_attempts(node, until, **link_fields):
+    """The whole seconds after the failure at which a peer is added again, up to *until*."""
+    view = node.view(None)
+    link = replace(uplink(7), peer=view.interfaces[0].peers[0], interface=view.interfaces[0], **link_fields)
+    rehandshaker = node.rehandshaker(view)
+    found = []
+    for second in range(until):
+        before = link.rehandshakes
+        rehandshaker.maintain(link, float(second), {"wg0"})
+        found += [second] * (link.rehandshakes - before)
+    return found
+
+
+def test_dead_link_is_retried_with_growing_pauses(node):
+    """At the listed seconds, and regularly from then on."""
+    later = [REHANDSHAKE_AFTER[-1] + REHANDSHAKE_EVERY * n for n in (1, 2)]
+    assert seconds_of_attempts(node, 100, state=LinkState.DOWN) == [*REHANDSHAKE_AFTER, *later]
+
+
+@pytest.mark.parametrize("state", [LinkState.UP, LinkState.BLACKHOLE, LinkState.ADMIN_DOWN])
+def test_link_that_is_not_dead_is_left_alone(node, state):
+    """A new handshake would interrupt what it carries."""
+    assert seconds_of_attempts(node, 100, state=state) == []
+
+
+def test_link_in_hold_down_is_left_alone(node):
+    """Its session is up: there is nothing to repair."""
+    session = bfd.Session(discriminator=7, interval=100_000, multiplier=3)
+    session.state = bfd.BfdState.UP
+    assert seconds_of_attempts(node, 100, state=LinkState.DOWN, session=session) == []
+
+
+def test_missing_interface_gets_no_command(node):
+    """An apply may be making it again."""
+    view = node.view(None)
+    link = replace(uplink(7), peer=view.interfaces[0].peers[0], interface=view.interfaces[0])
+    node.rehandshaker(view).maintain(link, ALL_DUE, set())
+    assert node.ran == []
+
+
+# --- processes -----------------------------------------------------------------------------------------
+
+
+def test_stop_kills_only_what_still_runs(node):
+    """A process that resolves a name would add a peer that the next view may not have."""
+    view = node.view(None)
+    started = [FinishedProcess(()), RunningProcess(()), RunningProcess(())]
+    unstarted = list(started)
+    rehandshaker = Rehandshaker(node.host, view, PeerKeyTracker(node.host), start=lambda _command: unstarted.pop(0))
+    link = replace(uplink(7), peer=view.interfaces[0].peers[0], interface=view.interfaces[0])
+    for _ in range(3):
+        rehandshaker.maintain(link, ALL_DUE, {"wg0"})
+        rehandshaker.reap()
+    rehandshaker.stop()
+    assert {n: process.is_killed for n, process in enumerate(started) if n} == {1: True, 2: True}

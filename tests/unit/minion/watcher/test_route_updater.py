@@ -1,0 +1,127 @@
+"""The kernel's routes follow the report: after a change of state, after other programs, after another view."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import pytest
+
+from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
+from saltext_wgmesh.minion.apply import apply
+from saltext_wgmesh.minion.state import keys
+from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
+from tests import nodeviews
+from tests.unit.harness.fakehost import FakeHost, Kernel, with_ipv6
+
+MESH_NETWORK, MESH_NETWORK_6 = nodeviews.NETWORKS
+DEVICES = frozenset({"wg0", "wg0-u1", "wg0-u2"})
+
+
+@pytest.fixture
+def kernel():
+    return Kernel(sysctls=with_ipv6())
+
+
+@pytest.fixture
+def host(tmp_path, kernel):
+    """A leaf of the relays n1 and n2 that has applied its view; both networks go by n1."""
+    made = FakeHost.below(tmp_path, kernel)
+    keys.ensure(made)
+    apply.apply(made, nodeviews.leaf())
+    return made
+
+
+@pytest.fixture
+def updater(host):
+    made = RouteUpdater(host, nodeviews.leaf())
+    made.reconcile_routes(report(), DEVICES)
+    return made
+
+
+def report(**states: LinkState) -> LinkReport:
+    """Both links are up, but for *states*."""
+    named = {"n1": LinkState.UP, "n2": LinkState.UP} | states
+    links = {
+        n: LinkStatus(neighbour=n, interface=f"wg0-u{n[1]}", state=state, since=7.0)
+        for n, state in sorted(named.items())
+    }
+    return LinkReport(mesh="wg0", from_watcher=True, links=MappingProxyType(links))
+
+
+def devices(kernel):
+    """Network of the mesh → the device by which it goes; None: no route."""
+    return {network: kernel.routes.get(("main", network), {}).get("dev") for network in nodeviews.NETWORKS}
+
+
+def batches(kernel):
+    """How often routes were changed."""
+    return sum("-batch" in command for command in kernel.ran)
+
+
+def test_update_moves_routes_off_a_dead_link(kernel, updater):
+    """By one command for each address family, without reading the kernel's."""
+    assert devices(kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u1")
+    kernel.ran.clear()
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert devices(kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u2")
+    assert [command[:2] for command in kernel.ran] == [("ip", "-4"), ("ip", "-6")]
+
+
+def test_update_without_change_runs_nothing(kernel, updater):
+    """Nor does a second update with the same report."""
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    kernel.ran.clear()
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert kernel.ran == []
+
+
+def test_reconcile_restores_a_deleted_route(kernel, updater):
+    """An update alone does not see that another program has deleted it."""
+    del kernel.routes["main", MESH_NETWORK]
+    updater.update_routes(report(), DEVICES)
+    assert devices(kernel)[MESH_NETWORK] is None
+    updater.reconcile_routes(report(), DEVICES)
+    assert devices(kernel)[MESH_NETWORK] == "wg0-u1"
+
+
+def test_reconcile_leaves_right_routes_alone(kernel, updater):
+    """A new watcher interrupts nothing."""
+    before = batches(kernel)
+    updater.reconcile_routes(report(), DEVICES)
+    assert batches(kernel) == before
+
+
+def test_route_over_missing_device_waits_for_it(kernel, updater):
+    """It is set as soon as the device is there."""
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES - {"wg0-u2"})
+    assert devices(kernel)[MESH_NETWORK] == "wg0-u1"
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert devices(kernel)[MESH_NETWORK] == "wg0-u2"
+
+
+def test_route_the_kernel_refuses_is_tried_again(kernel, updater, caplog):
+    """It is logged, and the next update sets it."""
+    kernel.devices["wg0-u2"].up = False
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert "routes cannot be set" in caplog.text
+    kernel.devices["wg0-u2"].up = True
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert devices(kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u2")
+
+
+def test_node_without_ipv6_gets_no_ipv6_route(kernel, updater):
+    """The kernel would refuse it."""
+    kernel.sysctls["net/ipv6/conf/all/disable_ipv6"] = "1"
+    desired = {entry.prefix for entry in updater.desired_entries(report())}
+    assert {"ipv4": MESH_NETWORK in desired, "ipv6": MESH_NETWORK_6 in desired} == {"ipv4": True, "ipv6": False}
+
+
+def test_stale_route_of_an_earlier_view_is_deleted(kernel, host):
+    """Over this view's devices alone; the routes of the view stay."""
+    kernel.routes["main", "10.9.0.0/16"] = dict(kernel.routes["main", MESH_NETWORK])
+    kernel.devices["wg9"] = type(kernel.devices["wg0"])(up=True)
+    kernel.routes["main", "10.8.0.0/16"] = {**kernel.routes["main", MESH_NETWORK], "dev": "wg9"}
+    RouteUpdater(host, nodeviews.leaf()).delete_stale_routes(report(), DEVICES)
+    assert ("main", "10.9.0.0/16") not in kernel.routes
+    assert ("main", "10.8.0.0/16") in kernel.routes
+    assert devices(kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u1")

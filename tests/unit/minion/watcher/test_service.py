@@ -1,0 +1,95 @@
+"""Whether the watcher that runs is the installed one. Its start and end are tested with real processes elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from saltext_wgmesh.minion.watcher import service
+from saltext_wgmesh.minion.watcher.process import (
+    INSTALLED_VERSION,
+    PID_FILE,
+    SUPERVISOR_LOCK,
+    WATCHER_COMMAND,
+    WATCHER_LOCK,
+    single_instance,
+)
+from tests.unit.harness.fakehost import FakeHost, Kernel
+
+FORMER_COMMAND = (*WATCHER_COMMAND[:3], "saltext_wgmesh.minion.watch")
+WATCHER_PID, SUPERVISOR_PID = 4711, 4712
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A node on which this process holds both locks, in place of a watcher and its supervisor."""
+    made = replace(FakeHost.below(tmp_path, Kernel()), proc_locks=tmp_path / "proc/locks")
+    with single_instance(made), single_instance(made, SUPERVISOR_LOCK):
+        yield made
+
+
+def run_as(host, watcher, supervisor, version=INSTALLED_VERSION):
+    """The locks are held by processes with these command lines; the watcher says that it is of *version*."""
+    lines = []
+    for pid, lock, command in ((WATCHER_PID, WATCHER_LOCK, watcher), (SUPERVISOR_PID, SUPERVISOR_LOCK, supervisor)):
+        (host.proc_locks.parent / str(pid)).mkdir(parents=True)
+        (host.proc_locks.parent / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in command))
+        file = (host.run_dir / lock).stat()
+        place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+        lines.append(f"{len(lines) + 1}: FLOCK  ADVISORY  WRITE {pid} {place} 0 EOF\n")
+    host.proc_locks.write_text("".join(lines))
+    (host.run_dir / PID_FILE).write_text(json.dumps({"pid": WATCHER_PID, "version": version}))
+
+
+def test_installed_watcher_and_supervisor_are_current(host):
+    """So nothing is started again."""
+    run_as(host, WATCHER_COMMAND, (*WATCHER_COMMAND, "--supervise"))
+    assert service.is_current(host)
+
+
+@pytest.mark.parametrize(
+    ("watcher", "supervisor", "version"),
+    [
+        (FORMER_COMMAND, (*FORMER_COMMAND, "--supervise"), INSTALLED_VERSION),
+        (WATCHER_COMMAND, (*FORMER_COMMAND, "--supervise"), INSTALLED_VERSION),
+        (FORMER_COMMAND, (*WATCHER_COMMAND, "--supervise"), INSTALLED_VERSION),
+        (WATCHER_COMMAND, (*WATCHER_COMMAND, "--supervise"), "0.0.9"),
+    ],
+    ids=["both former", "supervisor former", "watcher former", "other version"],
+)
+def test_former_program_or_version_is_not_current(host, watcher, supervisor, version):
+    """A supervisor that was started by a former module name cannot start the watcher again."""
+    run_as(host, watcher, supervisor, version)
+    assert not service.is_current(host)
+
+
+def test_pids_of_former_programs_are_found(host):
+    """By the locks, which all versions take."""
+    run_as(host, FORMER_COMMAND, (*FORMER_COMMAND, "--supervise"))
+    assert service.watcher_pids(host) == [SUPERVISOR_PID, WATCHER_PID]
+
+
+def test_hidden_processes_count_as_current(host):
+    """Where /proc tells nothing of them, as in a container, only the version counts."""
+    run_as(host, FORMER_COMMAND, FORMER_COMMAND)
+    host.proc_locks.write_text("")
+    assert service.is_current(host)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]"], ids=["empty", "cut off", "no record"])
+def test_unreadable_pid_file_is_an_unknown_version(host, text):
+    """A watcher runs, so its lock is held."""
+    (host.run_dir / PID_FILE).write_text(text)
+    assert service.running_version(host) == "unknown"
+
+
+def test_free_lock_means_no_watcher_runs(tmp_path):
+    """Whatever an earlier watcher has left."""
+    host = FakeHost.below(tmp_path, Kernel())
+    host.run_dir.mkdir()
+    (host.run_dir / PID_FILE).write_text(json.dumps({"pid": 1, "version": "0.0.9"}))
+    assert service.running_version(host) is None
+    assert not service.is_current(host)
