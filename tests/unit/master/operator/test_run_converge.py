@@ -139,7 +139,7 @@ def test_background_call_during_a_run_returns_at_once(opts, use):
 def test_interactive_call_gives_up_after_the_timeout(opts, use, monkeypatch):
     """It says that the request is queued, and the exit status is 1."""
     fake = use()
-    monkeypatch.setattr(run_converge, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(run_converge, "QUEUE_LOCK_TIMEOUT", 0.2)
     monkeypatch.setattr(run_converge, "RUN_POLL_INTERVAL", 0.05)
     with RunQueue(queue_dir(opts)).exclusive():
         found = run_converge.run_converge(opts, DRAIN)
