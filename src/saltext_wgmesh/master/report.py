@@ -61,7 +61,7 @@ class MeshReport:
     push_blocked_by: str = ""
     """Why nodes that have another view to apply were not told of it; empty if all were."""
     transition_waits_for: tuple[str, ...] = ()
-    """The obstacles to the next step of a transition, as ``Kept.describe`` gives them."""
+    """The obstacles to the next step of a transition, as ``Transition.describe`` gives them."""
     rotating: Mapping[str, str] = field(default_factory=_none)
     """Nodes that are about to get another key → what they wait for."""
     warnings: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ def migrate_view(raw: Any) -> Any:
     interfaces = raw.get("interfaces")
     if isinstance(interfaces, (list, tuple)):
         renamed["interfaces"] = [_migrate_interface(interface) for interface in interfaces]
-    # The number after the previous one, not the current one: a later schema adds its own step after this.
+    # The number after the former one, not the current one: a later schema adds its own step after this.
     return {**renamed, "schema": FORMER_VIEW_SCHEMA + 1}
 
 

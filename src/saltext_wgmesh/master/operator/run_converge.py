@@ -31,7 +31,7 @@ def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | s
     """Converge with *requests*, and return mesh → what was done, with ``retcode`` 1 if something needs attention.
 
     While another run is in progress, the requests are queued for it. An interactive caller then waits up to
-    LOCK_TIMEOUT seconds to run itself, so that it can report; other callers get a sentence at once.
+    QUEUE_LOCK_TIMEOUT seconds to run itself, so that it can report; other callers get a sentence at once.
     """
     interactive = is_interactive(opts)
     try:
@@ -52,7 +52,7 @@ def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | s
 def run_converge_with(
     opts: dict[str, Any], *, node: object = None, confirm: object = None, **names: object
 ) -> dict[str, Any] | str:
-    """``run`` with the requests for the parameters of the runner's ``converge``.
+    """``run_converge`` with the requests for the parameters of the runner's ``converge``.
 
     Raises WgmeshError if *node* has no accepted key, or *confirm* is not the digest of what is held now. Other *names*
     come from events, and are dropped if no accepted key has them.

@@ -100,7 +100,7 @@ def allocations_from_dict(raw: Mapping[str, Any]) -> Allocations:
 
 
 def facts_from_ledger(node: str, raw: Mapping[str, Any]) -> Facts:
-    """The facts of *node* that ``core.facts.as_dict`` wrote.
+    """The facts of *node* that ``facts_format.facts_as_dict`` wrote.
 
     They were validated before they were written. Validating them at each run again takes seconds on a large fleet.
     """

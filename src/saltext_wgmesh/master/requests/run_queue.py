@@ -104,7 +104,7 @@ class RunQueue:
     def exclusive(self) -> Iterator[None]:
         """No run takes place inside the context. Requests that arrive are queued for the next run.
 
-        Raises WgmeshError if another process keeps the lock for LOCK_TIMEOUT seconds.
+        Raises WgmeshError if another process keeps the lock for QUEUE_LOCK_TIMEOUT seconds.
         """
         deadline = time.monotonic() + QUEUE_LOCK_TIMEOUT
         while True:

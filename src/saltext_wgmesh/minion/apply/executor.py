@@ -23,7 +23,7 @@ def run_changes(node: NodeMesh, changes: tuple[Change, ...]) -> None:
 
 
 def run_all(node: NodeMesh, changes: tuple[Change, ...]) -> list[str]:
-    """Make all *changes*, like ``run``, but return the errors about names that do not resolve."""
+    """Make all *changes*, like ``run_changes``, but return the errors about names that do not resolve."""
     unresolved: list[str] = []
     # All interfaces of an apply get the same key, so the first change of it names the file for all.
     public_key = next((c.new for c in changes if isinstance(c, SettingChange) and c.setting is Setting.KEY), "")

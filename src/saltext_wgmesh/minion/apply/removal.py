@@ -32,7 +32,7 @@ def remove_mesh(host: Host, mesh: str, *, dry_run: bool = False) -> ApplyResult:
 
 
 def remove_locked(node: NodeMesh) -> ApplyResult:
-    """Remove the mesh, like ``remove``, while the caller holds its lock."""
+    """Remove the mesh, like ``remove_mesh``, while the caller holds its lock."""
     store, view = node.store, node.store.view()
     # As long as the watcher knows the mesh, it restores routes that it finds missing.
     store.deactivate()
