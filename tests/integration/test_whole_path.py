@@ -23,7 +23,7 @@ def test_status_before_first_plan_is_an_error(salt_run):
     """``status`` before the first published plan is an error with exit status 1 and no traceback."""
     result = salt_run.run("wgmesh.status")
     assert result.returncode == 1
-    assert "no mesh was published yet" in result.stdout
+    assert "no mesh is published yet" in result.stdout
     assert "Traceback" not in result.stdout
 
 
