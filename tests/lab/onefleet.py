@@ -33,7 +33,7 @@ def fabric(fleet: Lab) -> Mesh:
     mesh = Mesh(lab=fleet, name=MESH, networks=tuple(networks(POLICY)), members=DEMO.minions, lan=PRINTER)
     assert failures(mesh.apply(), DEMO.minions) == []
     try:
-        # A node that answers after the push has stopped waiting is noticed by the run of the schedule, once a minute.
+        # Nodes that answer a push late are noticed by one more run, which takes its time on a slow machine.
         mesh.settle(deadline=150)
     except AssertionError as error:
         error.add_note(evidence(mesh))
