@@ -33,8 +33,8 @@ def status(fleet: Fleet, mesh: str) -> dict[str, Any]:
 def await_settled(fleet: Fleet, mesh: str, members: set[str], deadline: float = 60) -> dict[str, Any]:
     """Wait until exactly *members* are in the published plan and run it, and none follows. Return the status.
 
-    A node that answers after a push has stopped waiting is noticed by the next run. The lab's master has no schedule,
-    so one run is asked for if nothing but such answers is missing.
+    A node that answers after a push has stopped waiting is noticed by the next run. Some labs have no schedule, others
+    wait for less than a minute: one run is asked for if all members are planned by then. It hides no lost join.
     """
     seen: dict[str, Any] = {}
 

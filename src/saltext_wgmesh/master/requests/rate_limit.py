@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 BURST = 5
 """Runs that may follow each other at once."""
 BURST_WINDOW = 5.0
-"""Seconds in which no more than BURST runs begin."""
+"""Seconds in which at most BURST runs begin."""
 IDLE_BACKOFF = 1.0
 """Pause after a run that changed nothing, as a multiple of that run's duration."""
 MAX_DELAY = 10.0
