@@ -23,7 +23,7 @@ from bench import byhand, ours, twosites
 from bench.byhand import EXTRA, ByHand, carried_by, on_port, rekeyed, without
 from bench.rows import Measure
 from bench.twosites import LEAVES, RELAYS
-from tests.lab.calm import favour_wireguard, lost_in
+from tests.lab.calm import lost_in
 from tests.lab.exchange import Exchange, Flow
 from tests.lab.lab import Lab
 from tests.lab.mesh import Mesh, failures
@@ -229,17 +229,13 @@ def rotate(mesh: Mesh, target: str) -> None:
 
 
 def rotation(size: int, runs: int) -> list[Measure]:
-    """Return the seconds of a rotation of all keys, and the packets lost, in a mesh of two relays and their leaves.
-
-    The userspace WireGuard runs at a higher priority than the twenty minions, as the kernel's would.
-    """
+    """Return the seconds of a rotation of all keys, and the packets lost, in a mesh of two relays and their leaves."""
     took, gone = [], []
     with flat(size) as mesh:
         overlay = mesh.overlay()
         leaves = [node for node in mesh.members if node not in RELAYS][: TALKERS[size]]
         pairs = list(zip(leaves, [*leaves[1:], leaves[0]], strict=True))
         flows = [Flow(source=a, target=b, address=overlay[b][0]) for pair in pairs for a, b in (pair, pair[::-1])]
-        favour_wireguard(mesh)
         for _ in range(runs):
             with Exchange(mesh.lab.underlay, flows, rate=RATE) as exchange:
                 began = time.monotonic()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import permutations
 
@@ -14,7 +13,6 @@ from .drill import steady
 from .exchange import Delivery, Exchange, Flow
 from .mesh import Mesh
 from .planned import status
-from .processes import favour, tagged
 from .sessions import Concerned, disturbed, sessions
 
 
@@ -58,10 +56,6 @@ class Noticed:
 
 RATE = 100.0
 """Datagrams a second of each flow."""
-PRIORITY = -15
-"""Nice value (nice(1)) of WireGuard's processes, the same as the watcher's."""
-FAVOUR_EVERY = 0.5
-"""Seconds between two searches for new processes."""
 
 
 def planned_uplinks(mesh: Mesh) -> set[frozenset[str]]:
@@ -82,7 +76,6 @@ def undisturbed(
     leaves: Iterable[str] | None = None,
     concerned: Concerned = (),
     allowed: float = 0.0,
-    remade: bool = False,
     uplinks: Uplinks = planned_uplinks,
 ) -> Iterator[Noticed]:
     """Run traffic around a block that changes the mesh, and print its effects. AssertionError if there were any.
@@ -93,16 +86,13 @@ def undisturbed(
     - Sessions and interfaces survive, except those of *concerned* nodes and links, and links of leaves to relays that
       the plan no longer has.
 
-    *remade* means that the block creates interfaces. *uplinks* returns the links of leaves to relays, for a caller
-    whose master runs another version.
+    *uplinks* returns the links of leaves to relays, for a caller whose master runs another version.
     """
     if leaves is None:
         leaves = [node for node, row in status(mesh.lab.salt, mesh.name)["nodes"].items() if row["role"] == "leaf"]
     noticed = Noticed()
-    favour_wireguard(mesh)
     try:
-        favoured = _favouring(mesh) if remade else nullcontext()
-        with favoured, _watched(mesh, noticed, sorted(leaves), talks, concerned, uplinks):
+        with _watched(mesh, noticed, sorted(leaves), talks, concerned, uplinks):
             yield noticed
             steady(mesh, talks)
     finally:
@@ -135,34 +125,6 @@ def _watched(
         stack.callback(lambda: setattr(noticed, "took", time.monotonic() - began))
         yield
         noticed.sessions = disturbed(before, sessions(mesh), {*concerned, *(had - uplinks(mesh))})
-
-
-def favour_wireguard(mesh: Mesh) -> None:
-    """Raise the priority of userspace WireGuard processes, so that they run as promptly as the kernel's would.
-
-    On a busy machine their queues would overflow, and a lost packet would say nothing about the mesh.
-    """
-    for process in tagged(mesh.lab.tag):
-        if process.command.startswith("wireguard-go"):
-            favour(process.pid, PRIORITY)
-
-
-@contextmanager
-def _favouring(mesh: Mesh) -> Iterator[None]:
-    """As ``favour_wireguard``, also for processes that start within the block."""
-    over = threading.Event()
-
-    def favour_again() -> None:
-        while not over.wait(FAVOUR_EVERY):
-            favour_wireguard(mesh)
-
-    thread = threading.Thread(target=favour_again)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def flows(overlay: Mapping[str, tuple[str, ...]], leaves: list[str]) -> list[Flow]:

@@ -163,7 +163,7 @@ class Fleet:
                 self.stop_master()
                 self.start_master()
             self._accept(missing)
-            answers = self.salt(sorted(missing), "test.ping", timeout=2)
+            answers = self.salt(sorted(missing), "test.ping", timeout=4)
             missing.difference_update(name for name, value in answers.items() if value is True)
             return not missing
 
@@ -181,7 +181,7 @@ class Fleet:
         text = self._master_command("salt", *options, *words, check=False, timeout=timeout + 120)
         return {} if text.startswith(NO_MATCH) else _json(text) or {}
 
-    def salt_run(self, function: str, *args: str, timeout: float = 120, **kwargs: Any) -> Any:
+    def salt_run(self, function: str, *args: str, timeout: float = 300, **kwargs: Any) -> Any:
         """Run ``salt-run function args`` and return the runner's value."""
         words = [function, *args, *_keywords(kwargs)]
         return _json(self._master_command("salt-run", "--out=json", "--no-color", *words, timeout=timeout))

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,11 @@ from .topology import Topology
 from .underlay import Underlay
 
 LABS = REPOSITORY / ".lab"
+PRIORITY = -15
+"""Nice value (nice(1)) of WireGuard's processes, the same as the watcher's: they stand for the kernel's WireGuard.
+
+Otherwise their queues overflow on a busy machine, and a lost packet says nothing about the mesh.
+"""
 
 
 class Lab:
@@ -33,17 +38,20 @@ class Lab:
         self.keep_folder = False
         self.underlay = Underlay(topology, self.tag, self.folder)
         self.salt = Fleet(self.underlay, **options)
+        self._favouring = ExitStack()
 
     def __enter__(self) -> Lab:
         if processes.tagged(self.tag):
             raise SystemExit(f"lab {self.tag} is already running: stop it with `python -m tests.lab stop {self.tag}`")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+        self._favouring.enter_context(processes.favouring(self.tag, "wireguard-go", PRIORITY))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._favouring.close()
         if not self.keep:
             wanted = error is None or isinstance(error, KeyboardInterrupt | SystemExit)
             stop(self.tag, remove=wanted and not self.keep_folder)

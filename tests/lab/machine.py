@@ -125,7 +125,7 @@ class Machine:
             output.close()  # type: ignore[union-attr]
         return process
 
-    def run(self, *args: str, check: bool = True, timeout: float = 60, stdin: str = "") -> str:
+    def run(self, *args: str, check: bool = True, timeout: float = 120, stdin: str = "") -> str:
         """Run *args* and return its standard output. With *check*, CommandFailed for a status other than 0."""
         process = self.spawn(*args)
         try:

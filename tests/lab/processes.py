@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +42,9 @@ def environment(tag: str, machine: str) -> dict[str, str]:
     }
 
 
-def tagged(tag: str) -> list[Process]:
-    """Return the live processes with exactly this tag, by pid, without this process and its ancestors."""
-    own = ancestors(os.getpid())
+def tagged(tag: str, without: Set[int] = frozenset()) -> list[Process]:
+    """Return the live processes with exactly this tag, by pid, but *without* some, this process and its ancestors."""
+    own = ancestors(os.getpid()) | without
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) not in own:
@@ -94,6 +96,28 @@ def favour(pid: int, nice: int) -> None:
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+
+
+@contextlib.contextmanager
+def favouring(tag: str, command: str, nice: int, every: float = 0.5) -> Iterator[None]:
+    """Give each process of the lab whose command line begins with *command* that priority, in *every* seconds."""
+    over = threading.Event()
+    seen: set[int] = set()
+
+    def favour_new() -> None:
+        while not over.wait(every):
+            new = [process.pid for process in tagged(tag, seen) if process.command.startswith(command)]
+            for pid in new:
+                favour(pid, nice)
+            seen.update(new)
+
+    thread = threading.Thread(target=favour_new, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def children(pid: int) -> list[int]:

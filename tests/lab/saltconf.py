@@ -24,7 +24,9 @@ def master_config(folder: Path) -> dict[str, Any]:
         **_paths(folder),
         "interface": "0.0.0.0",
         "worker_threads": 3,
-        "gather_job_timeout": 3,
+        # A busy machine takes this long to begin a job on all nodes.
+        "timeout": 15,
+        "gather_job_timeout": 5,
         "auto_accept": False,
         "pillar_roots": {"base": [str(folder / "pillar")]},
         "default_include": "master.d/*.conf",

@@ -25,7 +25,7 @@ class Clock:
 def test_true_predicate_returns_at_once():
     """The value of a true predicate is returned without a pause."""
     clock = Clock()
-    assert wait_until(lambda: "found", 5, "it", clock=clock, pause=clock.pause) == "found"
+    assert wait_until(lambda: "found", 5, "it", patience=1, clock=clock, pause=clock.pause) == "found"
     assert clock.pauses == []
 
 
@@ -33,7 +33,7 @@ def test_false_predicate_is_repeated():
     """A false predicate is called again after each pause, until it is true."""
     clock = Clock()
     answers = iter([0, None, [], 7])
-    assert wait_until(lambda: next(answers), 5, "it", every=1, clock=clock, pause=clock.pause) == 7
+    assert wait_until(lambda: next(answers), 5, "it", every=1, patience=1, clock=clock, pause=clock.pause) == 7
     assert clock.pauses == [1, 1, 1]
 
 
@@ -41,7 +41,7 @@ def test_timeout_names_wait_and_last_value():
     """The error names the awaited condition, the deadline and the predicate's last value."""
     clock = Clock()
     with pytest.raises(TimedOut, match=r"^the door to open: not within 2\.5 s, last seen \[\]$"):
-        wait_until(list, 2.5, "the door to open", every=1, clock=clock, pause=clock.pause)
+        wait_until(list, 2.5, "the door to open", every=1, patience=1, clock=clock, pause=clock.pause)
     assert clock.pauses == [1, 1, 0.5]
 
 
@@ -55,7 +55,7 @@ def test_predicate_is_repeated_after_deadline():
         asked.append(clock.now)
         return len(asked) == 2
 
-    assert wait_until(slow, 5, "it", clock=clock, pause=clock.pause)
+    assert wait_until(slow, 5, "it", patience=1, clock=clock, pause=clock.pause)
     assert asked == [110.0, 120.0]
 
 

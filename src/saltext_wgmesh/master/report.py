@@ -58,6 +58,8 @@ class MeshReport:
     """
     newly_unresponsive: tuple[str, ...] = ()
     """Nodes that did not answer for the first time when they were asked for their links: they are asked once more."""
+    newly_unanswered: tuple[str, ...] = ()
+    """Nodes that left a push unanswered for the first time, and are not known to be down: they are asked once more."""
     push_blocked_by: str = ""
     """Why nodes that have another view to apply were not told of it; empty if all were."""
     transition_waits_for: tuple[str, ...] = ()

@@ -46,6 +46,7 @@ def _report(outcome: RunOutcome, one: Publication, requested: frozenset[str]) ->
         psk_laggards=tuple(sorted(laggards)),
         psk_unacknowledged=tuple(sorted(node for node, laggard in laggards.items() if laggard.notified)),
         newly_unresponsive=_newly_unresponsive(outcome, mesh),
+        newly_unanswered=_newly_unanswered(outcome, one),
         push_blocked_by=outcome.pushed.blocked_by.get(mesh, ""),
         transition_waits_for=tuple(head.transition.describe()),
         rotating=key_rotation.rotation_blockers(context),
@@ -66,6 +67,14 @@ def _newly_unresponsive(outcome: RunOutcome, mesh: str) -> tuple[str, ...]:
     """The nodes that did not answer in this run, did so before, and are not known to be down."""
     health = outcome.found.snapshot.mesh(mesh).health
     return tuple(sorted(health.unresponsive - outcome.before.mesh(mesh).health.unresponsive - health.down_nodes))
+
+
+def _newly_unanswered(outcome: RunOutcome, one: Publication) -> tuple[str, ...]:
+    """The nodes that left this push unanswered, but none before it, and are not known to be down."""
+    pending = {node: outcome.pushed.acks[node].pending for node in outcome.behind(one)}
+    told = {answer.node for answer in outcome.pushed.answers if answer.mesh == one.mesh and answer.is_silent}
+    first = {node for node, push in pending.items() if node in told and push is not None and push.tries == 1}
+    return tuple(sorted(first - one.draft.health.down_nodes))
 
 
 def _transition_continues(outcome: RunOutcome, one: Publication) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import salt.client
 import salt.utils.args
+from salt.config import DEFAULT_MASTER_OPTS
 
 from saltext_wgmesh.core.errors import FleetError
 
@@ -43,15 +44,26 @@ class WaitPolicy:
     """Until the first return arrives. A late first return may only mean that the master is busy."""
     idle: float
     """Since the last return. Nodes that are missing then are given up, or asked whether the job still runs."""
-    confirm_with_find_job: bool = False
-    """Whether nodes that are missing are asked with ``saltutil.find_job``, and waited for while the job runs."""
+    find_job: WaitPolicy | None = None
+    """How to ask nodes that are missing with ``saltutil.find_job``; they are waited for while the job runs."""
     presumed_dead: PresumedDead = no_hint
     """If only these nodes are missing, the wait ends after PRESUMED_DEAD_WAIT seconds."""
 
 
-APPLY_WAIT = WaitPolicy(total=60.0, first_answer=4.0, idle=4.0, confirm_with_find_job=True)
 QUERY_WAIT = WaitPolicy(total=6.0, first_answer=4.0, idle=1.5)
-FIND_JOB_WAIT = WaitPolicy(total=8.0, first_answer=4.0, idle=4.0)
+APPLY_TIMEOUT = 60.0
+"""Seconds for which the master waits for nodes that say that they are still applying."""
+
+
+def apply_wait(opts: Mapping[str, Any]) -> WaitPolicy:
+    """How long to wait for an apply: as ``salt`` waits for a job, by ``timeout`` and ``gather_job_timeout``.
+
+    Both are options of the master. A node with busy cores takes seconds to begin any job, whatever it is.
+    """
+    # Tests and callers without a master's configuration get Salt's defaults.
+    timeout, gather = (float(opts.get(key, DEFAULT_MASTER_OPTS[key])) for key in ("timeout", "gather_job_timeout"))
+    find_job = WaitPolicy(total=gather, first_answer=gather, idle=gather)
+    return WaitPolicy(total=APPLY_TIMEOUT, first_answer=timeout, idle=timeout, find_job=find_job)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +85,7 @@ def run_apply(
     a view again that it rolled back a while ago; its return says why it was rolled back.
     """
     arguments = () if retry_rolled_back else salt.utils.args.condition_input([], {"retry_rolled_back": False})
-    return _ask(opts, nodes, "wgmesh.apply", APPLY_WAIT, not_awaited, *arguments)
+    return _ask(opts, nodes, "wgmesh.apply", apply_wait(opts), not_awaited, *arguments)
 
 
 def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[str, Any]:
@@ -173,10 +185,10 @@ def _job(
     while True:
         returned = _collect(client, jid, wanted, given_up, policy, deadline)
         missing = wanted - returned.keys() - given_up
-        if not (policy.confirm_with_find_job and missing) or time.monotonic() > deadline:
+        if policy.find_job is None or not missing or time.monotonic() > deadline:
             return jid, returned
         # A slow apply looks like a dead node. Only the node itself can tell whether the job still runs.
-        _, running = _job(client, sorted(missing), "saltutil.find_job", FIND_JOB_WAIT, (), jid)
+        _, running = _job(client, sorted(missing), "saltutil.find_job", policy.find_job, (), jid)
         given_up |= {node for node in missing if not running.get(node)}
 
 

@@ -111,8 +111,8 @@ def _converge_once(
 
 def _follow_ups(reports: Iterable[MeshReport]) -> Iterable[Request]:
     for report in reports:
-        # A busy node may answer late. It is asked once more, and if it answers, gets the push that it missed.
-        for node in (*report.newly_unresponsive, *report.psk_unacknowledged):
+        # A busy node may answer late. It is asked once more: then a late answer is taken, and a missed push repeated.
+        for node in (*report.newly_unresponsive, *report.newly_unanswered, *report.psk_unacknowledged):
             yield Request(kind=RequestKind.HINT, value=node)
         if report.has_follow_up:
             yield Request(kind=RequestKind.CONTINUE_TRANSITION)

@@ -7,6 +7,7 @@ from saltext_wgmesh.core.errors import FleetError
 from saltext_wgmesh.master.fleet import jobs
 from tests.unit.harness.salt_client import JOB, FakeClient
 
+WAIT = jobs.apply_wait({})
 NODES = ["web2", "web1", "db1"]
 
 
@@ -64,12 +65,12 @@ def test_apply_gives_up_nodes_without_a_running_job(use, clock):
     result = jobs.run_apply({}, NODES)
     assert result.returned == {"db1": 1}
     assert result.unanswered == {"web1": JOB, "web2": JOB}
-    assert jobs.APPLY_WAIT.idle <= clock[0] <= jobs.APPLY_WAIT.idle + 1
+    assert WAIT.idle <= clock[0] <= WAIT.idle + 1
 
 
 def test_apply_waits_for_a_running_job(use, clock):
     """A slow node that says that the job runs gets more time."""
-    slow = int(3 * jobs.APPLY_WAIT.idle / jobs.JOB_POLL_INTERVAL)
+    slow = int(3 * WAIT.idle / jobs.JOB_POLL_INTERVAL)
     client = FakeClient(("db1", {"ret": 1}), *[("db1", {"ret": 1})] * slow, ("web1", {"ret": 2}), running=("web1",))
     use(client)
     result = jobs.run_apply({}, NODES)
@@ -79,11 +80,19 @@ def test_apply_waits_for_a_running_job(use, clock):
     assert client.inquiries[-1] == ["web1"]
 
 
+def test_apply_waits_as_the_master_is_configured(use, clock):
+    """Salt's own options say how long nodes of this master may take."""
+    use(FakeClient(("db1", {"ret": 1})))
+    jobs.run_apply({"timeout": 30, "gather_job_timeout": 20}, NODES)
+    assert 30 <= clock[0] <= 31
+    assert jobs.apply_wait({"timeout": 30, "gather_job_timeout": 20}).find_job.total == 20
+
+
 def test_apply_gives_up_endless_jobs(use, clock):
     """A job that never ends does not block the run."""
     use(FakeClient(("db1", {"ret": 1}), running=("web1", "web2")))
     assert jobs.run_apply({}, NODES).returned == {"db1": 1}
-    assert jobs.APPLY_WAIT.total <= clock[0] <= jobs.APPLY_WAIT.total + jobs.APPLY_WAIT.idle
+    assert WAIT.total <= clock[0] <= WAIT.total + WAIT.idle
 
 
 @pytest.mark.parametrize(

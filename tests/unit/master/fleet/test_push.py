@@ -52,6 +52,13 @@ def test_silent_node_is_pushed_to_once_responsive(master):
     assert master.run(hints="a").failed == {}
 
 
+def test_first_unanswered_push_is_followed_up(master):
+    """The run names the node, so that the next one follows at once and takes its late answer; a later run does not."""
+    master.off = {"a"}
+    assert master.run().newly_unanswered == ("a",)
+    assert master.run(retry="a").newly_unanswered == ()
+
+
 def test_silent_node_gets_new_view_at_once(master):
     """The pause is for the view that it left unanswered, not for the node."""
     master.off = {"a"}

@@ -80,9 +80,9 @@ def test_run_that_needs_attention_has_exit_status(opts, use):
 
 def test_unresponsive_nodes_are_asked_once_more(opts, use):
     """A busy node may answer late: the same call runs again, with hints."""
-    fake = use([report(newly_unresponsive=("a",), psk_unacknowledged=("b",))])
+    fake = use([report(newly_unresponsive=("a",), newly_unanswered=("c",), psk_unacknowledged=("b",))])
     run_converge.run_converge(opts)
-    assert fake.requests == [ConvergeRequest.EMPTY, ConvergeRequest(hints=frozenset({"a", "b"}))]
+    assert fake.requests == [ConvergeRequest.EMPTY, ConvergeRequest(hints=frozenset({"a", "b", "c"}))]
 
 
 def test_transition_goes_on_in_the_same_run(opts, use):

@@ -73,7 +73,7 @@ def test_key_change_has_short_gap(hub: Mesh):
 def test_interface_rename_has_short_gap(hub: Mesh):
     """The relay's interfaces are renamed, and no gap is longer than a repeated handshake."""
     wanted = edited(_hub, lambda m: m.update(listen_port=51920, interface="office0"))
-    more = {"leaves": LEAVES, "allowed": HANDSHAKE, "remade": True}
+    more = {"leaves": LEAVES, "allowed": HANDSHAKE}
     changed(hub, "interface, one relay", wanted, lambda: stems(hub) == {"office0"}, hub.members, **more)
 
 
