@@ -23,9 +23,9 @@ from bench import byhand, ours, twosites
 from bench.byhand import EXTRA, ByHand, carried_by, on_port, rekeyed, without
 from bench.rows import Measure
 from bench.twosites import LEAVES, RELAYS
-from tests.lab.calm import lost_in
 from tests.lab.exchange import Exchange, Flow
 from tests.lab.lab import Lab
+from tests.lab.lossless import lost_in
 from tests.lab.mesh import Mesh, failures
 from tests.lab.planned import status
 from tests.lab.topology import Topology, host

@@ -21,7 +21,7 @@ from bench.rows import Measure
 from tests.lab import faults
 from tests.lab.demo import run as demo
 from tests.lab.demo.topology import DEMO
-from tests.lab.drill import whole
+from tests.lab.disruption import whole
 from tests.lab.lab import Lab
 from tests.lab.mesh import Mesh, failures
 from tests.lab.saltconf import NO_SCHEDULE

@@ -10,7 +10,7 @@ import pytest
 from .conftest import running
 from .demo.run import MESH, PRINTER, networks, policy
 from .demo.topology import DEMO
-from .drill import evidence, whole
+from .disruption import evidence, whole
 from .lab import Lab
 from .mesh import Mesh, failures
 

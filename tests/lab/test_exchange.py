@@ -6,10 +6,13 @@ import errno
 import os
 import socket
 import threading
+from itertools import permutations
+
+import pytest
 
 from . import caster, talker
-from .calm import flows
 from .exchange import Delivery, Flow, delivery
+from .lossless import flows
 from .sessions import Entry, Session, Sessions, disturbed
 
 FLOW = Flow(source="a", target="b", address="10.0.0.2")
@@ -103,14 +106,16 @@ def test_ordered_close_breaks_nothing(monkeypatch):
     assert report["sent"] == theirs.recv(65536).count(b"\n") > 4
 
 
-def test_every_pair_has_flows_both_ways():
-    """Every pair of leaves has an IPv4 flow in each direction. IPv6 flows exist only between neighbours."""
+RING = {("a", "b"), ("b", "a"), ("b", "c"), ("c", "b"), ("c", "d"), ("d", "c"), ("a", "d"), ("d", "a")}
+
+
+@pytest.mark.parametrize(("all_pairs", "by_ipv4"), [(True, set(permutations("abcd", 2))), (False, RING)])
+def test_neighbours_have_flows_both_ways(all_pairs, by_ipv4):
+    """Neighbours have flows of both families, in each direction. On request every pair has them by IPv4."""
     overlay = {name: (f"10.0.0.{n}", f"fd00::{n}") for n, name in enumerate("abcd", 1)}
-    found = flows(overlay, list("abcd"))
-    assert sum(":" not in flow.address for flow in found) == 12
-    assert {(f.source, f.target) for f in found if ":" in f.address} == {
-        ("a", "b"), ("b", "a"), ("b", "c"), ("c", "b"), ("c", "d"), ("d", "c"), ("a", "d"), ("d", "a"),
-    }  # fmt: skip
+    found = flows(overlay, list("abcd"), all_pairs=all_pairs)
+    assert {(f.source, f.target) for f in found if ":" not in f.address} == by_ipv4
+    assert {(f.source, f.target) for f in found if ":" in f.address} == RING
 
 
 SESSION = Session("key", 1000, 500, 500)

@@ -59,7 +59,7 @@ def test_recovered_outage_is_forgotten_without_asking(master):
     """Any run forgets it after the quiet period; until then it stays as it was."""
     master.links = lambda nodes: {node: {} for node in nodes}
     master.run()
-    returned = mesh_health.Outage(since=0.0, reporters=("a",), good_since=1.0)
+    returned = mesh_health.Outage(since=0.0, reporters=("a",), up_since=1.0)
     master.ledger.save_health("wg0", mesh_health.Health(nodes={"r1": returned}, recovering=frozenset({"r1"})))
     master.now = mesh_health.HOLD_DOWN + mesh_health.WAIT_TO_RESTORE
     master.run()

@@ -42,7 +42,7 @@ class Outage:
     """When it went down last, in seconds since the epoch."""
     reporters: tuple[str, ...]
     """The nodes that reported it as down, sorted."""
-    good_since: float | None = None
+    up_since: float | None = None
     """Since when it is up again, in seconds since the epoch; None: it is not."""
     flaps: int = 1
     """How often it went down since the last time that it was forgotten."""
@@ -55,11 +55,11 @@ class Outage:
 
     def is_down(self, now: float) -> bool:
         """Return whether it counts as down at *now*."""
-        return self.good_since is None or now - self.good_since < self.hold_down
+        return self.up_since is None or now - self.up_since < self.hold_down
 
     def expired(self, now: float) -> bool:
         """Return whether it has been up for so long that the outage is forgotten."""
-        return self.good_since is not None and now - self.good_since >= self.hold_down + WAIT_TO_RESTORE
+        return self.up_since is not None and now - self.up_since >= self.hold_down + WAIT_TO_RESTORE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +117,8 @@ def clear_recovered(before: Health) -> Health:
 
     The operator asks for that, and then neither the hold-down time nor WAIT_TO_RESTORE has to pass.
     """
-    nodes = {n: outage for n, outage in before.nodes.items() if outage.good_since is None}
-    links = {p: outage for p, outage in before.links.items() if outage.good_since is None}
+    nodes = {n: outage for n, outage in before.nodes.items() if outage.up_since is None}
+    links = {p: outage for p, outage in before.links.items() if outage.up_since is None}
     return replace(
         before,
         nodes=MappingProxyType(nodes),
@@ -174,8 +174,8 @@ def _advance(old: Outage | None, verdict: _Verdict, now: float) -> Outage:
         return old
     down, reporters = verdict
     if not down:
-        return old if old.good_since is not None else replace(old, good_since=now)
-    if old.good_since is None:
+        return old if old.up_since is not None else replace(old, up_since=now)
+    if old.up_since is None:
         return replace(old, reporters=reporters)
     return Outage(since=now, reporters=reporters, flaps=old.flaps + 1)
 
@@ -210,10 +210,10 @@ def _outage_as_dict(outage: Outage) -> dict[str, Any]:
     return {
         "since": outage.since,
         "reporters": list(outage.reporters),
-        "up_since": outage.good_since,
+        "up_since": outage.up_since,
         "flaps": outage.flaps,
     }
 
 
 def _outage(raw: Mapping[str, Any]) -> Outage:
-    return Outage(since=raw["since"], reporters=tuple(raw["reporters"]), good_since=raw["up_since"], flaps=raw["flaps"])
+    return Outage(since=raw["since"], reporters=tuple(raw["reporters"]), up_since=raw["up_since"], flaps=raw["flaps"])

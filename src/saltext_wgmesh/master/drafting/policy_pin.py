@@ -105,7 +105,7 @@ def auto_rollback(snapshot: LedgerSnapshot, raw: Any, now: float) -> dict[str, t
 def _down_since(records: MeshRecords, now: float) -> dict[str, float]:
     """Node that has been down without a break for PATIENCE seconds → since when."""
     outages = {n: outage for n, outage in records.health.nodes.items() if n in records.health.down_nodes}
-    return {n: o.since for n, o in outages.items() if o.good_since is None and now - o.since >= PATIENCE}
+    return {n: o.since for n, o in outages.items() if o.up_since is None and now - o.since >= PATIENCE}
 
 
 def _policy_to_blame(records: MeshRecords, raw: Any, down_since: Mapping[str, float]) -> Blame | None:

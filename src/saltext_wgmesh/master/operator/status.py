@@ -194,7 +194,7 @@ def _outages(health: Health) -> dict[str, Any]:
             "counts_as": "down" if down else "up",
             "since": stamp(outage.since),
             "reporters": list(outage.reporters),
-            "up_since": None if outage.good_since is None else stamp(outage.good_since),
+            "up_since": None if outage.up_since is None else stamp(outage.up_since),
             "flaps": outage.flaps,
             "hold_down": outage.hold_down,
         }

@@ -22,7 +22,7 @@ SLOW = (
     "rotation",
     "second_family",
     "single_relay",
-    "taken_back",
+    "rolled_back",
 )
 """Scenarios that take minutes each: WGMESH_LAB_ALL=1 runs them too."""
 collect_ignore = [] if os.environ.get("WGMESH_LAB_ALL") else [*SLOW]

@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
-from ...calm import undisturbed
 from ...demo.run import policy
-from ...drill import PLANNED
+from ...disruption import PLANNED
+from ...lossless import undisturbed
 from ...machine import CommandFailed, Machine
 from ...mesh import Mesh
 from ...sessions import Concerned
@@ -52,7 +52,7 @@ def changed(
     talks: Mapping[str, str] = MappingProxyType(TALKS),
     **more: Any,
 ) -> None:
-    """As ``converge``, without a disturbance (see ``calm.undisturbed``). Then all pairs use the planned paths."""
+    """As ``converge``, without a disturbance (see ``lossless.undisturbed``). Then all pairs use the planned paths."""
     with undisturbed(mesh, name, talks=talks, concerned=concerned, **more):
         converge(mesh, wanted, until)
     found = mesh.faults()

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from ... import saltconf
-from ...calm import undisturbed
 from ...expectation import targets
 from ...lab import Lab
+from ...lossless import undisturbed
 from ...mesh import Mesh, changes, failures
 from ...overlay import trips
 from ...processes import kill, tagged

@@ -87,7 +87,7 @@ def test_relay_emptied_by_down_link_stays_empty():
     others = [n for n in "abc" if n != lone]
     during = make(Health(down_links=frozenset({pair})), before.allocations, few, facts)
     after = make(
-        Health(links={pair: Outage(since=0.0, reporters=("a",), good_since=1.0)}), during.allocations, few, facts
+        Health(links={pair: Outage(since=0.0, reporters=("a",), up_since=1.0)}), during.allocations, few, facts
     )
     assert during.members[lone].relays[0] != pair[1]
     assert {n: after.members[n].relays for n in others} == {n: before.members[n].relays for n in others}

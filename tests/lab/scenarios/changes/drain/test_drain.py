@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ....calm import undisturbed
 from ....demo.run import PRINTER
 from ....demo.topology import GATEWAY, OFFICE_LAN
-from ....drill import PLANNED, first_relay, planned_around, relays_used, ways
+from ....disruption import PLANNED, first_relay, planned_around, relays_used, ways
+from ....lossless import undisturbed
 from ....machine import Machine
 from ....mesh import Mesh
 from ....overlay import Stream

@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 
 from .... import faults
-from ....calm import undisturbed
-from ....drill import PLANNED, link_is
+from ....disruption import PLANNED, link_is
+from ....lossless import undisturbed
 from ....machine import CommandFailed
 from ....mesh import Mesh, failures
 from ....planned import status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....drill import ways
+from ....disruption import ways
 from ....mesh import Mesh
 from ..edits import changed, edited, linked, policy, unlinked
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from ....calm import undisturbed
 from ....demo.topology import GATEWAY, OFFICE_LAN
-from ....drill import PLANNED
+from ....disruption import PLANNED
+from ....lossless import undisturbed
 from ....machine import CommandFailed
 from ....mesh import Mesh
 from ....planned import status

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 
-from ....calm import undisturbed
-from ....drill import PLANNED
+from ....disruption import PLANNED
+from ....lossless import undisturbed
 from ....mesh import Mesh
 from ....sessions import sessions
 from ....wait import wait_until

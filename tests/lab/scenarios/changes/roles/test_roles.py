@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ....drill import first_relay, relays_used, ways
+from ....disruption import first_relay, relays_used, ways
 from ....mesh import Mesh
 from ....planned import status
 from ..edits import TALKS, changed, edited, holders, policy

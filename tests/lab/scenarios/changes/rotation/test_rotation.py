@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ....calm import undisturbed
-from ....drill import PLANNED, steady
+from ....disruption import PLANNED, steady
+from ....lossless import undisturbed
 from ....mesh import Mesh, failures
 from ....wait import wait_until
 from ..edits import TALKS, known_keys, public_keys

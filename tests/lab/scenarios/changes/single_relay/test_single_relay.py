@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from ....calm import undisturbed
-from ....drill import PLANNED, whole
+from ....disruption import PLANNED, whole
+from ....lossless import undisturbed
 from ....machine import CommandFailed
 from ....mesh import Mesh
 from ....planned import status

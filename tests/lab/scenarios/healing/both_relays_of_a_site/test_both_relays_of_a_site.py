@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import PLANNED, broken, link_is, mended, relays_used
+from ....disruption import PLANNED, broken, link_is, mended, relays_used
 from ....mesh import Mesh
 
 RELAYS = ("relay-fra1", "relay-fra2")

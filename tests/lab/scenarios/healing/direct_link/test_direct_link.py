@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, broken, link, link_is, mended, planned_around, relays_used, ways
+from ....disruption import HEALED, broken, link, link_is, mended, planned_around, relays_used, ways
 from ....mesh import Mesh
 
 PAIRS = {"web1": "web2"}

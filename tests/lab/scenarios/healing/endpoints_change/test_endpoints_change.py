@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from ....demo.run import policy
-from ....drill import HEALED, mended, steady, streaming
+from ....disruption import HEALED, mended, steady, streaming
 from ....machine import CommandFailed
 from ....mesh import Mesh
 from ....planned import await_links, status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, link_is, link_report, mended, streaming
+from ....disruption import HEALED, link_is, link_report, mended, streaming
 from ....mesh import Mesh
 from ....wait import wait_until
 

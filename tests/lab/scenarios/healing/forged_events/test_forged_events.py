@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .... import faults
-from ....drill import HEALED, PLANNED, first_relay, mended, streaming, whole
+from ....disruption import HEALED, PLANNED, first_relay, mended, streaming, whole
 from ....machine import signal_child
 from ....mesh import Mesh
 from ....planned import status

@@ -10,7 +10,7 @@ import pytest
 from .... import faults
 from ....demo.run import PRINTER, policy
 from ....demo.topology import GATEWAY, OFFICE_LAN
-from ....drill import PLANNED, planned_around
+from ....disruption import PLANNED, planned_around
 from ....machine import CommandFailed, Machine
 from ....mesh import Mesh
 from ....wait import wait_until

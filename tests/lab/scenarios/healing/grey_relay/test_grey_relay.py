@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from .... import faults
-from ....drill import (
+from ....disruption import (
     HEALED,
     PLANNED,
     broken,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .... import faults
-from ....drill import link_is, streaming
+from ....disruption import link_is, streaming
 from ....mesh import Mesh, failures
 from ....wait import wait_until
 

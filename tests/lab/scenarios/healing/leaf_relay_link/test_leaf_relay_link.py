@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, believed, broken, first_relay, hops, link, mended, planned_around
+from ....disruption import HEALED, believed, broken, first_relay, hops, link, mended, planned_around
 from ....mesh import Mesh
 from ....planned import status
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, broken, first_relay, link_is, mended, planned_around, relays_used, streaming
+from ....disruption import HEALED, broken, first_relay, link_is, mended, planned_around, relays_used, streaming
 from ....mesh import Mesh
 from ....planned import await_links, status
 from ....wait import wait_until

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from ....demo.run import policy
-from ....drill import streaming
+from ....disruption import streaming
 from ....machine import CommandFailed
 from ....mesh import Mesh
 

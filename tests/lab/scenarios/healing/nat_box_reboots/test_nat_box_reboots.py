@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from .... import faults
-from ....drill import HEALED, link_is, mended, planned_around, steady
+from ....disruption import HEALED, link_is, mended, planned_around, steady
 from ....mesh import Mesh
 from ....wait import wait_until
 

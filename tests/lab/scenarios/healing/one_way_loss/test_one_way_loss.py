@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from .... import faults
-from ....drill import HEALED, broken, first_relay, hops, link_is, mended
+from ....disruption import HEALED, broken, first_relay, hops, link_is, mended
 from ....mesh import Mesh
 from ....underlay import Underlay
 

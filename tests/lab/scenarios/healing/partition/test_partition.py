@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import broken, link_is, mended, streaming
+from ....disruption import broken, link_is, mended, streaming
 from ....mesh import Mesh
 
 INSIDE = {"app1": "app2", "web1": "web2", "laptop": "web1"}

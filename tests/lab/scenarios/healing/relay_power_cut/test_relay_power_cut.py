@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, broken, first_relay, mended, planned_around, relays_used
+from ....disruption import HEALED, broken, first_relay, mended, planned_around, relays_used
 from ....mesh import Mesh
 from ....planned import status
 

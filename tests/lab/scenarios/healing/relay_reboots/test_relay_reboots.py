@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....drill import HEALED, broken, first_relay, mended, planned_around, relays_used
+from ....disruption import HEALED, broken, first_relay, mended, planned_around, relays_used
 from ....mesh import Mesh
 
 PAIRS = {"web1": "app1", "web2": "app2"}

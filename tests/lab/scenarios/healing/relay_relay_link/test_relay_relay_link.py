@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import faults
-from ....drill import HEALED, broken, first_relay, hops, link, mended, planned_around
+from ....disruption import HEALED, broken, first_relay, hops, link, mended, planned_around
 from ....mesh import Mesh
 
 PAIRS = {"web1": "app1", "web2": "app2"}

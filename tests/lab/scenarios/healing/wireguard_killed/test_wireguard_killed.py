@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .... import faults
-from ....drill import HEALED, first_relay, link_is, mended, relays_used, streaming, ways
+from ....disruption import HEALED, first_relay, link_is, mended, relays_used, streaming, ways
 from ....mesh import Mesh
 from ....wait import wait_until
 

@@ -27,7 +27,7 @@ Ways = dict[tuple[str, str], tuple[str, ...]]
 
 @dataclass(slots=True, kw_only=True)
 class Felt:
-    """The gaps in the streams of a drill. Filled when it is over."""
+    """The gaps in the streams around a fault. Filled when it is over."""
 
     losses: list[Loss] = field(default_factory=list)
 
@@ -139,7 +139,7 @@ def believed(mesh: Mesh) -> dict[str, Any]:
 
 
 def evidence(mesh: Mesh) -> str:
-    """Return what helps when a drill fails: verdicts, routes and sessions of each node, and the ends of logs."""
+    """Return what helps when such a test fails: verdicts, routes and sessions of each node, and the ends of logs."""
     lines = [json.dumps(believed(mesh), indent=1)]
     commands = (
         ("tail", "-n", "40", "/run/wgmesh/watch.log"),
@@ -193,13 +193,13 @@ def whole(mesh: Mesh) -> None:
         _forget(mesh, node)
     await_links(mesh.lab.salt, mesh.name, members, deadline=PLANNED)
 
-    def calm() -> bool:
+    def no_outage() -> bool:
         with suppress(CommandFailed):
             mesh.lab.salt.salt_run("wgmesh.rebalance")
         now = status(mesh.lab.salt, mesh.name)
         return not now.get("outages") and not now["not_acknowledged"]
 
-    wait_until(calm, 4 * PLANNED, "the master to report no outage", every=1.0)
+    wait_until(no_outage, 4 * PLANNED, "the master to report no outage", every=1.0)
     found = mesh.faults()
     assert not found, found
 

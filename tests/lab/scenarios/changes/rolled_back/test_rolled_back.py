@@ -6,8 +6,8 @@ import json
 import re
 from contextlib import suppress
 
-from ....calm import undisturbed
-from ....drill import PLANNED
+from ....disruption import PLANNED
+from ....lossless import undisturbed
 from ....machine import CommandFailed
 from ....mesh import Mesh
 from ....planned import status
