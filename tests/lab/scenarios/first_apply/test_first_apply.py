@@ -34,10 +34,12 @@ def first(mesh: Mesh) -> dict[str, Any]:
     return mesh.apply()
 
 
-def test_apply_succeeds_on_every_node(first: dict[str, Any]):
-    """No state fails, and every node has changes."""
+def test_apply_succeeds_on_every_node(fleet: Lab, first: dict[str, Any]):
+    """No state fails. Nodes have changes, except those that the master has enrolled since the policy was set."""
     assert failures(first, DEMO.minions) == []
-    assert {line.partition(":")[0] for line in changes(first)} == set(DEMO.minions)
+    changed = {line.partition(":")[0] for line in changes(first)}
+    # On a busy machine the master may still be working off the minions' start events.
+    assert changed | enrolled(fleet) == set(DEMO.minions)
 
 
 def test_mesh_settles_without_another_command(mesh: Mesh):
@@ -83,6 +85,18 @@ def test_private_key_stays_on_its_node(fleet: Lab):
     events = fleet.salt.master.run("cat", EVENTS)
     assert all(f"wgmesh/{name}/facts" in events for name in DEMO.minions)
     assert not any(key in events for key in keys)
+
+
+def enrolled(fleet: Lab) -> set[str]:
+    """Return the minions that the master told to apply the formula."""
+    log = fleet.salt.log(fleet.salt.master.name)
+    return {
+        name
+        for line in log.splitlines()
+        if "applying the formula there" in line
+        for name in DEMO.minions
+        if name in line
+    }
 
 
 def content(path: Path) -> bytes:
