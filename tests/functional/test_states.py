@@ -221,7 +221,6 @@ class TestJoined:
         assert devices(outside) == ["wg0"]
         assert ret.changes["wg0"]["device"] == {"old": None, "new": "present"}
 
-
     def test_joined_fails_without_any_neighbour(self, states, offer, outside, with_key):
         """Interfaces whose neighbours are silent are no success: the comment names them, and the port to open."""
         offer(wg0=leaf(relays=(1,)))

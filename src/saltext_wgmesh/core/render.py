@@ -51,6 +51,7 @@ def render_status(meshes: Mapping[str, Any]) -> str:
             acknowledged = "yes" if row["acknowledged"] else "NO"
             rows.append((node, row["role"], ", ".join(row["relays"]) or "-", up, "; ".join(bad) or "-", acknowledged))
         lines += _columns(rows)
+        lines += [f"DOWN: {name}" for name in told.get("down", ())]
         for name, outage in told.get("outages", {}).items():
             reporters = ", ".join(outage["reporters"])
             up = f", up since {outage['up_since']}" if outage["up_since"] else ""

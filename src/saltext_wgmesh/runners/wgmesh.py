@@ -47,7 +47,9 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None, co
     once more. On the command line the call then waits for its turn, to report the result. Nodes whose view is unchanged
     get no job.
 
-    The exit status is 1 if facts of a node were rejected, a node does not run what is published, or a loss is held.
+    The exit status is 1 if facts of a node were rejected, a node does not run what is published, or a loss is held. It
+    is also 1 if a member or a link is down. On the command line the call asks the nodes for that, and gives new links
+    20 seconds to come up.
 
     node
         A minion id that gets a push even if it left the last ones unanswered.
@@ -102,8 +104,11 @@ def status(live=True, watch=False):
     Return generation, nodes, relays, links, the nodes that do not run what is published, and all outages. An outage
     says what is down since when, which nodes report it, and how long it must be up before it counts as up.
 
+    The exit status is 1 if a member or a link is down now; ``down`` lists them. A member that did not answer is down
+    unless a neighbour reports a link to it as up.
+
     live
-        False: no node is asked for its links.
+        False: no node is asked for its links, and only outages count as down.
 
     watch
         True: print tables, refreshed in place until Ctrl-C. Needs a terminal.
@@ -115,7 +120,7 @@ def status(live=True, watch=False):
         salt-run wgmesh.status
         salt-run wgmesh.status watch=True
     """
-    return state.watch(__opts__) if watch else state.status(__opts__, live=live)
+    return state.watch(__opts__) if watch else state.with_exit_status(state.status(__opts__, live=live))
 
 
 @salt_errors.for_runner
