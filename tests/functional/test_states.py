@@ -131,7 +131,7 @@ class TestJoined:
         assert done.changes["routes"]["10.100.0.0/16"] == {"old": None, "new": "wg0-u1 from 10.100.0.5"}
         again = states.wgmesh.joined("mesh", patience=0)
         assert (again.result, again.changes) == (True, {})
-        tested = states.wgmesh.joined("mesh", test=True)
+        tested = states.wgmesh.joined("mesh", patience=0, test=True)
         assert (tested.result, tested.changes) == (True, {})
 
     def test_joined_replaces_stale_pillar(self, states, modules, offer, with_key, monkeypatch):

@@ -187,8 +187,8 @@ class Fleet:
     def salt_run(self, function: str, *args: str, timeout: float = 300, **kwargs: Any) -> Any:
         """Run ``salt-run function args`` and return the runner's value, without its exit status.
 
-        CommandFailed for an exit status other than 0, unless nodes or links that are down are its only reason. Scenarios
-        run while some are down, and check the links themselves.
+        CommandFailed for an exit status other than 0, unless its only reason are nodes or links that are down.
+        Scenarios run while some are down, and check the links themselves.
         """
         words = ["--out=json", "--no-color", function, *args, *_keywords(kwargs)]
         output, failure = self.master.attempt(*self.command("salt-run", *words), timeout=timeout)
