@@ -96,7 +96,7 @@ def verify():
 
         salt-run wgmesh.verify
     """
-    return show.with_exit_status(show.proof(__opts__))
+    return show.with_proof_status(show.proof(__opts__))
 
 
 @salt_errors.for_runner
@@ -215,7 +215,7 @@ def rollback(generation, mesh=None):
         salt-run wgmesh.rollback generation=7
         salt-run wgmesh.rollback generation=0 mesh=wg0
     """
-    return rolling_back.roll_back(__opts__, generation, mesh)
+    return rolling_back.pin_and_converge(__opts__, generation, mesh)
 
 
 @salt_errors.for_runner

@@ -1,4 +1,4 @@
-"""What is down in the published meshes, asked of the nodes themselves: for the exit status of ``salt-run``."""
+"""Nodes and links of the published meshes that are down, as the nodes report now: for ``salt-run``'s exit status."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Mesh:
     pairs: frozenset[NodePair] = field(default_factory=frozenset)
 
     def states(self, reports: ReportsByNode) -> LinkStates:
-        """What the ends report. A link that a watcher does not know yet is new."""
+        """The states that the ends report. A link that a watcher does not know yet is new."""
         known = link_survey.reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
         return {n: {**self._new(n, reports[n].get(self.plan.mesh)), **states} for n, states in known.items()}
 
@@ -55,7 +55,7 @@ class _Mesh:
 
 
 def down_in(plan: Plan, health: Health, reports: ReportsByNode | None) -> DownNow:
-    """What is down in *plan* by the nodes' *reports*; None: by the health alone."""
+    """The nodes and links of *plan* that are down by the nodes' *reports*; None: by the health alone."""
     mesh = _mesh(plan, health)
     return down_now(plan.members, mesh.pairs, health, None if reports is None else mesh.states(reports))
 

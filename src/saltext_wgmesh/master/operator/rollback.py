@@ -13,7 +13,7 @@ from saltext_wgmesh.master.records.published import resolve_mesh
 PIN_ENDED = "none: the mesh is planned by its policy in the pillar"
 
 
-def roll_back(opts: dict[str, Any], generation: int, mesh: str | None) -> dict[str, Any] | str:
+def pin_and_converge(opts: dict[str, Any], generation: int, mesh: str | None) -> dict[str, Any] | str:
     """Pin as ``pin_to_generation`` does and converge; the report says to what the mesh is pinned, and until when."""
     name = pin_to_generation(opts, generation, mesh)
     found = run_converge.run_converge(opts)

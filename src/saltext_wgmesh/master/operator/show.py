@@ -113,7 +113,7 @@ def _verdict(plan: Plan) -> list[str] | str:
     return problems or (HOLDS if len(plan.members) > 1 else NOTHING_TO_PROVE)
 
 
-def with_exit_status(verdicts: dict[str, Any]) -> dict[str, Any]:
+def with_proof_status(verdicts: dict[str, Any]) -> dict[str, Any]:
     """*verdicts*, as ``proof`` returns them, with ``retcode`` 1 if one of them lists problems."""
     failed = any(isinstance(verdict, list) for mesh in verdicts.values() for verdict in mesh.values())
     return {**verdicts, "retcode": 1} if failed else verdicts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 
 from saltext_wgmesh.core.model.plan import Allocations
 from saltext_wgmesh.core.model.policy import Endpoint
@@ -14,6 +14,7 @@ from tests.unit.harness import strategies
 from tests.unit.harness.worlds import all_facts, leaf, mesh, relay
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.plans())
 def test_each_call_of_plan_is_listed(plan):
     """Each endpoint in a view belongs to a port on which the called node listens, and no other port is listed."""

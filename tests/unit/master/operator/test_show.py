@@ -28,13 +28,13 @@ def test_proof_holds_for_pairs_alone(monkeypatch, nodes, verdict):
     reachable_by_commands(made, monkeypatch)
     assert show.proof(made.opts)["wg0"]["next"] == verdict
     assert show.plan(made.opts)["wg0"]["proof"] == verdict
-    assert "retcode" not in show.with_exit_status(show.proof(made.opts))
+    assert "retcode" not in show.with_proof_status(show.proof(made.opts))
 
 
 def test_failed_proof_has_exit_status():
     """salt-run exits with 1."""
     verdicts = {"wg0": {"next": show.HOLDS, "published": ["a does not reach b"]}}
-    assert show.with_exit_status(verdicts) == {**verdicts, "retcode": 1}
+    assert show.with_proof_status(verdicts) == {**verdicts, "retcode": 1}
 
 
 def test_ports_name_callers_and_addresses(master):
@@ -64,7 +64,7 @@ def test_ports_of_empty_mesh_say_so(monkeypatch):
 
 def test_plain_leaf_is_not_drained(master):
     """Nothing of others goes through it; a gateway may be drained."""
-    with pytest.raises(LedgerError, match="a forwards for no other node: .* it can be stopped as it is"):
+    with pytest.raises(LedgerError, match=r"a forwards for no other node: .* it can be stopped as it is"):
         drain.require_drainable(master.opts, "a")
     master.policy["wg0"]["nodes"]["b"] = {"routes": ["10.9.0.0/24"]}
     master.run()
@@ -77,12 +77,12 @@ def test_rollback_reports_pin_and_end(master, monkeypatch):
     master.run()
     converge = lambda _opts: {name: r.as_dict() for name, r in master.run_all().items()}  # noqa: E731
     monkeypatch.setattr(rollback.run_converge, "run_converge", converge)
-    pin = rollback.roll_back(master.opts, 1, None)["wg0"]["policy_pin"]
+    pin = rollback.pin_and_converge(master.opts, 1, None)["wg0"]["policy_pin"]
     assert pin["generation"] == 1
     assert pin["remedy"].startswith("ends when the mesh's policy in the pillar changes")
     assert master.run().as_dict()["policy_pin"] == pin
-    assert rollback.roll_back(master.opts, 0, "wg0")["wg0"]["policy_pin"] == rollback.PIN_ENDED
+    assert rollback.pin_and_converge(master.opts, 0, "wg0")["wg0"]["policy_pin"] == rollback.PIN_ENDED
     assert "policy_pin" not in master.run().as_dict()
-    rollback.roll_back(master.opts, 1, None)
+    rollback.pin_and_converge(master.opts, 1, None)
     master.policy["wg0"]["mtu"] = 1390
     assert "policy_pin" not in master.run().as_dict()
