@@ -285,7 +285,7 @@ def _push(
         views_of=views_of,
         request=replace(request, drifted=request.drifted | unconfirmed),
         responsive=found.reports.keys(),
-        down=frozenset[str]().union(*(one.draft.health.down_nodes for one in published)),
+        down=frozenset[str]().union(*(health_module.silent_nodes(one.draft.health) for one in published)),
         now=now,
     )
     return push(env.fleet, given, env.ledger.save_ack)

@@ -25,7 +25,7 @@ from saltext_wgmesh import current_pillar, salt_errors
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import descriptions
 from saltext_wgmesh.core.inputs import facts_format
-from saltext_wgmesh.minion.apply import assignments, await_push, removal
+from saltext_wgmesh.minion.apply import assignments, await_push, first_link, removal
 from saltext_wgmesh.minion.apply.health_check import Master
 from saltext_wgmesh.minion.state import keys, store
 from saltext_wgmesh.minion.system.host import Host
@@ -101,9 +101,9 @@ def facts_published(name):
 
 
 @salt_errors.for_state
-def joined(name, timeout=30):
+def joined(name, timeout=30, patience=30):
     """
-    Ensure that this node has applied its view of every mesh in its pillar.
+    Ensure that this node has applied its view of every mesh in its pillar, and hears a neighbour in each.
 
     If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It is no
     failure that a mesh has no place for this node: the comment says why.
@@ -113,6 +113,10 @@ def joined(name, timeout=30):
 
     timeout
         Seconds to wait for the push.
+
+    patience
+        Seconds to wait until the node hears a neighbour in each mesh that has any. If it hears none by then, the result
+        is False, and the comment has the cause as far as it is known. 0: links are not looked at.
 
     CLI Example:
 
@@ -129,9 +133,10 @@ def joined(name, timeout=30):
     offered = pillar.get(constants.PILLAR_VIEWS)
     if offered:
         sealed, master = pillar.get(constants.PILLAR_PSKS), Master.of(__opts__)
-        return _taken(
+        return _heard(
             name,
             assignments.apply_assignments(host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master),
+            patience,
         )
     if __opts__["test"]:
         changes = {"meshes": {"old": None, "new": "as the master plans them when it has this node's facts"}}
@@ -146,7 +151,7 @@ def joined(name, timeout=30):
             name,
             f"The master sent no view within {timeout} s: 'salt-run wgmesh.plan' on the master shows why",
         )
-    return _taken(name, pushed, await_push.new_interfaces(before, await_push.interfaces(host)))
+    return _heard(name, pushed, patience, await_push.new_interfaces(before, await_push.interfaces(host)))
 
 
 @salt_errors.for_state
@@ -217,15 +222,20 @@ def uninstalled(name, key=False):
 
 
 @salt_errors.for_state
-def interface_present(name, view=None):
+def interface_present(name, view=None, patience=30):
     """
-    Ensure that this node has applied its view of one mesh: interfaces, peers, addresses, routes and boot files.
+    Ensure that this node has applied its view of one mesh: interfaces, peers, addresses, routes and boot files. It must
+    also hear a neighbour, if it has any.
 
     name
         The mesh's name.
 
     view
         The view, as in the pillar key ``wgmesh_view``; by default the one in this node's pillar.
+
+    patience
+        Seconds to wait until the node hears a neighbour. If it hears none by then, the result is False, and the comment
+        has the cause as far as it is known. 0: links are not looked at.
 
     CLI Example:
 
@@ -239,11 +249,12 @@ def interface_present(name, view=None):
             name, f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
         )
     sealed, master = __pillar__.get(constants.PILLAR_PSKS), Master.of(__opts__)
-    return _taken(
+    return _heard(
         name,
         assignments.apply_assignments(
             Host(), offered, name, sealed_psks=sealed, dry_run=__opts__["test"], master=master
         ),
+        patience,
     )
 
 
@@ -316,6 +327,15 @@ def _tell_master():
     now = time.time()
     __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
     return now
+
+
+def _heard(name, outcomes, patience, changes=None):
+    """A state's return for the results of applying views: a node that hears no neighbour has not joined."""
+    ret = _taken(name, outcomes, changes)
+    if ret["result"] is not True or not patience:
+        return ret
+    silent = first_link.await_first_links(Host(), [o.mesh for o in outcomes if not o.reason], patience)
+    return {**ret, "result": False, "comment": "\n".join([ret["comment"], *silent])} if silent else ret
 
 
 def _taken(name, outcomes, changes=None):

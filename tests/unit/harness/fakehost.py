@@ -26,6 +26,7 @@ class FakePeer:
     allowed_ips: set[str] = field(default_factory=set)
     handshake_at: int = 0
     received: int = 0
+    sent: int = 0
     preshared: str | None = None
     """The key itself, as the kernel has it."""
 
@@ -154,7 +155,7 @@ def _dump(kernel: Kernel) -> str:
                     ",".join(peer.allowed_ips) or "(none)",
                     str(peer.handshake_at),
                     str(peer.received),
-                    "0",
+                    str(peer.sent),
                     str(peer.keepalive or "off"),
                 )
             )

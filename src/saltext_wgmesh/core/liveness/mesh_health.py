@@ -129,6 +129,12 @@ def clear_recovered(before: Health) -> Health:
     )
 
 
+def silent_nodes(health: Health) -> frozenset[str]:
+    """Return the nodes that count as down, without those in hold-down: their neighbours hear these again."""
+    heard = {node for node, outage in health.nodes.items() if outage.good_since is not None}
+    return health.down_nodes - heard
+
+
 def confirmed_down(neighbours: Mapping[str, frozenset[str]], reports: LinkStates) -> frozenset[str]:
     """Return the nodes that are down by the *reports* that have arrived so far."""
     verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}

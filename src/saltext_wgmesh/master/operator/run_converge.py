@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master import converge
 from saltext_wgmesh.master.environment import Environment
-from saltext_wgmesh.master.operator import show
+from saltext_wgmesh.master.operator import link_check, show
 from saltext_wgmesh.master.records import inventory
 from saltext_wgmesh.master.report import MeshReport, merge_rounds
 from saltext_wgmesh.master.requests import reactions
@@ -28,7 +29,7 @@ Rounds = list[list[MeshReport]]
 
 
 def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | str:
-    """Converge with *requests*, and return mesh → what was done, with ``retcode`` 1 if something needs attention.
+    """Converge with *requests*, and return mesh → what was done; ``retcode`` 1 if something needs attention or is down.
 
     While another run is in progress, the requests are queued for it. An interactive caller then waits up to
     QUEUE_LOCK_TIMEOUT seconds to run itself, so that it can report; other callers get a sentence at once.
@@ -42,7 +43,8 @@ def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | s
             log.error("wgmesh: the converge failed: %s", error, exc_info=not isinstance(error, WgmeshError))
         raise
     if rounds:
-        return _summary(rounds)
+        reports = merge_rounds(rounds)
+        return _summary(_with_links(opts, reports) if interactive else reports)
     if interactive:
         busy = f"another run did not finish within {QUEUE_LOCK_TIMEOUT:g} s: this request is queued for its next round"
         return {"busy": f"{busy}; 'salt-run wgmesh.status' shows the result", "retcode": 1}
@@ -118,7 +120,13 @@ def _follow_ups(reports: Iterable[MeshReport]) -> Iterable[Request]:
             yield Request(kind=RequestKind.CONTINUE_TRANSITION)
 
 
-def _summary(rounds: Rounds) -> dict[str, Any]:
-    reports = merge_rounds(rounds)
+def _with_links(opts: dict[str, Any], reports: Mapping[str, MeshReport]) -> dict[str, MeshReport]:
+    """*reports* with all that is down now: the health, which a run goes by, knows no link that never was up."""
+    down = link_check.await_links(opts, reports)
+    return {mesh: replace(report, down=down.get(mesh, report.down)) for mesh, report in reports.items()}
+
+
+def _summary(reports: Mapping[str, MeshReport]) -> dict[str, Any]:
     found: dict[str, Any] = {mesh: report.as_dict() for mesh, report in reports.items()}
-    return found if all(report.is_clean for report in reports.values()) else {**found, "retcode": 1}
+    carries = all(report.is_clean and not report.down for report in reports.values())
+    return found if carries else {**found, "retcode": 1}

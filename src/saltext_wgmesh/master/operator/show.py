@@ -12,6 +12,7 @@ from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.inputs.node_matching import has_wildcards, matcher
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.core.planning import open_ports
 from saltext_wgmesh.core.proof import packet_walk, prove, what_if
 from saltext_wgmesh.master.drafting import policy_pin, prune_guard, psk
 from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, held_losses
@@ -24,6 +25,9 @@ from saltext_wgmesh.master.records.psk_secrets import PskSecrets
 
 HOLDS = "holds"
 """The verdict of a proof that finds no problem."""
+NO_PORTS = "no node calls another"
+NOTHING_TO_PROVE = "nothing to prove: the mesh has fewer than two nodes"
+"""The verdict where no pair of nodes must reach each other: it says nothing good of the mesh."""
 
 
 def plan(opts: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +109,42 @@ def proof(opts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(plan: Plan) -> list[str] | str:
-    return [str(problem) for problem in prove.prove(plan)] or HOLDS
+    problems = [str(problem) for problem in prove.prove(plan)]
+    return problems or (HOLDS if len(plan.members) > 1 else NOTHING_TO_PROVE)
+
+
+def with_proof_status(verdicts: dict[str, Any]) -> dict[str, Any]:
+    """*verdicts*, as ``proof`` returns them, with ``retcode`` 1 if one of them lists problems."""
+    failed = any(isinstance(verdict, list) for mesh in verdicts.values() for verdict in mesh.values())
+    return {**verdicts, "retcode": 1} if failed else verdicts
+
+
+def ports(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
+    """Mesh → node → UDP port → the nodes that call it.
+
+    The published plan counts, and the one that a converge would publish. LedgerError if there is no mesh of that name.
+    """
+    snapshot, read = _read(opts)
+    drafts = {one.policy.name: one for one in _drafts(opts, snapshot, read)}
+    if mesh is not None and mesh not in drafts:
+        raise LedgerError(f"there is no mesh {mesh!r}: say mesh=<one of {', '.join(drafts) or 'none yet'}>")
+    return {name: _ports(snapshot, one) or NO_PORTS for name, one in drafts.items() if mesh in (None, name)}
+
+
+def _ports(snapshot: LedgerSnapshot, one: Draft) -> dict[str, dict[str, list[str]]]:
+    plans = [snapshot.mesh(one.policy.name).history.current_plan(), one.plan] if one.head.generation else [one.plan]
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for plan in plans:
+        for node, ports in open_ports.open_ports(plan).items():
+            for each in ports:
+                callers = {n: open_ports.describe_caller(plan.members[n]) for n in each.callers}
+                found.setdefault(node, {}).setdefault(_port(each), {}).update(callers)
+    return {node: {port: list(callers.values()) for port, callers in sorted(of.items())} for node, of in found.items()}
+
+
+def _port(each: open_ports.OpenPort) -> str:
+    is_forwarded = each.endpoint.rpartition(":")[2] != str(each.port)
+    return f"{each.port}/udp" + (f", forwarded from {each.endpoint}" if is_forwarded else "")
 
 
 def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from saltext_wgmesh.master.drafting import key_rotation, policy_pin
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode
 from saltext_wgmesh.master.fleet import link_survey
 from saltext_wgmesh.master.fleet.port import SaltFleet
+from saltext_wgmesh.master.operator import link_check
 from saltext_wgmesh.master.records import inventory
 from saltext_wgmesh.master.records import published as record
 from saltext_wgmesh.master.records.ledger import Ledger
@@ -86,6 +87,11 @@ def status(opts: dict[str, Any], *, live: bool = True) -> dict[str, Any]:
     return {mesh: _mesh(ledger, one, accepted, reports) for mesh, one in published.items()}
 
 
+def with_exit_status(meshes: dict[str, Any]) -> dict[str, Any]:
+    """*meshes*, a status, with ``retcode`` 1 if a member or a link is down."""
+    return {**meshes, "retcode": 1} if any(mesh.get("down") for mesh in meshes.values()) else meshes
+
+
 def watch(opts: dict[str, Any]) -> None:
     """The status is shown as tables, refreshed in place until Ctrl-C.
 
@@ -115,6 +121,7 @@ def _mesh(
     nodes = {node: _node(ledger, published, head, node, accepted, reports) for node in published.plan.members}
     rolled_back = {node: one.rolled_back for node, one in nodes.items() if one.rolled_back is not None}
     optional = {
+        "down": list(link_check.down_in(published.plan, ledger.health(mesh), reports).names),
         "blocked_by_rollback": rolled_back,
         "held_loss": held.as_dict() if held else None,
         **policy_pin.describe_pin(ledger.pin(mesh), mesh),

@@ -43,9 +43,10 @@ def opts(tmp_path) -> dict[str, Any]:
 def use(monkeypatch):
     """Have runs call the given fake."""
 
-    def install(*results: list[MeshReport] | Exception) -> FakeConverge:
+    def install(*results: list[MeshReport] | Exception, down: tuple[str, ...] = ()) -> FakeConverge:
         fake = FakeConverge(*results)
         monkeypatch.setattr(run_converge.converge, "converge", fake)
+        monkeypatch.setattr(run_converge.link_check, "await_links", lambda _opts, meshes: dict.fromkeys(meshes, down))
         return fake
 
     return install
@@ -76,6 +77,20 @@ def test_run_that_needs_attention_has_exit_status(opts, use):
     found = run_converge.run_converge(opts)
     assert found["retcode"] == 1
     assert found["wg0"]["failed"] == {"a": "no disk"}
+
+
+def test_run_with_dead_link_has_exit_status(opts, use):
+    """A mesh that carries nothing is no success, though all nodes have applied their views."""
+    use([report(published=True, applied=("a",))], down=("a--r1",))
+    found = run_converge.run_converge(opts)
+    assert (found["retcode"], found["wg0"]["down"]) == (1, ["a--r1"])
+
+
+def test_background_run_asks_for_no_links(opts, use):
+    """The schedule's runs go by the health: nobody waits for their exit status."""
+    use([report(down=("a--r1",))], down=("b--r1",))
+    found = run_converge.run_converge({**opts, "__cli": "salt-master"})
+    assert (found["retcode"], found["wg0"]["down"]) == (1, ["a--r1"])
 
 
 def test_unresponsive_nodes_are_asked_once_more(opts, use):
