@@ -22,6 +22,8 @@ class Facts:
     """The underlay addresses of the node, the address of its default route first."""
     networks: tuple[str, ...] = ()
     """The prefixes of the node's own interfaces, without those of the mesh."""
+    lans: tuple[str, ...] | None = None
+    """Those of ``networks`` in which the underlay addresses are. None: the node's version does not tell them apart."""
     ipv6: bool = True
     """Whether IPv6 is enabled on the node."""
     next_key: str | None = None
