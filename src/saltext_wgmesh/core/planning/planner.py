@@ -182,6 +182,10 @@ def _unusable_numbers(mesh: MeshPolicy, relays: Iterable[str], numbers: Mapping[
         if port > 65535:
             message = f"trunks towards it would listen on port {port}"
             problems.append(Problem(path=f"node {relay}", message=message, remedy="give the mesh a lower listen_port"))
+        elif mesh.port_limit and numbers[relay] > mesh.port_limit.number:
+            message = f"trunks towards relay number {numbers[relay]} have no ports: {mesh.port_limit.reason}"
+            remedy = "choose ports that are further apart: numbers of former relays are not used again"
+            problems.append(Problem(path=f"node {relay}", message=message, remedy=remedy))
     return problems
 
 

@@ -145,6 +145,15 @@ def test_reserved_range_in_each_form_is_read() -> None:
         ("2001::1", "2001::1", 51820),
         (".".join(["a" * 63] * 3 + ["b" * 61]), ".".join(["a" * 63] * 3 + ["b" * 61]), 51820),
         ("[2001:db8::1]", "2001:db8::1", 51820),
+        ("a_b.example", "a_b.example", 51820),
+        ("_wg._udp.Example.com.:7", "_wg._udp.example.com.", 7),
+        ("relay.", "relay.", 51820),
+        ("relay1.localhost.example", "relay1.localhost.example", 51820),
+        ("0x7f.example", "0x7f.example", 51820),
+        ("M\u00dcnchen.example.:7", "xn--mnchen-3ya.example.", 7),
+        ("xn--mnchen-3ya.example", "xn--mnchen-3ya.example", 51820),
+        ("relay\u3002example", "relay.example", 51820),
+        ("\uff12\uff10\uff13.0.113.10", "203.0.113.10", 51820),
         ("[2001:db8::1]:443", "2001:db8::1", 443),
     ],
 )
@@ -172,8 +181,12 @@ def test_endpoint_in_each_form_is_read(written: str, host: str, port: int) -> No
         "a..b",
         ".",
         "",
-        "a_b",
-        "ä.example",
+        "stra\u00dfe.example",
+        "\u00e4..example",
+        "\u00e4" * 60 + ".example",
+        "a_.-b",
+        "..",
+        "a..",
         "a" * 64,
         ".".join(["a" * 63] * 3 + ["b" * 62]),
         "10.0.0.300",
@@ -197,6 +210,31 @@ def test_endpoint_in_each_form_is_read(written: str, host: str, port: int) -> No
         "::ffff:203.0.113.1",
         "0.0.0.0",
         "127.0.0.1",
+        "127.0.0.1.",
+        "203.0.113.10.",
+        "127.1",
+        "0x7f000001",
+        "0X7F.1",
+        "0x7f.0.0.0x1",
+        "0x7f000001.",
+        "017700000001",
+        "2130706433",
+        "0",
+        "0x",
+        "localhost",
+        "LocalHost.",
+        "a.localhost",
+        "localhost.localdomain",
+        "localhost6",
+        "ip6-loopback",
+        "\uff4cocalhost",
+        "\uff11\uff12\uff17.0.0.1",
+        "127\u30020\u30020\u30021",
+        "0.1.2.3",
+        "255.255.255.255",
+        "::127.0.0.1",
+        "[::ffff:127.0.0.1]:80",
+        "[::]:80",
         "::1",
         "ff02::1",
         "fe80::1",
@@ -204,7 +242,10 @@ def test_endpoint_in_each_form_is_read(written: str, host: str, port: int) -> No
     ],
 )
 def test_endpoint_that_could_harm_is_refused(written: str) -> None:
-    """Only IP addresses that other nodes can reach and RFC 1123 names are accepted, with a decimal port."""
+    """Only addresses that other nodes can reach and names that their resolvers take are accepted, with a decimal port.
+
+    No spelling of the host itself is one, as the C library or an encoding reads it.
+    """
     found = problems(damaged("wg0/nodes/r1/endpoint", written))
     assert len(found) == 1
     assert found[0].startswith("wgmesh:wg0:nodes:r1:endpoint: ")
