@@ -139,7 +139,7 @@ def test_reserved_range_in_each_form_is_read() -> None:
         ("203.0.113.10", "203.0.113.10", 51820),
         ("203.0.113.10:1", "203.0.113.10", 1),
         ("relay", "relay", 51820),
-        ("A-1.Example.com:65535", "a-1.example.com", 65535),
+        ("A-1.Example.com:65533", "a-1.example.com", 65533),
         ("1and1.example", "1and1.example", 51820),
         ("2001:DB8::0:1", "2001:db8::1", 51820),
         ("2001::1", "2001::1", 51820),
