@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import collapse_addresses, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from typing import Any
 
 from saltext_wgmesh.core.device.ip_cli import IpLink, parse_defaults, parse_links
@@ -82,8 +82,10 @@ class _Network:
 
 def _merged(links: Iterable[IpLink]) -> tuple[str, ...]:
     """Return the prefixes of *links* as the fewest that have the same addresses, IPv4 first."""
-    found = [ip_network(n) for link in links for n in link.networks]
-    return tuple(str(n) for v in (4, 6) for n in collapse_addresses(n for n in found if n.version == v))
+    found = {ip_network(n) for link in links for n in link.networks}
+    four = collapse_addresses(n for n in found if isinstance(n, IPv4Network))
+    six = collapse_addresses(n for n in found if isinstance(n, IPv6Network))
+    return tuple(str(n) for n in (*four, *six))
 
 
 def _bare(addresses: Sequence[str]) -> list[str]:
