@@ -69,7 +69,7 @@ def check_ports(meshes: Sequence[MeshPolicy], problems: Problems) -> None:
 def with_port_limits(meshes: Sequence[MeshPolicy]) -> list[MeshPolicy]:
     """Return *meshes*, each with the highest number that a relay may get before its trunks meet another user's port."""
     claims = _claims_by_host(meshes)
-    return [replace(mesh, port_limit=_port_limit(mesh, meshes, claims)) for mesh in meshes]
+    return [replace(mesh, port_limit=_port_limit(mesh, claims)) for mesh in meshes]
 
 
 def trunk_count(mesh: MeshPolicy) -> int:
@@ -113,20 +113,18 @@ def _claims_by_host(meshes: Sequence[MeshPolicy]) -> list[list[_EndpointClaim]]:
     return [sorted(claims, key=lambda claim: claim.endpoint.port) for claims in found.values()]
 
 
-def _port_limit(
-    mesh: MeshPolicy, meshes: Sequence[MeshPolicy], claims_by_host: Sequence[Sequence[_EndpointClaim]]
-) -> PortLimit | None:
+def _port_limit(mesh: MeshPolicy, claims_by_host: Sequence[Sequence[_EndpointClaim]]) -> PortLimit | None:
     if not trunk_count(mesh):
         return None
-    limits = [*_limits_on_nodes(mesh, meshes), *_limits_at_hosts(mesh, claims_by_host)]
+    limits = [*_limits_on_nodes(mesh), *_limits_at_hosts(mesh, claims_by_host)]
     return min(limits, key=lambda limit: limit.number)
 
 
-def _limits_on_nodes(mesh: MeshPolicy, meshes: Sequence[MeshPolicy]) -> Iterator[PortLimit]:
+def _limits_on_nodes(mesh: MeshPolicy) -> Iterator[PortLimit]:
+    """Yield the limits by other users of a node. Ports of two meshes are compared when both plans are known."""
     first = mesh.listen_port
     yield PortLimit(number=MAX_PORT - first, reason=f"ports end at {MAX_PORT}, and listen_port is {first}")
-    users = {**_OWN_PORTS, **{other.listen_port: _path(other) for other in meshes if other is not mesh}}
-    for port, user in users.items():
+    for port, user in _OWN_PORTS.items():
         if port > first:
             yield PortLimit(number=port - first - 1, reason=f"UDP port {port} is that of {user}")
 

@@ -150,7 +150,7 @@ class MeshPolicy:
     preshared_keys: bool = False
     """Whether each pair of neighbours has its own preshared key."""
     port_limit: PortLimit | None = None
-    """The limit that the other meshes and the endpoints set. None: the mesh has no trunks."""
+    """The limit that BFD's ports and the endpoints at one host set. None: the mesh has no trunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
