@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from saltext_wgmesh.core.device import ip_cli, wg_cli
 from saltext_wgmesh.core.device.commands import KeyPaths
-from saltext_wgmesh.core.device.state import Device, KernelState, PeerConfig
+from saltext_wgmesh.core.device.state import MAIN_TABLE, Device, KernelState, PeerConfig, RouteEntry
 
 HEADER = "# Written by saltext-wgmesh for mesh {mesh}: the next apply writes it again."
 
@@ -60,12 +60,19 @@ def _interface(desired: KernelState, device: Device, paths: KeyPaths, *, first: 
             yield f"PostUp = echo {value} > /proc/sys/{key}{lenient}"
     for route in desired.routes:
         if route.device == device.name or (first and route.device is None):
-            # "replace" and not "add": the route may be there from a run before.
-            yield f"PostUp = ip -{route.family} {' '.join(ip_cli.route_line('replace', route))}"
+            yield f"PostUp = ip -{route.family} {_route(route)}"
     for rule in desired.rules:
         if rule.device == device.name:
             # The rule outlives the device, so it may exist already.
             yield f"PostUp = ip -{rule.family} {' '.join(ip_cli.rule_line('add', rule))} 2>/dev/null || true"
+
+
+def _route(route: RouteEntry) -> str:
+    """Return the words that set *route* at boot; the route may be there from a run before."""
+    if route.table != MAIN_TABLE:
+        return " ".join(ip_cli.route_line("replace", route))
+    # "add" leaves a route of the node's own network in its place, where "replace" would remove it.
+    return f"{' '.join(ip_cli.route_line('add', route))} || true"
 
 
 def _is_of_device(desired: KernelState, key: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import PolicyError, Problem
-from saltext_wgmesh.core.inputs import policy_checks
+from saltext_wgmesh.core.inputs import policy_checks, port_checks
 from saltext_wgmesh.core.inputs.converters import (
     InvalidValue,
     Problems,
@@ -86,7 +86,8 @@ def parse_policy(raw: object) -> Policy:
     policy_checks.check_policy(meshes, problems)
     if problems.found:
         raise PolicyError(problems.found)
-    return Policy(meshes=MappingProxyType({mesh.name: mesh for mesh in sorted(meshes, key=lambda m: m.name)}))
+    limited = port_checks.with_port_limits(sorted(meshes, key=lambda m: m.name))
+    return Policy(meshes=MappingProxyType({mesh.name: mesh for mesh in limited}))
 
 
 def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:

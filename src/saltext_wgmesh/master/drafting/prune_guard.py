@@ -111,8 +111,9 @@ def _restore_vanished(records: MeshRecords, found: PlanSource, before: Membershi
     known = records.head.facts
     facts = dict(found.believed.facts) | {node: known[node] for node in restored.nodes if node in known}
     for node in {node for pair in restored.pairs for node in pair} & facts.keys() & known.keys():
-        # Whether two leaves link directly depends on their underlay addresses.
-        facts[node] = replace(facts[node], underlay=known[node].underlay)
+        # Whether two leaves link directly depends on their underlay addresses, and on the networks around these.
+        old = known[node]
+        facts[node] = replace(facts[node], underlay=old.underlay, networks=old.networks, lans=old.lans)
     believed = replace(found.believed, facts=dict(sorted(facts.items())))
     return replace(found, believed=believed, approved_loss=approved | (lost - restored))
 

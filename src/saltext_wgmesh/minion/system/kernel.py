@@ -10,7 +10,7 @@ from saltext_wgmesh.core.device.ip_cli import (
     IpLink,
     parse_advertised,
     parse_links,
-    parse_replaceable,
+    parse_main_routes,
     parse_routes,
     parse_rules,
 )
@@ -56,10 +56,19 @@ def snapshot(host: Host, *, rules: bool = True) -> Snapshot:
     )
 
 
-def foreign_routes(host: Host) -> dict[str, str]:
-    """Return prefix → device of the routes in the main table that an administrator made and that ours would replace."""
-    made = [host.run("ip", "-json", "route", "show", "table", "all", "proto", proto) for proto in ("boot", "static")]
-    return {prefix: device for text in made for prefix, device in parse_replaceable(text)}
+def foreign_routes(host: Host, devices: Collection[str], prefixes: Collection[str]) -> dict[str, str]:
+    """Return prefix → device of the routes for *prefixes* in the main table that this program did not make.
+
+    *devices* are the mesh's own: a route by another device is foreign, whichever program made it. The kernel makes one
+    for each network of the node. The metric does not matter. With an equal one, a route of the mesh replaces the
+    foreign route, and with another one only one of the two has an effect.
+    """
+    routes = parse_main_routes(host.run("ip", "-json", "route", "show", "table", "all"))
+    return {
+        route.prefix: route.by
+        for route in routes
+        if route.prefix in prefixes and route.device not in devices and not route.is_ours
+    }
 
 
 def running_keys(host: Host, interfaces: Collection[str]) -> frozenset[str]:

@@ -8,11 +8,12 @@ from itertools import groupby
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import desired, ip_cli, route_selection
-from saltext_wgmesh.core.device.state import RouteEntry
+from saltext_wgmesh.core.device.state import MAIN_TABLE, RouteEntry
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.liveness.link_report import LinkReport
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.minion.system import kernel
 from saltext_wgmesh.minion.system.host import Host
 
 log = logging.getLogger("wgmesh.watch")
@@ -32,6 +33,8 @@ class RouteUpdater:
         self._candidates = route_selection.candidate_routes(view)
         self._entries: dict[tuple[int, str], RouteEntry] = {}
         """The routes as they were last set, by place."""
+        self._blocked: dict[str, str] = {}
+        """Prefix → the device of a foreign route, in whose place no route is set."""
 
     def desired_entries(self, report: LinkReport) -> Iterator[RouteEntry]:
         """The routes that the kernel should have while the links are as *report* says."""
@@ -48,11 +51,23 @@ class RouteUpdater:
         """Set the routes that differ from those of the kernel, since an apply, or another program, may change them."""
         try:
             live = {entry.key: entry for entry in self._live()}
+            desired = list(self.desired_entries(report))
+            self._find_blocked(e.prefix for e in desired if e.key not in live and e.table == MAIN_TABLE)
         except HostError as error:
             log.warning("%s: the kernel's routes cannot be read: %s", self._view.mesh, error)
             return
-        self._entries = {e.key: live[e.key] for e in self.desired_entries(report) if e.key in live}
+        self._entries = {e.key: live[e.key] for e in desired if e.key in live}
         self.update_routes(report, devices)
+
+    def _find_blocked(self, missing: Iterable[str]) -> None:
+        """Find the foreign routes of the prefixes that have no route of ours: they stay, since we did not make them."""
+        prefixes = frozenset(missing)
+        own = {interface.name for interface in self._view.interfaces}
+        blocked = kernel.foreign_routes(self._host, own, prefixes) if prefixes else {}
+        for prefix in sorted(blocked.keys() - self._blocked.keys()):
+            message = "%s: %s has a route by %s that this program did not make: remove it, or the mesh is not reached"
+            log.warning(message, self._view.mesh, prefix, blocked[prefix])
+        self._blocked = blocked
 
     def delete_stale_routes(self, report: LinkReport, devices: Set[str]) -> None:
         """Delete the routes over *devices* that this view does not have.
@@ -73,7 +88,8 @@ class RouteUpdater:
         return ip_cli.parse_routes(self._host.run("ip", "-json", "route", "show", "table", "all", "proto", protocol))
 
     def _replace(self, entries: Iterable[RouteEntry], devices: Set[str]) -> None:
-        changed = [e for e in entries if e.device is None or e.device in devices]
+        settable = (e for e in entries if e.device is None or e.device in devices)
+        changed = [e for e in settable if e.table != MAIN_TABLE or e.prefix not in self._blocked]
         for family, group in groupby(sorted(changed, key=lambda e: (e.family, e.key)), key=lambda e: e.family):
             listed = list(group)
             try:

@@ -84,6 +84,21 @@ def test_reconcile_restores_a_deleted_route(kernel, updater):
     assert devices(kernel)[MESH_NETWORK] == "wg0-u1"
 
 
+def test_reconcile_leaves_a_foreign_route_in_place(kernel, updater, caplog):
+    """The kernel's route of the node's own LAN is not replaced; when it goes away, the mesh's is set."""
+    lan = {"dev": "eth0", "proto": "kernel"}
+    kernel.routes["main", MESH_NETWORK] = lan
+    for _ in range(3):
+        updater.reconcile_routes(report(n1=LinkState.DOWN), DEVICES)
+        updater.update_routes(report(), DEVICES)
+    assert kernel.routes["main", MESH_NETWORK] is lan
+    assert devices(kernel)[MESH_NETWORK_6] == "wg0-u1"
+    assert caplog.text.count("has a route by eth0") == 1
+    del kernel.routes["main", MESH_NETWORK]
+    updater.reconcile_routes(report(), DEVICES)
+    assert devices(kernel)[MESH_NETWORK] == "wg0-u1"
+
+
 def test_reconcile_leaves_right_routes_alone(kernel, updater):
     """A new watcher interrupts nothing."""
     before = batches(kernel)
