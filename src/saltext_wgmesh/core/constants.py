@@ -18,6 +18,8 @@ PILLAR_PSKS = "wgmesh_preshared"
 """The pillar key under which the ext_pillar gives a node the sealed preshared keys of its views: ``{mesh: text}``."""
 PILLAR_FACTS_DIGEST = "wgmesh_published"
 """The pillar key under which the ext_pillar gives a node the digest of its facts in the mine."""
+PILLAR_ERROR = "wgmesh_error"
+"""The pillar key under which the ext_pillar says which records of the master it could not read, as one text."""
 FACTS_FUNCTION = "wgmesh.facts"
 """The execution function that returns a node's facts, and their key in the mine."""
 VIEW_SCHEMA = 4

@@ -168,7 +168,7 @@ def apply_view(mesh=None, retry_rolled_back=True):
 
     Only differences are changed, and a mesh that the pillar does not mention stays as it is. Returns by mesh the digest
     of the applied view, its generation and the changes, or an ``error``. Under ``facts`` the return has this node's
-    facts, which are published if the mine has others.
+    facts, which are published if the mine has others. ``pillar_error`` says which records the master could not read.
 
     A view that breaks the node is rolled back: if a link, all relays or the master are no longer reachable, the node
     restores the view that it had before. The return then says so.
@@ -199,6 +199,8 @@ def apply_view(mesh=None, retry_rolled_back=True):
         retry_rolled_back=retry_rolled_back,
     )
     ret = {outcome.mesh: outcome.as_dict() for outcome in outcomes}
+    if error := pillar.get(constants.PILLAR_ERROR):
+        ret["pillar_error"] = error
     # A node without a key has no facts to publish, and each mesh's error says so already.
     return {**ret, "facts": _published(pillar.get(constants.PILLAR_FACTS_DIGEST))} if public_key() else ret
 

@@ -129,10 +129,12 @@ def joined(name, timeout=30):
     offered = pillar.get(constants.PILLAR_VIEWS)
     if offered:
         sealed, master = pillar.get(constants.PILLAR_PSKS), Master.of(__opts__)
-        return _taken(
-            name,
-            assignments.apply_assignments(host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master),
+        outcomes = assignments.apply_assignments(
+            host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master
         )
+        return _with_pillar_error(_taken(name, outcomes), pillar)
+    if constants.PILLAR_ERROR in pillar:
+        return _with_pillar_error(_failed(name, "The pillar has no view for this node"), pillar)
     if __opts__["test"]:
         changes = {"meshes": {"old": None, "new": "as the master plans them when it has this node's facts"}}
         return _outcome(name, changes, would="The node would join")
@@ -235,9 +237,8 @@ def interface_present(name, view=None):
     """
     offered = {name: view} if view else __pillar__.get(constants.PILLAR_VIEWS) or {}
     if name not in offered:
-        return _failed(
-            name, f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
-        )
+        missing = f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
+        return _with_pillar_error(_failed(name, missing), __pillar__)
     sealed, master = __pillar__.get(constants.PILLAR_PSKS), Master.of(__opts__)
     return _taken(
         name,
@@ -341,6 +342,12 @@ def _outcome(name, changes, same="", would="", done=""):
     if __opts__["test"]:
         return {"name": name, "result": None, "changes": changes, "comment": would}
     return {"name": name, "result": True, "changes": changes, "comment": done}
+
+
+def _with_pillar_error(ret, pillar):
+    """The same return; a failed one if the master could not read some of this node's records."""
+    error = pillar.get(constants.PILLAR_ERROR)
+    return {**ret, "result": False, "comment": f"{ret['comment']}\nOn the master: {error}"} if error else ret
 
 
 def _failed(name, error):

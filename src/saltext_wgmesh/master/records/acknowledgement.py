@@ -16,6 +16,8 @@ GIVEN_UP_AFTER = 2
 """Unanswered pushes after which a transition no longer waits for the node."""
 ROLLED_BACK_KEY = "rolled_back"
 """The key in ``wgmesh.apply``'s return by which a node says that it rolled a view back, since that broke the node."""
+PILLAR_ERROR_KEY = "pillar_error"
+"""The key there by which a node says that the master could not read some of its records."""
 
 Digests = Mapping[str, str]
 """Mesh → digest of an assignment."""
@@ -173,6 +175,8 @@ def error_text(answer: Any, pushed: Mapping[str, Any]) -> str:
         return str(answer)[:MAX_ERROR_LENGTH]
     values = [answer.get(mesh) for mesh in sorted(pushed)]
     errors = [str(value["error"]) for value in values if isinstance(value, dict) and value.get("error")]
+    if not errors and PILLAR_ERROR_KEY in answer:
+        errors = [str(answer[PILLAR_ERROR_KEY])]
     return (errors[0] if errors else "it applied another view than the published one")[:MAX_ERROR_LENGTH]
 
 
