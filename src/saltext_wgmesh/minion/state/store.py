@@ -97,8 +97,8 @@ class Store:
             yield
 
     def is_locked(self) -> bool:
-        """Return whether a process changes this mesh; False also for a process that this one may not see."""
-        return files.holder(self.lock, self.host.proc_locks) is not None
+        """Return whether a process changes this mesh."""
+        return files.is_locked(self.lock)
 
     def view(self) -> View | None:
         """Return the view that was last applied in full; None if there is none."""
