@@ -20,6 +20,8 @@ PILLAR_FACTS_DIGEST = "wgmesh_published"
 """The pillar key under which the ext_pillar gives a node the digest of its facts in the mine."""
 PILLAR_ERROR = "wgmesh_error"
 """The pillar key under which the ext_pillar says which records of the master it could not read, as one text."""
+PILLAR_FAILED_RUN = "wgmesh_failed_run"
+"""The pillar key of a node without a view, while runs fail: ``{reason: text, run: number of the failed run}``."""
 FACTS_FUNCTION = "wgmesh.facts"
 """The execution function that returns a node's facts, and their key in the mine."""
 VIEW_SCHEMA = 4

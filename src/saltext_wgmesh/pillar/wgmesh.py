@@ -8,7 +8,7 @@ Give each minion its own views of the meshes, and nothing of any other minion.
     ext_pillar:
       - wgmesh: true
 
-It sets up to four pillar keys. They are read from the master's cache; nothing is planned here.
+It sets up to five pillar keys. They are read from the master's cache; nothing is planned here.
 
 ``wgmesh_view``
     The minion's view of the current generation by mesh, or the reason why it has none.
@@ -23,6 +23,9 @@ It sets up to four pillar keys. They are read from the master's cache; nothing i
 ``wgmesh_error``
     What could not be read, and why. The other keys have the rest. The states of this extension then fail, and no other
     state does.
+
+``wgmesh_failed_run``
+    For a minion without a view: why the last run of ``wgmesh.converge`` failed, and its number.
 """
 
 import logging
@@ -72,19 +75,26 @@ def ext_pillar(minion_id, pillar, enabled=True, *args, **kwargs):
     boxes = {}
     for mesh, view in views.items():
         boxes |= _read(problems, psk_secrets.sealed_psks, __opts__, {mesh: view}) or {}
+    failed = None if views else _read(problems, _failed_run)
     for problem in problems:
         log.error("wgmesh: the pillar of %s is incomplete: %s", minion_id, problem)
     found = {
         constants.PILLAR_VIEWS: views,
         constants.PILLAR_PSKS: boxes,
         constants.PILLAR_FACTS_DIGEST: digest,
-        constants.PILLAR_ERROR: "; ".join(problems),
+        constants.PILLAR_ERROR: "; ".join(dict.fromkeys(problems)),
+        constants.PILLAR_FAILED_RUN: failed,
     }
     return {key: value for key, value in found.items() if value}
 
 
 def _views(minion_id, problems):
     return Ledger.of(__opts__).assignments(minion_id, problems)
+
+
+def _failed_run():
+    failed = Ledger.of(__opts__).failed_run()
+    return {"reason": failed.reason, "run": failed.number} if failed else None
 
 
 def _facts_digest(minion_id):

@@ -10,6 +10,7 @@ from salt.exceptions import SaltCacheError
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.master.records import banks
+from saltext_wgmesh.master.records.decisions import FailedRun
 from saltext_wgmesh.pillar import wgmesh as pillar
 from tests.unit.harness.fake_master import FakeMaster, mine
 
@@ -79,3 +80,15 @@ def test_unknown_option_costs_no_pillar(cache, args, kwargs):
     found = compiled(cache, {}, *args, **kwargs)
     assert found[constants.PILLAR_VIEWS].keys() == {"wg0", "wg1"}
     assert "has no option" in found[constants.PILLAR_ERROR]
+
+
+def test_node_without_view_gets_the_failed_run():
+    """The state that waits for a view knows the reason from the pillar; a node that has a view does not get it."""
+    master = FakeMaster()
+    master.ledger.save_failed_run(FailedRun(number=3, error="web1: a typo", reason="the policy has errors"))
+    assert compiled(master.cache, {}) == {
+        constants.PILLAR_FAILED_RUN: {"reason": "the policy has errors", "run": 3},
+    }
+    master.run_all()
+    master.ledger.save_failed_run(FailedRun(number=1, error="web1: a typo", reason="the policy has errors"))
+    assert compiled(master.cache, {}).keys() == {constants.PILLAR_VIEWS}

@@ -13,7 +13,8 @@ bank                      key           value
 ``wgmesh/health``         ``<mesh>``    ``Health``: what is down, since when, and the nodes that report it
 ``wgmesh/guard``          ``<mesh>``    ``GuardRecord``: a loss that is held, and one that is approved
 ``wgmesh/pin``            ``<mesh>``    ``Pin``: the policy of an earlier generation that the mesh was rolled back to
-``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from
+``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from, or
+                                        ``FailedRun``
 ========================  ============  ==================================================================
 
 A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from a node's
@@ -41,7 +42,7 @@ from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.acknowledgement import Ack
 from saltext_wgmesh.master.records.assignment import Assignment, view_from_dict
-from saltext_wgmesh.master.records.decisions import GuardRecord, Pin
+from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, Pin
 from saltext_wgmesh.master.records.mesh_head import MeshHead
 from saltext_wgmesh.master.records.migration import migrate
 from saltext_wgmesh.master.records.plan_inputs import Generation
@@ -247,6 +248,15 @@ class Ledger:
     def save_idle_fingerprint(self, fingerprint: str) -> None:
         """A run has ended. *fingerprint* is empty if it left something to do."""
         self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": fingerprint})
+
+    def failed_run(self) -> FailedRun | None:
+        """The last run, if it failed; None if it did not."""
+        raw = self._fetch(banks.RUNS, _LAST_RUN).get("failed")
+        return FailedRun.from_dict(raw) if raw else None
+
+    def save_failed_run(self, failed: FailedRun) -> None:
+        """A run has ended with an error; the next one that ends without clears this."""
+        self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": "", "failed": failed.as_dict()})
 
     # -- storage ----------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ events a second.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from saltext_wgmesh.master.records import inventory
 from saltext_wgmesh.master.requests.request import MAX_VALUE_LENGTH, Request, RequestKind
 from saltext_wgmesh.master.requests.run_queue import RunQueue
+
+log = logging.getLogger(__name__)
 
 MAX_SUSPECTS = 16
 """Suspects that are taken from one event. The survey of links finds the others."""
@@ -27,8 +30,12 @@ def converge_reaction(opts: dict[str, Any], **names: object) -> dict[str, Any]:
     forge, and are passed on as text.
     """
     texts = {key: _comma_separated(value) if key == "suspects" else str(value) for key, value in names.items()}
-    if RunQueue(queue_dir(opts)).enqueue_if_running(*requests(opts, **texts)):
-        return {}
+    try:
+        if RunQueue(queue_dir(opts)).enqueue_if_running(*requests(opts, **texts)):
+            return {}
+    except OSError as error:
+        # Salt would log each event with a traceback. The runner finds the same, and says it once.
+        log.debug("wgmesh: the requests of an event were not queued: %s", error)
     args = [{"args": [{key: text} for key, text in texts.items()]}] if texts else []
     return {"wgmesh_converge": {"runner.wgmesh.converge": args}}
 
