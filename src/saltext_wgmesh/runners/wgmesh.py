@@ -9,7 +9,7 @@ It runs on the master, where the policy, the accepted keys and the mine are. Fun
 
 from saltext_wgmesh import salt_errors
 from saltext_wgmesh.master.operator import drain as draining
-from saltext_wgmesh.master.operator import install, run_converge, show
+from saltext_wgmesh.master.operator import merged_config, run_converge, show
 from saltext_wgmesh.master.operator import release as releasing
 from saltext_wgmesh.master.operator import rollback as rolling_back
 from saltext_wgmesh.master.operator import rotate as rotating
@@ -342,10 +342,13 @@ def config():
     """
     Return the master configuration for this installation, to be written to ``/etc/salt/master.d/wgmesh.conf``.
 
+    It contains what the master's files have under the same keys, so that nothing is lost. If a key can't be merged, the
+    exit status is 1, and a comment names the key, its file and the remedy.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf
     """
-    return install.master_config()
+    return merged_config.merged_config(__opts__)

@@ -105,9 +105,9 @@ def joined(name, timeout=30):
     """
     Ensure that this node has applied its view of every mesh in its pillar.
 
-    If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It fails at
-    once if the master's run fails, for instance since there is no policy. It is no failure that a mesh has no place for
-    this node: the comment says why.
+    If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It fails
+    at once if the master's run fails, for instance since there is no policy. It is no failure that a mesh has no place
+    for this node: the comment says why.
 
     name
         The name of the state; it has no other meaning.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import salt.cache
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from salt.exceptions import SaltCacheError
 
@@ -59,6 +59,7 @@ def test_sound_records_give_no_error(cache):
     assert found[constants.PILLAR_VIEWS].keys() == {"wg0", "wg1"}
 
 
+@settings(deadline=None)
 @given(damages=st.dictionaries(st.sampled_from(RECORDS), st.sampled_from(DAMAGES), min_size=1))
 def test_damaged_record_costs_only_itself(cache, damages):
     """Whatever is damaged: nothing is raised, what is not is given unchanged, and an error or an absence says so."""

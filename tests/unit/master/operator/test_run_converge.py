@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from salt.exceptions import SaltCacheError
 
@@ -135,6 +135,7 @@ def test_background_failure_is_logged_once(opts, use, caplog, error):
     assert not record.exc_info
 
 
+@settings(deadline=None)
 @given(results=st.lists(st.sampled_from([None, "a", "b"]), max_size=8))
 def test_failure_is_logged_when_it_changes(tmp_path_factory, results):
     """None is a run without an error. The record of the last failure ends with it."""
