@@ -27,6 +27,11 @@ FACTS_FUNCTION = "wgmesh.facts"
 VIEW_SCHEMA = 4
 FACTS_SCHEMA = 1
 
+LEDGER_KEY = "ledger"
+"""The key of an assignment in the pillar with the name of the ledger that it is from."""
+TEST_KEY = "test"
+"""The key in ``wgmesh.apply``'s return by which a node says that it changed nothing, since its minion only tests."""
+
 # Policy ----------------------------------------------------------------------------------------------
 DEFAULT_PRUNE_GUARD = 20
 """Percent."""

@@ -14,6 +14,7 @@ from saltext_wgmesh.master.operator import release as releasing
 from saltext_wgmesh.master.operator import rollback as rolling_back
 from saltext_wgmesh.master.operator import rotate as rotating
 from saltext_wgmesh.master.operator import status as state
+from saltext_wgmesh.master.records import spelling
 from saltext_wgmesh.master.requests.request import Request, RequestKind
 
 __virtualname__ = "wgmesh"
@@ -153,7 +154,7 @@ def drain(node):
 
         salt-run wgmesh.drain relay1
     """
-    return draining.drain_node(__opts__, str(node)).as_dict()
+    return draining.drain_node(__opts__, spelling.minion_id(__opts__, node)).as_dict()
 
 
 @salt_errors.for_runner
@@ -170,7 +171,7 @@ def undrain(node):
 
         salt-run wgmesh.undrain relay1
     """
-    return draining.undrain_node(__opts__, str(node))
+    return draining.undrain_node(__opts__, spelling.minion_id(__opts__, node))
 
 
 @salt_errors.for_runner
@@ -234,8 +235,7 @@ def rotate(target):
         salt-run wgmesh.rotate web7
         salt-run wgmesh.rotate '*'
     """
-    # Salt's command line reads an id of digits as a number.
-    return rotating.rotate_keys(__opts__, str(target))
+    return rotating.rotate_keys(__opts__, spelling.minion_id(__opts__, target))
 
 
 @salt_errors.for_runner
@@ -253,7 +253,7 @@ def release(node):
 
         salt-run wgmesh.release web7
     """
-    return releasing.release(__opts__, str(node))
+    return releasing.release(__opts__, spelling.minion_id(__opts__, node))
 
 
 @salt_errors.for_runner
@@ -276,7 +276,8 @@ def explain(source, destination, mesh=None):
 
         salt-run wgmesh.explain web1 db1
     """
-    return show.explain(__opts__, source, destination, mesh)
+    ends = (spelling.minion_id(__opts__, node) for node in (source, destination))
+    return show.explain(__opts__, *ends, mesh)
 
 
 @salt_errors.for_runner
@@ -297,7 +298,7 @@ def whatif(down, mesh=None):
         salt-run wgmesh.whatif down=relay-fra1
         salt-run wgmesh.whatif down=relay-fra1--relay-nyc1,web1
     """
-    return show.whatif(__opts__, down, mesh)
+    return show.whatif(__opts__, spelling.minion_id(__opts__, down), mesh)
 
 
 @salt_errors.for_runner

@@ -83,6 +83,7 @@ def facts_published(name):
 
         salt web1 state.single wgmesh.facts_published wgmesh-facts
     """
+    current_pillar.require_master(__opts__, "the mine, where facts are published,")
     if __opts__["test"] and keys.public_key(Host()) is None:
         changes = {"facts": {"old": None, "new": "to be gathered when the key exists"}}
     else:
@@ -134,6 +135,7 @@ def joined(name, timeout=30):
             host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master
         )
         return _with_pillar_error(_taken(name, outcomes), pillar)
+    current_pillar.require_master(__opts__, "a view")
     if constants.PILLAR_ERROR in pillar:
         return _with_pillar_error(_failed(name, "The pillar has no view for this node"), pillar)
     if __opts__["test"]:
@@ -250,6 +252,7 @@ def interface_present(name, view=None):
     """
     offered = {name: view} if view else __pillar__.get(constants.PILLAR_VIEWS) or {}
     if name not in offered:
+        current_pillar.require_master(__opts__, f"a view of {name}")
         missing = f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
         return _with_pillar_error(_failed(name, missing), __pillar__)
     sealed, master = __pillar__.get(constants.PILLAR_PSKS), Master.of(__opts__)

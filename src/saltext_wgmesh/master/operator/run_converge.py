@@ -14,7 +14,7 @@ from saltext_wgmesh.core.errors import NoPolicyError, ProblemsError, WgmeshError
 from saltext_wgmesh.master import converge
 from saltext_wgmesh.master.environment import Environment
 from saltext_wgmesh.master.operator import show
-from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.records import inventory, spelling
 from saltext_wgmesh.master.records.decisions import FailedRun
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.report import MeshReport, merge_rounds
@@ -77,14 +77,12 @@ def _converge_with(
     opts: dict[str, Any], *, node: object = None, confirm: object = None, **names: object
 ) -> dict[str, Any] | str:
     if node is not None:
-        # Salt's command line reads an id of digits as a number.
-        node = str(node)
+        node = spelling.minion_id(opts, node)
         if not inventory.is_accepted(opts, node):
             raise WgmeshError(f"{node} is no accepted minion id: 'salt-key -l accepted' lists those")
     requests = reactions.requests(opts, node=node, **names)
     if confirm is not None:
-        show.require_held(opts, str(confirm))
-        requests.append(Request(kind=RequestKind.CONFIRM, value=str(confirm)))
+        requests.append(Request(kind=RequestKind.CONFIRM, value=show.require_held(opts, confirm)))
     return run_converge(opts, *requests)
 
 

@@ -15,6 +15,7 @@ bank                      key           value
 ``wgmesh/pin``            ``<mesh>``    ``Pin``: the policy of an earlier generation that the mesh was rolled back to
 ``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from, or
                                         ``FailedRun``
+``wgmesh/runs``           ``ledger``    the name of this ledger
 ========================  ============  ==================================================================
 
 A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from a node's
@@ -35,6 +36,7 @@ from typing import Any
 import salt.cache
 import salt.exceptions
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.liveness import mesh_health as health_module
 from saltext_wgmesh.core.liveness.mesh_health import Health
@@ -51,6 +53,7 @@ SCHEMA = 2
 KEPT_GENERATIONS = 10
 """Generations that can be inspected, or returned to."""
 _LAST_RUN = "last"
+_NAME = "ledger"
 _CACHE_ERRORS = (salt.exceptions.SaltCacheError, salt.exceptions.SaltDeserializationError, TypeError, ValueError)
 """Records that can't be read or written, and files that hold no record."""
 
@@ -147,6 +150,15 @@ class Ledger:
 
     # -- nodes ------------------------------------------------------------------------------------------
 
+    def name(self) -> str:
+        """The name by which nodes tell this ledger from that of another master; empty if it has none yet."""
+        return str(self._fetch(banks.RUNS, _NAME).get("name", ""))
+
+    def ensure_name(self, master: str) -> None:
+        """The ledger has a name: that of the *master* whose run planned first, also on another machine later."""
+        if master and not self.name():
+            self._store(banks.RUNS, _NAME, {"name": master})
+
     def assignments(self, node: str, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:
         """Mesh → the current assignment of *node* in plain values, with its generation: what its pillar gets.
 
@@ -164,7 +176,8 @@ class Ledger:
             known = [entry for entry in entries if entry["generation"] <= current]
             if known:
                 found[mesh] = known[-1]
-        return found
+        name = self.name() if found else ""
+        return {mesh: {**entry, constants.LEDGER_KEY: name} for mesh, entry in found.items()} if name else found
 
     def view_with_digest(self, node: str, mesh: str, digest: str | None) -> View | None:
         """The view of *node* with that digest; None if it is not one of the last few, or of another version."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.records import inventory, spelling
 from saltext_wgmesh.master.requests.request import MAX_VALUE_LENGTH, Request, RequestKind
 from saltext_wgmesh.master.requests.run_queue import RunQueue
 
@@ -60,8 +60,11 @@ def requests(
         (RequestKind.STARTED, started),
         (RequestKind.DRIFTED, drifted),
     ]
-    named += [(RequestKind.SUSPECT, name) for name in str(suspects or "").split(",", MAX_SUSPECTS)[:MAX_SUSPECTS]]
-    return [Request(kind=kind, value=name) for kind, name in named if isinstance(name, str) and _is_known(opts, name)]
+    listed = "" if suspects is None else spelling.minion_id(opts, suspects)
+    named += [(RequestKind.SUSPECT, name) for name in listed.split(",", MAX_SUSPECTS)[:MAX_SUSPECTS]]
+    # Salt reads the arguments of a runner as YAML, also those of a reaction.
+    texts = [(kind, spelling.minion_id(opts, name)) for kind, name in named if name is not None]
+    return [Request(kind=kind, value=text) for kind, text in texts if _is_known(opts, text)]
 
 
 def queue_dir(opts: dict[str, Any]) -> Path:

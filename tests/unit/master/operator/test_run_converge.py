@@ -232,7 +232,7 @@ def test_interactive_call_runs_when_the_other_has_ended(opts, use, monkeypatch):
 def test_parameters_become_requests(opts, use, monkeypatch):
     """Names without an accepted key are dropped; an id of digits, which salt-run reads as a number, is one."""
     monkeypatch.setattr(inventory, "is_accepted", lambda _opts, node: node in ("17", "a", "r1"))
-    monkeypatch.setattr(run_converge.show, "require_held", lambda _opts, _digest: None)
+    monkeypatch.setattr(run_converge.show, "require_held", lambda _opts, digest: str(digest))
     fake = use()
     run_converge.run_converge_with(opts, node=17, hint="a", started="forged", suspects="r1,forged", confirm=42)
     assert fake.requests == [
