@@ -92,7 +92,7 @@ def fleet(monkeypatch, tmp_path):
         monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: master.inventory().accepted)
         monkeypatch.setattr(inventory, "is_accepted", lambda _opts, node: node in master.mine)
         monkeypatch.setattr(jobs, "forwarded", lambda _opts, _node: 0)
-        monkeypatch.setattr(status.link_survey, "query", lambda _fleet, _nodes: {})
+        monkeypatch.setattr(status.link_survey, "query", lambda *_args: {})
         monkeypatch.setattr(drain, "DRAIN_TIMEOUT", 0)
         monkeypatch.setattr(drain, "DRAIN_POLL_INTERVAL", 0)
         monkeypatch.setattr(run_converge, "QUEUE_LOCK_TIMEOUT", 0)
