@@ -41,7 +41,7 @@ class User:
             return cls(uid=uid, gid=gid, name=str(uid))
 
 
-ROOT = User(uid=0, gid=0, name="root", home="/root")
+SUPERUSER = User(uid=0, gid=0, name="root", home="/root")
 
 
 def master_user(opts: Mapping[str, Any]) -> User:
@@ -56,7 +56,7 @@ def master_user(opts: Mapping[str, Any]) -> User:
             return User.of_id(folder.st_uid, folder.st_gid)
     with contextlib.suppress(KeyError):
         return User.of(pwd.getpwnam(opts["user"]))
-    return ROOT
+    return SUPERUSER
 
 
 def run_as_master_user(opts: Mapping[str, Any], call: Callable[[], Any]) -> Any:

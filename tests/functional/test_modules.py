@@ -346,5 +346,5 @@ class TestOnlyTests:
     def test_other_change_is_refused(self, modules, public_key, tests_only, call):
         """No key is made, and no view is restored."""
         with pytest.raises(CommandExecutionError, match="test: True"):
-            modules.wgmesh[call](*(["wg0"] if call == "rollback" else []))
+            getattr(modules.wgmesh, call)(*(["wg0"] if call == "rollback" else []))
         assert keys.public_key(Host()) == public_key

@@ -21,7 +21,7 @@ It sets up to five pillar keys. They are read from the master's cache; nothing i
     pillar reveals no key.
 
 ``wgmesh_error``
-    What could not be read, and why. The other keys have the rest. The states of this extension then fail, and no other
+    The records that could not be read, and why. The other keys have the rest. The states of this extension then fail, and no other
     state does.
 
 ``wgmesh_failed_run``
@@ -103,7 +103,7 @@ def _facts_digest(minion_id):
 
 
 def _read(problems, function, *args):
-    """What *function* returns; None if it fails, and then *problems* gets the reason."""
+    """Return what *function* returns; None if it fails, and then *problems* gets the reason."""
     try:
         return function(*args)
     except (WgmeshError, OSError, salt.exceptions.SaltException) as error:

@@ -17,7 +17,7 @@ import salt.utils.yaml
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.master.operator import install
 
-HEADER = "# saltext-wgmesh on the master."
+CONFIG_HEADER = "# saltext-wgmesh on the master."
 """The first words of a file that this module wrote."""
 _SECRET = re.compile(r"pass|secret|token|priv|credential|api_?key|://[^/\s]+:[^/\s]+@", re.IGNORECASE)
 
@@ -132,7 +132,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.read_text(encoding="utf-8").startswith(HEADER)
+    return path.read_text(encoding="utf-8").startswith(CONFIG_HEADER)
 
 
 def _moved(path: Path) -> str:
