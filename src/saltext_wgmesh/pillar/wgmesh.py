@@ -21,8 +21,8 @@ It sets up to five pillar keys. They are read from the master's cache; nothing i
     pillar reveals no key.
 
 ``wgmesh_error``
-    The records that could not be read, and why. The other keys have the rest. The states of this extension then fail, and no other
-    state does.
+    The records that could not be read, and why. The other keys have the rest. The states of this extension then fail,
+    and no other state does.
 
 ``wgmesh_failed_run``
     For a minion without a view: why the last run of ``wgmesh.converge`` failed, and its number.
