@@ -51,7 +51,7 @@ class Environment:
             secrets=functools.partial(PskSecrets.of, opts),
             fleet=SaltFleet(opts=opts),
             announce=functools.partial(_announce, opts),
-            master=opts["id"],
+            master=str(opts.get("id", "")),
         )
 
 

@@ -78,16 +78,18 @@ class _Files:
                 raise _refused(f"{key} is set in {path}, which counts more than the files in master.d", _moved(path))
         own = {path: content for path, content in self._drop_ins.items() if _is_ours(path)}
         others = [path for path, content in self._drop_ins.items() if path not in own and content.get(key) is not None]
+        template = ours
         for path in others:
             self._merge(path, key, self._drop_ins[path][key], ours)
+            ours = _overlaid(ours, self._drop_ins[path][key])
         value, sources = None, []
         # Salt merges files in master.d with the printed one, and they have replaced the main file's key already.
-        for path, content in [] if others else [(self._path, self._main), *own.items()]:
+        for path, content in [*([] if others else [(self._path, self._main)]), *own.items()]:
             if content.get(key) is not None:
                 value = content[key] if value is None else self._merge(path, key, value, content[key])
                 sources.append(path)
         if not sources:
-            return (ours, "")
+            return ours, str(others[-1]) if ours != template else ""
         if _SECRET.search(repr(value)):
             raise _refused(f"{key} in {sources[0]} seems to hold a secret, which is not printed", _moved(sources[0]))
         return self._merge(sources[0], key, value, _without_default(key, ours)), str(sources[0])
@@ -115,6 +117,13 @@ def _union(value: Any, added: Any) -> Any:
     if isinstance(value, (dict, list)) or isinstance(added, (dict, list)):
         raise TypeError
     return value
+
+
+def _overlaid(ours: Any, theirs: Any) -> Any:
+    """*ours* with the single values that *theirs* has in the same places: of two files, the later one would win."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return {key: _overlaid(each, theirs[key]) if key in theirs else each for key, each in ours.items()}
+    return ours if isinstance(ours, (dict, list)) or theirs is None else theirs
 
 
 def _without_default(key: str, ours: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from saltext_wgmesh.core import render
 from saltext_wgmesh.core.errors import LedgerError
@@ -130,23 +130,27 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
     """
     published = record.published(Ledger.of(opts), mesh)
     # A minion id may contain a comma, and spaces at its ends.
-    names = [down] if down in published.plan.members else [n.strip() for n in down.split(",") if n.strip()]
+    whole = _find(published, down)
+    names = [name.strip() for name in down.split(",") if name.strip()]
     if not names:
         raise LedgerError("no node or link is given: use down=<minion id>, or down=<one end>--<other end>")
-    return what_if.what_if(published.plan, frozenset(_node_or_link(published, name) for name in names))
+    found = [whole] if whole else [_find(published, name) or _require_known(published, name) for name in names]
+    return what_if.what_if(published.plan, frozenset(found))
 
 
-def _node_or_link(published: record.Published, name: str) -> str | frozenset[str]:
-    """A node, or the two ends of a link. A minion id may contain ``--`` too."""
+def _find(published: record.Published, name: str) -> str | frozenset[str] | None:
+    """A node, or the two ends of a link; None if *name* names neither. A minion id may contain ``--`` too."""
     if name in published.plan.members:
         return name
     links = {frozenset((link.a, link.b)) for link in published.plan.links}
     parts = name.split("--")
-    splits = [("--".join(parts[:i]), "--".join(parts[i:])) for i in range(1, len(parts))]
-    for ends in splits:
-        if frozenset(ends) in links:
-            return frozenset(ends)
-    for node in splits[0] if splits else (name,):
+    splits = (frozenset(("--".join(parts[:i]), "--".join(parts[i:]))) for i in range(1, len(parts)))
+    return next((ends for ends in splits if ends in links), None)
+
+
+def _require_known(published: record.Published, name: str) -> NoReturn:
+    """Raise LedgerError with the reason why *name* names neither a node nor a link."""
+    for node in name.split("--"):
         _require_member(published, node)
     raise LedgerError(f"{name} is no link of {published.plan.mesh}: these two nodes are not linked directly")
 

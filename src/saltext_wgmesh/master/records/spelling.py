@@ -17,7 +17,10 @@ from saltext_wgmesh.master.records.ledger import Ledger
 
 def minion_id(opts: dict[str, Any], value: object) -> str:
     """Return the minion id that *value* was made of; LedgerError if several known ids give the same value."""
-    return value if isinstance(value, str) else spelled(value, _known_ids(opts))
+    # One key is read in the usual case, an id of digits.
+    if isinstance(value, str) or inventory.is_accepted(opts, str(value)):
+        return str(value)
+    return spelled(value, _known_ids(opts))
 
 
 def spelled(value: object, known: Collection[str]) -> str:
