@@ -58,7 +58,7 @@ def test_function_is_documented(modules, name):
         ("public_key", []),
         ("show", ["mesh"]),
         ("diff", ["mesh"]),
-        ("apply", ["mesh", "retry_rolled_back"]),
+        ("apply", ["mesh", "retry_rolled_back", "new_ledger"]),
         ("rollback", ["mesh"]),
         ("links", []),
         ("forwarded", []),
@@ -318,3 +318,33 @@ def test_private_key_is_in_no_output(modules, offer, public_key, caplog, monkeyp
     assert str(keys.next_file(Host())) in repr(ran)
     for form in forms:
         assert form not in output
+
+
+class TestOnlyTests:
+    """A minion whose configuration has ``test: True``."""
+
+    @pytest.fixture
+    def tests_only(self, minion_opts):
+        """From now on the configuration says so."""
+        minion_opts["test"] = True
+        yield
+        del minion_opts["test"]
+
+    def test_push_changes_nothing(self, modules, offer, public_key, outside, tests_only):
+        """The return says so, and what would change; it has no digest, which would acknowledge the view."""
+        offer(wg0=leaf())
+        before = dump(outside)
+        result = modules.wgmesh.apply()
+        assert "test: True" in result["wg0"]["error"]
+        assert result["wg0"]["test"] is True
+        assert "digest" not in result["wg0"]
+        assert result["wg0"]["changes"]
+        assert dump(outside) == before
+        assert modules.wgmesh.meshes() == []
+
+    @pytest.mark.parametrize("call", ["renew_key", "rollback"])
+    def test_other_change_is_refused(self, modules, public_key, tests_only, call):
+        """No key is made, and no view is restored."""
+        with pytest.raises(CommandExecutionError, match="test: True"):
+            getattr(modules.wgmesh, call)(*(["wg0"] if call == "rollback" else []))
+        assert keys.public_key(Host()) == public_key

@@ -44,6 +44,12 @@ class PolicyError(ProblemsError):
     title = "the policy has errors"
 
 
+class NoPolicyError(PolicyError):
+    """There is no policy yet: write one."""
+
+    title = "there is no policy"
+
+
 class PlanError(ProblemsError):
     """Policy and facts are well-formed but allow no mesh: correct the policy or the nodes that the problems name."""
 

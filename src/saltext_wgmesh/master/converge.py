@@ -51,6 +51,7 @@ def converge(
         return []
     drafts = draft(_draft_input(env, found, request))
     _prove_changed(drafts)
+    env.ledger.ensure_name(env.master)
     published = _publish_all(env, found, drafts)
     enrolling = _enrol(env, found.inventory, drafts, request.started)
     _request_new_keys(env, published)

@@ -9,11 +9,12 @@ It runs on the master, where the policy, the accepted keys and the mine are. Fun
 
 from saltext_wgmesh import salt_errors
 from saltext_wgmesh.master.operator import drain as draining
-from saltext_wgmesh.master.operator import install, plain, run_converge, show
+from saltext_wgmesh.master.operator import merged_config, plain, run_converge, show
 from saltext_wgmesh.master.operator import release as releasing
 from saltext_wgmesh.master.operator import rollback as rolling_back
 from saltext_wgmesh.master.operator import rotate as rotating
 from saltext_wgmesh.master.operator import status as state
+from saltext_wgmesh.master.records import spelling
 from saltext_wgmesh.master.requests.request import Request, RequestKind
 
 __virtualname__ = "wgmesh"
@@ -78,9 +79,13 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None, co
         salt-run wgmesh.converge
         salt-run wgmesh.converge confirm=4f0c2a91d7be
     """
-    return run_converge.run_converge_with(
+    done = run_converge.run_converge_with(
         __opts__, node=node, hint=hint, started=started, drifted=drifted, suspects=suspects, confirm=confirm
     )
+    if isinstance(done, dict) and "error" in done:
+        # An orchestration takes the success of a runner from here.
+        __context__["retcode"] = 1
+    return done
 
 
 @salt_errors.for_runner
@@ -157,7 +162,7 @@ def drain(node):
 
         salt-run wgmesh.drain relay1
     """
-    return draining.drain_node(__opts__, str(node)).as_dict()
+    return draining.drain_node(__opts__, spelling.minion_id(__opts__, node)).as_dict()
 
 
 @salt_errors.for_runner
@@ -174,7 +179,7 @@ def undrain(node):
 
         salt-run wgmesh.undrain relay1
     """
-    return draining.undrain_node(__opts__, str(node))
+    return draining.undrain_node(__opts__, spelling.minion_id(__opts__, node))
 
 
 @salt_errors.for_runner
@@ -238,8 +243,7 @@ def rotate(target):
         salt-run wgmesh.rotate web7
         salt-run wgmesh.rotate '*'
     """
-    # Salt's command line reads an id of digits as a number.
-    return rotating.rotate_keys(__opts__, str(target))
+    return rotating.rotate_keys(__opts__, spelling.minion_id(__opts__, target))
 
 
 @salt_errors.for_runner
@@ -257,7 +261,7 @@ def release(node):
 
         salt-run wgmesh.release web7
     """
-    return releasing.release(__opts__, str(node))
+    return releasing.release(__opts__, spelling.minion_id(__opts__, node))
 
 
 @salt_errors.for_runner
@@ -280,7 +284,8 @@ def explain(source, destination, mesh=None):
 
         salt-run wgmesh.explain web1 db1
     """
-    return plain.without_empty(show.explain(__opts__, source, destination, mesh))
+    ends = (spelling.minion_id(__opts__, node) for node in (source, destination))
+    return plain.without_empty(show.explain(__opts__, *ends, mesh))
 
 
 @salt_errors.for_runner
@@ -301,7 +306,7 @@ def whatif(down, mesh=None):
         salt-run wgmesh.whatif down=relay-fra1
         salt-run wgmesh.whatif down=relay-fra1--relay-nyc1,web1
     """
-    return plain.without_empty(show.whatif(__opts__, down, mesh))
+    return plain.without_empty(show.whatif(__opts__, spelling.minion_id(__opts__, down), mesh))
 
 
 @salt_errors.for_runner
@@ -367,10 +372,13 @@ def config():
     """
     Return the master configuration for this installation, to be written to ``/etc/salt/master.d/wgmesh.conf``.
 
+    It contains what the master's files have under the same keys, so that nothing is lost. If a key can't be merged, the
+    exit status is 1, and a comment names the key, its file and the remedy.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf
     """
-    return install.master_config()
+    return merged_config.merged_config(__opts__)

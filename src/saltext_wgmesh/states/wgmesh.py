@@ -83,6 +83,7 @@ def facts_published(name):
 
         salt web1 state.single wgmesh.facts_published wgmesh-facts
     """
+    current_pillar.require_master(__opts__, "the mine, where facts are published,")
     if __opts__["test"] and keys.public_key(Host()) is None:
         changes = {"facts": {"old": None, "new": "to be gathered when the key exists"}}
     else:
@@ -105,8 +106,9 @@ def joined(name, timeout=30, patience=30):
     """
     Ensure that this node has applied its view of every mesh in its pillar, and hears a neighbour in each.
 
-    If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It is no
-    failure that a mesh has no place for this node: the comment says why.
+    If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It fails
+    at once if the master's run fails, for instance since there is no policy. It is no failure that a mesh has no place
+    for this node: the comment says why.
 
     name
         The name of the state; it has no other meaning.
@@ -133,11 +135,13 @@ def joined(name, timeout=30, patience=30):
     offered = pillar.get(constants.PILLAR_VIEWS)
     if offered:
         sealed, master = pillar.get(constants.PILLAR_PSKS), Master.of(__opts__)
-        return _heard(
-            name,
-            assignments.apply_assignments(host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master),
-            patience,
+        outcomes = assignments.apply_assignments(
+            host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master
         )
+        return _with_pillar_error(_heard(name, outcomes, patience), pillar)
+    current_pillar.require_master(__opts__, "a view")
+    if constants.PILLAR_ERROR in pillar:
+        return _with_pillar_error(_failed(name, "The pillar has no view for this node"), pillar)
     if __opts__["test"]:
         changes = {"meshes": {"old": None, "new": "as the master plans them when it has this node's facts"}}
         return _outcome(name, changes, would="The node would join")
@@ -145,7 +149,19 @@ def joined(name, timeout=30, patience=30):
     # The mine of a node that came back may already have its facts. The master has dropped the node all the same,
     # so it needs the event.
     told_at = __context__.pop(TOLD_AT, None) or _tell_master()
-    pushed = await_push.await_push(host, told_at, timeout, __salt__["wgmesh.apply"])
+    failed_before = _failed_run(pillar)
+    pushed = await_push.await_push(
+        host,
+        told_at,
+        timeout,
+        __salt__["wgmesh.apply"],
+        lambda: _refusal(failed_before),
+        await_push.ASK_AFTER_FAILED_RUN if failed_before else await_push.FETCH_AFTER,
+    )
+    if isinstance(pushed, str):
+        return _failed(name, f"The master sent no view: {pushed}")
+    if pushed is None and failed_before:
+        return _failed(name, f"The master sent no view within {timeout} s: {failed_before['reason']}")
     if pushed is None:
         return _failed(
             name,
@@ -245,9 +261,9 @@ def interface_present(name, view=None, patience=30):
     """
     offered = {name: view} if view else __pillar__.get(constants.PILLAR_VIEWS) or {}
     if name not in offered:
-        return _failed(
-            name, f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
-        )
+        current_pillar.require_master(__opts__, f"a view of {name}")
+        missing = f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
+        return _with_pillar_error(_failed(name, missing), __pillar__)
     sealed, master = __pillar__.get(constants.PILLAR_PSKS), Master.of(__opts__)
     return _heard(
         name,
@@ -361,6 +377,27 @@ def _outcome(name, changes, same="", would="", done=""):
     if __opts__["test"]:
         return {"name": name, "result": None, "changes": changes, "comment": would}
     return {"name": name, "result": True, "changes": changes, "comment": done}
+
+
+def _failed_run(pillar):
+    """The last run of the master, if it failed, as the pillar key has it; empty if it did not."""
+    failed = pillar.get(constants.PILLAR_FAILED_RUN)
+    return failed if isinstance(failed, dict) and {"reason", "run"} <= failed.keys() else {}
+
+
+def _refusal(failed_before):
+    """Why the master has no view for any node; None as long as no run has failed after *failed_before*.
+
+    That run failed before this node sent its event, and the policy may have been corrected since.
+    """
+    failed = _failed_run(current_pillar.pillar(__opts__, __grains__))
+    return failed["reason"] if failed and failed["run"] != failed_before.get("run") else None
+
+
+def _with_pillar_error(ret, pillar):
+    """The same return; a failed one if the master could not read some of this node's records."""
+    error = pillar.get(constants.PILLAR_ERROR)
+    return {**ret, "result": False, "comment": f"{ret['comment']}\nOn the master: {error}"} if error else ret
 
 
 def _failed(name, error):

@@ -40,6 +40,8 @@ class NodeStatus:
     """Whether it said that it runs what is published."""
     rolled_back: str | None
     """Why the node rolled back the published view; None if it did not."""
+    only_tests: bool
+    """Whether it answered the last push that its minion changes nothing."""
     key_accepted: bool
     asked: bool
     """Whether the node was asked for its links."""
@@ -61,6 +63,8 @@ class NodeStatus:
             row["subnets"] = {"active": list(member.subnets), "standby": list(member.standby_subnets)}
         if self.rolled_back is not None:
             row["rolled_back"] = self.rolled_back
+        if self.only_tests:
+            row["only_tests"] = "its minion's configuration has 'test: True': it applies nothing"
         if not self.key_accepted:
             row["key"] = "no longer accepted"
         if self.asked:
@@ -161,6 +165,7 @@ def _node(
         peers=sum(len(interface.peers) for interface in published.plan.views[node].interfaces),
         acknowledged=ack.digests.get(mesh) == digest,
         rolled_back=ack.rolled_back({mesh: digest or ""}).get(mesh),
+        only_tests=ack.pending is not None and ack.pending.only_tests,
         key_accepted=node in accepted,
         asked=reports is not None,
         reports=None if reports is None else reports.get(node),

@@ -97,9 +97,12 @@ class PskSecrets:
                     path.unlink(missing_ok=True)
 
     def names(self) -> frozenset[str]:
-        """The names of all secrets whose files are undamaged."""
-        found = (path.stem for path in self.folder.glob("[!.]*.secret"))
-        return frozenset(name for name in found if self.secret(name))
+        """The names of all secrets whose files are undamaged. PermissionError if they can't be read."""
+        try:
+            files = [path for path in self.folder.iterdir() if path.suffix == ".secret" and path.name[0] != "."]
+        except FileNotFoundError:
+            return frozenset()
+        return frozenset(path.stem for path in files if self.secret(path.stem))
 
 
 def sealed_psks(opts: Mapping[str, Any], assignments: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

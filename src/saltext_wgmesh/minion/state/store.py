@@ -30,6 +30,7 @@ UNDERLAY = "underlay.json"
 VIEW = "view.json"
 PREVIOUS_VIEW = "previous.json"
 OWNED = "owned.json"
+LEDGER = "ledger.json"
 _PSK_DIR = "preshared"
 
 
@@ -97,8 +98,8 @@ class Store:
             yield
 
     def is_locked(self) -> bool:
-        """Return whether a process changes this mesh; False also for a process that this one may not see."""
-        return files.holder(self.lock, self.host.proc_locks) is not None
+        """Return whether a process changes this mesh."""
+        return files.is_locked(self.lock)
 
     def view(self) -> View | None:
         """Return the view that was last applied in full; None if there is none."""
@@ -160,6 +161,16 @@ class Store:
             raw = {"interfaces": sorted(owned.interfaces), "prefixes": sorted(owned.prefixes)}
             files.write_file(self.folder / OWNED, _text(raw))
 
+    def ledger(self) -> str | None:
+        """Return the name of the master's ledger that the applied view is from; None if it is not known."""
+        raw = _read(self.folder / LEDGER)
+        return None if raw is None else str(raw)
+
+    def set_ledger(self, name: str) -> None:
+        """Record *name* as the ledger that the applied view is from."""
+        if name != self.ledger():
+            files.write_file(self.folder / LEDGER, _text(name))
+
     def deactivate(self) -> None:
         """Record that no view of the mesh is applied, and that no apply is to be recovered."""
         former_version.remove_both(self.folder / PENDING_APPLY_FILE)
@@ -167,7 +178,7 @@ class Store:
 
     def purge(self) -> None:
         """Delete the state of the mesh, except its preshared keys. OWNED goes last, so that a crash can be finished."""
-        for name in (PENDING_APPLY_FILE, VIEW, PREVIOUS_VIEW, ROLLED_BACK_FILE, OWNED):
+        for name in (PENDING_APPLY_FILE, VIEW, PREVIOUS_VIEW, ROLLED_BACK_FILE, LEDGER, OWNED):
             former_version.remove_both(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

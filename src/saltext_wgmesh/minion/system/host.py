@@ -30,7 +30,7 @@ class Host:
     run_dir: Path = Path(constants.RUN_DIR)
     sysctl_dir: Path = Path("/proc/sys")
     proc_net: Path = Path("/proc/net")
-    proc_locks: Path = Path("/proc/locks")
+    proc: Path = Path("/proc")
     boot_id: Path = Path("/proc/sys/kernel/random/boot_id")
     systemd_dir: Path = Path("/run/systemd/system")
     """Exists where systemd is the init (sd_booted(3))."""

@@ -122,7 +122,7 @@ def _holder(host: Host, lock: str) -> int | None:
 
     The lock and not the command line identifies a watcher: all versions take the same lock.
     """
-    return files.holder(host.run_dir / lock, host.proc_locks)
+    return files.holder(host.run_dir / lock, host.proc)
 
 
 def _end_holder(host: Host, lock: str, deadline: float) -> None:
@@ -141,7 +141,7 @@ def _is_former_program(host: Host, lock: str) -> bool:
     if pid is None:
         return False
     try:
-        command = (host.proc_locks.parent / str(pid) / "cmdline").read_bytes()
+        command = (host.proc / str(pid) / "cmdline").read_bytes()
     except OSError:
         return False
     # A process that is ending has an empty command line. It holds its lock still, and is not the present program.

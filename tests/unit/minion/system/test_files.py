@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import stat
@@ -48,6 +49,30 @@ def test_lock_excludes_others_and_names_itself(tmp_path: Path, monkeypatch: pyte
         pass
     leave.set()
     holder.join()
+    with files.locked(path):
+        pass
+
+
+def test_holder_is_found_on_every_file_system(tmp_path, monkeypatch):
+    """Device numbers as of btrfs, where stat(2) and the kernel's list of locks give different ones, do not matter."""
+    monkeypatch.setattr(os, "minor", lambda _device: 4095)
+    path = tmp_path / "wg0.lock"
+    assert not files.is_locked(path)
+    assert files.holder(path, Path("/proc")) is None
+    with files.locked(path):
+        assert files.is_locked(path)
+        assert files.holder(path, Path("/proc")) == os.getpid()
+    assert not files.is_locked(path)
+    assert files.holder(path, Path("/proc")) is None
+
+
+def test_question_for_a_lock_leaves_it_free(tmp_path):
+    """A process that asks neither takes another such process for the holder nor keeps the lock."""
+    path = tmp_path / "wg0.lock"
+    path.touch()
+    with path.open() as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        assert not files.is_locked(path)
     with files.locked(path):
         pass
 
