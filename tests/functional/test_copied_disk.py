@@ -1,5 +1,6 @@
 """A node whose disk was copied: the advice that the master gives is a command that works."""
 
+import json
 import shlex
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from saltext_wgmesh.core.inputs.fact_checks import cross_check
 from saltext_wgmesh.core.inputs.facts import facts_from_dict
 from saltext_wgmesh.minion.state import key_holder, store
-from saltext_wgmesh.minion.state.key_holder import Minion
 from saltext_wgmesh.minion.system.host import Host
 from tests.nodeviews import leaf
 from tests.unit.harness.mine_facts import gateway_mesh
@@ -55,9 +55,7 @@ def test_member_with_copied_key_rejoins(modules, outside, copied):
 def test_second_minion_leaves_mesh_alone(modules, states, outside, copied, tmp_path):
     """Another minion of the host is refused by each function that reads facts or changes the node, and told why."""
     (tmp_path / "minion.pem").touch()
-    holder = Minion(id="first", pki_dir=str(tmp_path))
-    key_holder.holder_file(Host()).unlink()
-    key_holder.take_hold(Host(), holder)
+    key_holder.holder_file(Host()).write_text(json.dumps({"id": "first", "pki_dir": str(tmp_path)}))
     for call in (
         lambda: states.wgmesh.absent("wg0", key=True),
         lambda: states.wgmesh.uninstalled("all", key=True),

@@ -193,7 +193,7 @@ def _publication(one: Draft, snapshot: LedgerSnapshot, now: float) -> Publicatio
         without_view=one.without_view,
         allocations=one.plan.allocations,
         facts=one.facts,
-        published_at=now if was_published else one.head.published_at,
+        published_at=now if was_published else min(now, one.head.published_at),
         drained=one.drained,
         transition=one.inputs.transition,
         # Written before the nodes are told: a node that was told twice would make no third key, but take longer.

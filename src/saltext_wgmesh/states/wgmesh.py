@@ -19,8 +19,6 @@ Ensure that this node has its part in WireGuard meshes that the master plans.
           - wgmesh: wgmesh-facts
 """
 
-import time
-
 from saltext_wgmesh import current_pillar, salt_errors, supported
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import descriptions
@@ -36,7 +34,7 @@ from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION
 __virtualname__ = "wgmesh"
 
 TOLD_AT = "wgmesh_told_at"
-"""Key in ``__context__``: when this run sent the master the event of new facts, in seconds since the epoch."""
+"""Key in ``__context__``: the version of the outcomes when this run sent the master the event of new facts."""
 
 
 def __virtual__():
@@ -322,10 +320,10 @@ def _unpublished():
 
 
 def _tell_master():
-    """The master got the event that this node has new facts. Returns when, in seconds since the epoch."""
-    now = time.time()
+    """The master got the event that this node has new facts. Returns the version of the outcomes before that."""
+    before = store.outcomes_version(Host())
     __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
-    return now
+    return before
 
 
 def _taken(name, outcomes, changes=None):

@@ -86,6 +86,7 @@ def update(
 
     *neighbours* are those of each node in the published plan; *asked* are the nodes that were asked for their reports.
     """
+    before = _without_future(before, now)
     verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}
     nodes = _outages({n: outage for n, outage in before.nodes.items() if n in neighbours}, verdicts, now)
     down = frozenset(n for n, outage in nodes.items() if outage.is_down(now))
@@ -109,6 +110,23 @@ def update(
         recovering=frozenset(nodes) - down,
         down_links=frozenset(p for p, outage in links.items() if outage.is_down(now)),
         unresponsive=frozenset(unanswered | still_unresponsive),
+    )
+
+
+def _without_future(before: Health, now: float) -> Health:
+    """Return *before* with times after *now* set to *now*.
+
+    The clock was ahead when they were written. Left alone, an outage would last until the clock gets there again.
+    """
+
+    def clamped(outage: Outage) -> Outage:
+        good_since = outage.good_since if outage.good_since is None else min(outage.good_since, now)
+        return replace(outage, since=min(outage.since, now), good_since=good_since)
+
+    return replace(
+        before,
+        nodes={node: clamped(outage) for node, outage in before.nodes.items()},
+        links={pair: clamped(outage) for pair, outage in before.links.items()},
     )
 
 

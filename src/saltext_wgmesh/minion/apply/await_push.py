@@ -20,11 +20,14 @@ It does so if an earlier state run published the facts, and the master had plann
 """
 
 
-def await_push(host: Host, since: float, timeout: float, fetch: Callable[[], object]) -> tuple[ViewResult, ...] | None:
+def await_push(
+    host: Host, since: tuple[int, int], timeout: float, fetch: Callable[[], object]
+) -> tuple[ViewResult, ...] | None:
     """Return the results of the assignments that were applied after *since*; None if none were within *timeout* s.
 
-    *since* is in seconds since the epoch: earlier results may be out of date. The assignments come by a push of the
-    master or by *fetch*. While a mesh is pending, as in the first seconds of a new fleet, further ones are awaited.
+    *since* is a version of the outcomes (``store.outcomes_version``): those of that version may be out of date. The
+    assignments come by a push of the master or by *fetch*. While a mesh is pending, as in the first seconds of a new
+    fleet, further ones are awaited.
     """
     now = time.monotonic()
     deadline, pause = now + timeout, FETCH_AFTER
@@ -35,8 +38,8 @@ def await_push(host: Host, since: float, timeout: float, fetch: Callable[[], obj
             fetch()
             pause *= 2
             fetch_at = time.monotonic() + pause
-        applied_at = store.outcomes_at(host)
-        results = _results(store.outcomes(host)) if applied_at is not None and applied_at >= since else None
+        is_new = store.outcomes_version(host) != since
+        results = _results(store.outcomes(host)) if is_new else None
         if late or (results is not None and not any(result.pending for result in results)):
             return results
         time.sleep(PUSH_POLL_INTERVAL)
