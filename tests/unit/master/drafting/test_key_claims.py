@@ -46,6 +46,9 @@ def test_next_key_of_owner_is_used(master: FakeMaster) -> None:
     assert facts["a"].keys == (key("a"), following)
     assert facts["b"].keys == (key("b"),)
     assert "new" not in master.members()
+    master.mine["a"] = mine("a", public_key=following)
+    master.run()
+    assert master.ledger.head("wg0").facts["a"].keys == (following,)
 
 
 def test_owner_is_known_in_new_mesh(master: FakeMaster) -> None:
