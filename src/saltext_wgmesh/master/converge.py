@@ -120,7 +120,8 @@ def _fingerprint(found: Assessment, new_heads: Mapping[str, MeshHead], now: floa
         ]
         for mesh, known in ((mesh, records.health) for mesh, records in found.snapshot.meshes.items())
     }
-    generations = {mesh: head.generation for mesh, head in sorted(heads.items())}
+    # A time in the future was written while the clock was ahead: one run more sets it right.
+    generations = {m: (head.generation, head.published_at > now) for m, head in sorted(heads.items())}
     rotations = {mesh: key_rotation.rotation_fingerprint(head, now) for mesh, head in sorted(heads.items())}
     inventory = found.inventory
     accepted, mine = sorted(inventory.accepted.items()), sorted(inventory.mine.items())
