@@ -59,6 +59,7 @@ def render_status(meshes: Mapping[str, Any]) -> str:
                 f"counts as {outage['counts_as']}: {name}, down since {outage['since']} by {reporters}{up}; "
                 f"{outage['flaps']} flaps, hold-down {outage['hold_down']:g} s"
             )
+        lines += [f"{node}: {why}" for node, why in told.get("clocks", {}).items()]
         lines += [f"not yet at the last preshared keys: {node}" for node in told.get("psk_laggards", ())]
         lines += [f"drained: {node}" for node in told.get("drained", ())]
         lines += [f"kept until others carry: {link}" for link in told.get("transition", {}).get("waits_for", ())]

@@ -90,7 +90,9 @@ def _newly_unanswered(outcome: RunOutcome, one: Publication) -> tuple[str, ...]:
 
 def _transition_continues(outcome: RunOutcome, one: Publication) -> bool:
     """Whether the next step of a transition may be possible within seconds; later, the scheduled runs look."""
-    if one.mesh in outcome.pushed.blocked_by or outcome.now - one.head.published_at >= FOLLOW_UP_WINDOW:
+    # A time in the future was written while the clock was ahead: it says nothing of how recent the generation is.
+    is_recent = 0 <= outcome.now - one.head.published_at < FOLLOW_UP_WINDOW
+    if one.mesh in outcome.pushed.blocked_by or not is_recent:
         return False
     # While the policy is not the pillar's, leaving relays are drained. Once every node has applied that, they may go.
     is_drained = one.draft.inputs.policy != one.draft.policy and not outcome.behind(one)

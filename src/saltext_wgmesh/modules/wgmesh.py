@@ -12,18 +12,19 @@ import time
 
 import salt.utils.files
 
-from saltext_wgmesh import current_pillar, salt_errors
+from saltext_wgmesh import current_pillar, salt_errors, supported
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.inputs import salt_key
 from saltext_wgmesh.core.inputs.facts_format import facts_digest as digest_of
 from saltext_wgmesh.minion.apply import apply as apply_
-from saltext_wgmesh.minion.apply import assignments
+from saltext_wgmesh.minion.apply import assignments, removal
 from saltext_wgmesh.minion.apply.health_check import Master
 from saltext_wgmesh.minion.reporting import events
 from saltext_wgmesh.minion.reporting import facts as facts_
 from saltext_wgmesh.minion.reporting import show as show_
-from saltext_wgmesh.minion.state import keys, store
+from saltext_wgmesh.minion.state import key_holder, keys, store
+from saltext_wgmesh.minion.state.key_holder import Minion
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher import service
 
@@ -35,7 +36,7 @@ __func_alias__ = {"apply_view": "apply", "diff_view": "diff"}
 
 
 def __virtual__():
-    return __virtualname__
+    return supported.virtual(__opts__, __virtualname__)
 
 
 @salt_errors.for_module
@@ -51,6 +52,7 @@ def facts():
 
         salt '*' wgmesh.facts
     """
+    key_holder.require_holder(Host(), Minion.of(__opts__))
     path = os.path.join(__opts__["pki_dir"], "minion.pub")
     if not os.path.exists(path):
         current_pillar.require_master(__opts__, "the Salt key, which the facts name,")
@@ -193,8 +195,10 @@ def apply_view(mesh=None, retry_rolled_back=True, new_ledger=False):
 
         salt db1 wgmesh.apply
     """
-    pillar = _fetched()
     test = _only_tests()
+    hold = key_holder.require_holder if test else key_holder.take_hold
+    hold(Host(), Minion.of(__opts__))
+    pillar = _fetched()
     if store.meshes(Host()) and not test:
         # A node that is in a mesh had a key. If its file was deleted, the node needs another one.
         keys.ensure(Host())
@@ -234,8 +238,42 @@ def renew_key():
     """
     current_pillar.require_master(__opts__, "another key, which neighbours must accept first,")
     _require_changes_allowed()
+    key_holder.take_hold(Host(), Minion.of(__opts__))
     keys.create_next_key(Host())
     return _published(current_pillar.pillar(__opts__, __grains__).get(constants.PILLAR_FACTS_DIGEST))
+
+
+@salt_errors.for_module
+def replace_key():
+    """
+    Give this node a key of its own in place of the present one, which another node has too, and publish its facts.
+
+    For a node whose disk was copied from another node. All its meshes are removed first, since the kernel runs them
+    with the copied key, and perhaps as that other node. Then the node applies the views that the master has for it. The
+    links come up when the master has pushed the new key to the neighbours.
+
+    A node that has its key to itself gets another one with ``salt-run wgmesh.rotate``, which interrupts nothing.
+
+    Returns what ``wgmesh.apply`` returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web2 wgmesh.replace_key
+    """
+    current_pillar.require_master(__opts__, "views, which name the new key,")
+    _require_changes_allowed()
+    host = Host()
+    key_holder.require_holder(host, Minion.of(__opts__))
+    for mesh in store.meshes(host):
+        removal.remove_mesh(host, mesh)
+    keys.remove_keys(host)
+    key_holder.take_hold(host, Minion.of(__opts__))
+    keys.ensure(host)
+    __salt__["mine.send"](constants.FACTS_FUNCTION)
+    __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
+    return apply_view()
 
 
 @salt_errors.for_module
@@ -253,6 +291,7 @@ def rollback(mesh):
         salt db1 wgmesh.rollback wg0
     """
     _require_changes_allowed()
+    key_holder.take_hold(Host(), Minion.of(__opts__))
     done = apply_.rollback(Host(), mesh, Master.of(__opts__))
     return {"digest": done.digest, "changed": done.changed, "changes": done.lines}
 

@@ -19,15 +19,14 @@ Ensure that this node has its part in WireGuard meshes that the master plans.
           - wgmesh: wgmesh-facts
 """
 
-import time
-
-from saltext_wgmesh import current_pillar, salt_errors
+from saltext_wgmesh import current_pillar, salt_errors, supported
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import descriptions
 from saltext_wgmesh.core.inputs import facts_format
 from saltext_wgmesh.minion.apply import assignments, await_push, first_link, removal
 from saltext_wgmesh.minion.apply.health_check import Master
-from saltext_wgmesh.minion.state import keys, store
+from saltext_wgmesh.minion.state import key_holder, keys, store
+from saltext_wgmesh.minion.state.key_holder import Minion
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher import service
 from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION
@@ -35,11 +34,11 @@ from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION
 __virtualname__ = "wgmesh"
 
 TOLD_AT = "wgmesh_told_at"
-"""Key in ``__context__``: when this run sent the master the event of new facts, in seconds since the epoch."""
+"""Key in ``__context__``: the version of the outcomes when this run sent the master the event of new facts."""
 
 
 def __virtual__():
-    return __virtualname__
+    return supported.virtual(__opts__, __virtualname__)
 
 
 @salt_errors.for_state
@@ -58,7 +57,7 @@ def key_present(name):
 
         salt web1 state.single wgmesh.key_present wgmesh-key
     """
-    host = Host()
+    host = _held_host()
     changes = keys.pending_changes(host)
     if changes and not __opts__["test"]:
         public_key = keys.ensure(host)
@@ -126,7 +125,7 @@ def joined(name, timeout=30, patience=30):
 
         salt web1 state.single wgmesh.joined wgmesh-joined timeout=60
     """
-    host = Host()
+    host = _held_host()
     pillar = __pillar__
     if assignments.is_stale(host, pillar.get(constants.PILLAR_VIEWS)):
         # The master pushed while earlier states ran. The generation alone does not show what is older: a master
@@ -186,7 +185,7 @@ def watcher_running(name):
 
         salt web1 state.single wgmesh.watcher_running wgmesh-watch
     """
-    host = Host()
+    host = _held_host()
     changes = {}
     if not service.is_current(host):
         changes["watcher"] = {"old": service.running_version(host), "new": INSTALLED_VERSION}
@@ -216,7 +215,7 @@ def uninstalled(name, key=False):
 
         salt web1 state.single wgmesh.uninstalled wgmesh-uninstalled key=True
     """
-    host, test = Host(), __opts__["test"]
+    host, test = _held_host(removes=True), __opts__["test"]
     there = store.meshes(host)
     if there and not test:
         return _failed(
@@ -259,6 +258,7 @@ def interface_present(name, view=None, patience=30):
 
         salt web1 state.single wgmesh.interface_present wg0
     """
+    host = _held_host()
     offered = {name: view} if view else __pillar__.get(constants.PILLAR_VIEWS) or {}
     if name not in offered:
         current_pillar.require_master(__opts__, f"a view of {name}")
@@ -267,9 +267,7 @@ def interface_present(name, view=None, patience=30):
     sealed, master = __pillar__.get(constants.PILLAR_PSKS), Master.of(__opts__)
     return _heard(
         name,
-        assignments.apply_assignments(
-            Host(), offered, name, sealed_psks=sealed, dry_run=__opts__["test"], master=master
-        ),
+        assignments.apply_assignments(host, offered, name, sealed_psks=sealed, dry_run=__opts__["test"], master=master),
         patience,
     )
 
@@ -294,7 +292,7 @@ def absent(name, key=False):
 
         salt web1 state.single wgmesh.absent wg0
     """
-    host, test = Host(), __opts__["test"]
+    host, test = _held_host(removes=True), __opts__["test"]
     changes = descriptions.salt_changes(removal.remove_mesh(host, name, dry_run=test).changes)
     if key and keys.exists(host) and not set(store.meshes(host)) - {name}:
         changes["key"] = {"old": str(host.key_file), "new": None}
@@ -311,6 +309,16 @@ def absent(name, key=False):
         would=f"{name} would be removed",
         done=f"{name} was removed",
     )
+
+
+def _held_host(removes=False):
+    """This host, which from now on this minion alone changes; HostError if another minion of the host does already."""
+    host, minion = Host(), Minion.of(__opts__)
+    if removes or __opts__["test"]:
+        key_holder.require_holder(host, minion)
+    else:
+        key_holder.take_hold(host, minion)
+    return host
 
 
 def _leftovers(host, key):
@@ -339,10 +347,10 @@ def _unpublished():
 
 
 def _tell_master():
-    """The master got the event that this node has new facts. Returns when, in seconds since the epoch."""
-    now = time.time()
+    """The master got the event that this node has new facts. Returns the version of the outcomes before that."""
+    before = store.outcomes_version(Host())
     __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
-    return now
+    return before
 
 
 def _heard(name, outcomes, patience, changes=None):

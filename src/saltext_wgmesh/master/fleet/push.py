@@ -183,7 +183,7 @@ def _tell(fleet: Fleet, due: list[str], not_awaited: Set[str], acks: Acks, given
 def _is_due(node: str, ack: Ack, given: PushInput) -> bool:
     """Whether *node* is to be told now."""
     digests, request = given.wanted[node], given.request
-    if node in request.drifted and given.now - ack.at > DRIFT_RETRY_AFTER:
+    if node in request.drifted and not 0 <= given.now - ack.at <= DRIFT_RETRY_AFTER:
         return True
     is_back = node in given.responsive and ack.awaits_answer
     is_named = is_back or node in request.retry or node in request.started

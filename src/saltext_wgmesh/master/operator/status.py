@@ -28,6 +28,9 @@ REFRESH = 2.0
 CLEAR = "\x1b[H\x1b[2J"
 """ECMA-48: cursor to the first place, and the whole page erased."""
 
+CLOCK_TOLERANCE = 60.0
+"""Seconds by which a node's clock may be ahead before the status says so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
@@ -88,7 +91,10 @@ def status(opts: dict[str, Any], *, live: bool = True) -> dict[str, Any]:
     published = {mesh: record.published(ledger, mesh) for mesh in ledger.meshes()}
     members = {node for one in published.values() for node in one.plan.members if node in accepted}
     reports = link_survey.query(SaltFleet(opts=opts), members) if live else None
-    return {mesh: _mesh(ledger, one, accepted, reports) for mesh, one in published.items()}
+    found = {mesh: _mesh(ledger, one, accepted, reports) for mesh, one in published.items()}
+    for mesh, shown in found.items():
+        shown.update(_without_empty({"clocks": _clocks_ahead(opts, ledger.health(mesh), time.time())}))
+    return found
 
 
 def with_exit_status(meshes: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +217,18 @@ def _outages(health: Health) -> dict[str, Any]:
             "hold_down": outage.hold_down,
         }
         for name, (outage, down) in sorted(named.items())
+    }
+
+
+def _clocks_ahead(opts: dict[str, Any], health: Health, now: float) -> dict[str, str]:
+    """Node with an outage whose clock was ahead when it published its facts → what that does to its links."""
+    concerned = {*health.nodes, *(node for pair in health.links for node in pair)}
+    times = {node: inventory.observed_at(opts, node) for node in sorted(concerned)}
+    return {
+        node: f"its facts are of {stamp(at)}, so its clock is or was ahead of the master's: neighbours refuse "
+        "handshakes of an earlier time until their watchers have added it as a peer again, which takes up to 30 s"
+        for node, at in times.items()
+        if at is not None and at - now > CLOCK_TOLERANCE
     }
 
 

@@ -97,8 +97,13 @@ class Ack:
         return self.pending is not None and dict(self.pending.digests) == dict(wanted)
 
     def is_due(self, wanted: Digests, now: float) -> bool:
-        """Whether an unacknowledged *wanted* is to be pushed at *now*: at once if it is new, else after the pause."""
-        return self.pending is None or not self.is_pending(wanted) or now >= self.pending.retry_at
+        """Whether an unacknowledged *wanted* is to be pushed at *now*: at once if it is new, else after the pause.
+
+        A pause that is longer than any after that many tries was written while the clock was ahead, and is over.
+        """
+        if self.pending is None or not self.is_pending(wanted):
+            return True
+        return not 0 < self.pending.retry_at - now <= _pause(self.pending.tries)
 
     def after(self, answer: Any, pushed: Digests, now: float, job: str = "") -> Ack:
         """This record after the node's *answer* to a push of *pushed*.
@@ -116,7 +121,7 @@ class Ack:
         pending = PendingPush(
             digests=dict(pushed),
             tries=tries,
-            retry_at=now + min(RETRY_AFTER * 2 ** (tries - 1), MAX_RETRY_AFTER),
+            retry_at=now + _pause(tries),
             job=job,
             error=None if answer is None else error_text(answer, pushed),
             rolled_back=_rollbacks(answer, pushed),
@@ -180,6 +185,11 @@ class Ack:
 
 NO_ACK = Ack()
 """The record of a node that was never pushed to."""
+
+
+def _pause(tries: int) -> float:
+    """Seconds from that many unanswered pushes to the next one."""
+    return float(min(RETRY_AFTER * 2 ** (min(tries, 16) - 1), MAX_RETRY_AFTER))
 
 
 def error_text(answer: Any, pushed: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ ASK_AFTER_FAILED_RUN = 1.0
 
 def await_push(
     host: Host,
-    since: float,
+    since: tuple[int, int],
     timeout: float,
     fetch: Callable[[], object],
     refusal: Callable[[], str | None] = lambda: None,
@@ -32,8 +32,9 @@ def await_push(
 ) -> tuple[ViewResult, ...] | str | None:
     """Return the results of the assignments that were applied after *since*; None if none were within *timeout* s.
 
-    *since* is in seconds since the epoch: earlier results may be out of date. The assignments come by a push of the
-    master or by *fetch*. While a mesh is pending, as in the first seconds of a new fleet, further ones are awaited.
+    *since* is a version of the outcomes (``store.outcomes_version``): those of that version may be out of date. The
+    assignments come by a push of the master or by *fetch*. While a mesh is pending, as in the first seconds of a new
+    fleet, further ones are awaited.
 
     If *refusal* gives the reason why the master has none for any node, that is returned at once. It is called together
     with *fetch*, for the first time after *fetch_after* seconds.
@@ -48,8 +49,8 @@ def await_push(
             fetch()
             pause *= 2
             fetch_at = time.monotonic() + pause
-        applied_at = store.outcomes_at(host)
-        results = _results(store.outcomes(host)) if applied_at is not None and applied_at >= since else None
+        is_new = store.outcomes_version(host) != since
+        results = _results(store.outcomes(host)) if is_new else None
         if results is None and asked and (reason := refusal()):
             return reason
         if late or (results is not None and not any(result.pending for result in results)):

@@ -106,9 +106,12 @@ class Store:
         return self._view(VIEW)
 
     def age(self) -> float:
-        """Return the seconds since the last applied view was set; infinite if there is none."""
+        """Return the seconds since the last applied view was set; infinite if there is none.
+
+        A view of the future was set while the clock was ahead. The distance counts then too, so that it gets old.
+        """
         try:
-            return max(0.0, time.time() - (self.folder / VIEW).stat().st_mtime)
+            return abs(time.time() - (self.folder / VIEW).stat().st_mtime)
         except FileNotFoundError:
             return math.inf
 
@@ -241,12 +244,16 @@ def outcomes(host: Host) -> dict[str, dict[str, Any]]:
     return {mesh: former_version.result(raw) for mesh, raw in recorded.items()}
 
 
-def outcomes_at(host: Host) -> float | None:
-    """Return when the last assignments were applied, in seconds since the epoch; None: never."""
+def outcomes_version(host: Host) -> tuple[int, int]:
+    """Return a value that differs after each time that assignments were applied.
+
+    It is to be compared for equality alone: the clock may be set at any time.
+    """
     try:
-        return (host.state_dir / OUTCOMES).stat().st_mtime
+        found = (host.state_dir / OUTCOMES).stat()
+        return found.st_ino, found.st_mtime_ns
     except FileNotFoundError:
-        return None
+        return 0, 0
 
 
 def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:

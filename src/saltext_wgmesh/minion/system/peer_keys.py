@@ -55,7 +55,9 @@ class PeerKeyTracker:
         other = next(key for key in peer.keys if key != active)
         self.active_key[device, peer.node] = active
         grew = {key: self._grew(device, one) for key, one in stats.items()}
+        # An attempt in the future was made while the clock was ahead.
         tried = int(self.tried_at.get((device, peer.node), 0))
+        tried = tried if tried <= time.time() else 0
         last, latest = (stats[key].handshake_at or 0 for key in (active, other))
         # A handshake from before an attempt is no evidence for the key that was left. WireGuard gives handshake times
         # in whole seconds, so of two in one second the received bytes decide.

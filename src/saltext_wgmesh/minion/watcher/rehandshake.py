@@ -24,6 +24,8 @@ log = logging.getLogger("wgmesh.watch")
 
 REHANDSHAKE_AFTER = (1.0, 5.0, 15.0)
 """Seconds after a link went down at which its peer is removed and added again."""
+CALLER_REHANDSHAKE_AFTER = (3.0, 10.0, 25.0)
+"""The same for a neighbour that only calls. It calls again at its own attempts, so those of this end are in between."""
 REHANDSHAKE_EVERY = 30.0
 """Seconds between two later attempts."""
 
@@ -95,43 +97,58 @@ class Rehandshaker:
         """Start a ``wg set`` that removes and adds the peer of *link*: its next packet begins a handshake, whatever
         state both ends are in.
 
-        A peer without an endpoint cannot be called. It only gets the preshared key of this attempt.
+        A peer without an endpoint calls again by itself. It must be added again too: WireGuard refuses a handshake
+        with an earlier time than the last one had (whitepaper, section 5.1), until the peer is added again. A node
+        whose clock was ahead would stay away until its clock gets there.
         """
         link.rehandshakes += 1
         try:
             arguments = self._readd_arguments(link)
-            if arguments and link.interface.name in devices:
+            if link.interface.name in devices:
                 self._processes.append(self._start(("wg", "set", link.interface.name, *arguments)))
         except (HostError, OSError) as error:
             log.warning("%s: the peer %s cannot be added again: %s", self._view.mesh, link.name, error)
 
     def _readd_arguments(self, link: MonitoredLink) -> tuple[str, ...]:
-        """Arguments of ``wg set`` for this attempt; empty if there is nothing to change."""
-        peer, store = link.peer, Store(host=self._host, mesh=self._view.mesh)
-        folder = store.key_paths.psk_folder
+        """Arguments of ``wg set`` for this attempt."""
+        if link.peer.endpoint is None:
+            return self._caller_arguments(link)
+        peer, folder = link.peer, Store(host=self._host, mesh=self._view.mesh).key_paths.psk_folder
         own = keys.key_to_run(self._host, self._view.activate_key) or ""
-        # A neighbour with two keys may run either. The attempts take turns, unless only the neighbour can call.
-        has_two_keys = bool(peer.next_key and peer.endpoint)
-        key = self._peer_keys.try_other_key(link.interface.name, peer) if has_two_keys else peer.public_key
-        candidates = psk_files.candidate_psks(store, self._view, peer, (own, key))
-        # Random after the first attempt: two ends that both alternate could miss each other for ever.
-        psk_id = self._choose(candidates) if link.rehandshakes > 1 else candidates[0]
+        # A neighbour with two keys may run either. The attempts take turns.
+        key = self._peer_keys.try_other_key(link.interface.name, peer) if peer.next_key else peer.public_key
+        psk_id = self._psk(link, own, key)
         arguments: tuple[str, ...] = ()
         for config in desired.peer_configs(peer, key):
             chosen = replace(config, psk_id=psk_id)
             if config.public_key != key:
                 arguments = (*arguments, "peer", config.public_key, "persistent-keepalive", "0")
-            elif peer.endpoint is None:
-                return wg_cli.set_psk(chosen, folder) if len(candidates) > 1 else ()
             else:
                 arguments = (*arguments, *wg_cli.remove_peer(key), *wg_cli.add_peer(chosen, folder))
-                arguments += ("endpoint", peer.endpoint) if wg_cli.is_host_name(peer.endpoint) else ()
+                arguments += ("endpoint", link.peer.endpoint) if wg_cli.is_host_name(link.peer.endpoint) else ()
         return arguments
+
+    def _caller_arguments(self, link: MonitoredLink) -> tuple[str, ...]:
+        """Arguments of ``wg set`` that add the peer again with each of its keys: it decides which one it calls with."""
+        peer, folder = link.peer, Store(host=self._host, mesh=self._view.mesh).key_paths.psk_folder
+        own = keys.key_to_run(self._host, self._view.activate_key) or ""
+        active = self._peer_keys.active_key.get((link.interface.name, peer.node), peer.public_key)
+        arguments: tuple[str, ...] = ()
+        for config in desired.peer_configs(peer, active):
+            chosen = replace(config, psk_id=self._psk(link, own, config.public_key))
+            arguments += (*wg_cli.remove_peer(config.public_key), *wg_cli.add_peer(chosen, folder))
+        return arguments
+
+    def _psk(self, link: MonitoredLink, own: str, key: str) -> str | None:
+        """The identifier of the preshared key of this attempt between the public keys *own* and *key*."""
+        store = Store(host=self._host, mesh=self._view.mesh)
+        candidates = psk_files.candidate_psks(store, self._view, link.peer, (own, key))
+        # Random after the first attempt: two ends that both alternate could miss each other for ever.
+        return self._choose(candidates) if link.rehandshakes > 1 else candidates[0]
 
 
 def _rehandshake_due(link: MonitoredLink) -> float:
     """Seconds after the link went down at which the next attempt is due."""
-    later = link.rehandshakes - len(REHANDSHAKE_AFTER)
-    if later < 0:
-        return REHANDSHAKE_AFTER[link.rehandshakes]
-    return REHANDSHAKE_AFTER[-1] + REHANDSHAKE_EVERY * (later + 1)
+    first = REHANDSHAKE_AFTER if link.peer.endpoint else CALLER_REHANDSHAKE_AFTER
+    later = link.rehandshakes - len(first)
+    return first[link.rehandshakes] if later < 0 else first[-1] + REHANDSHAKE_EVERY * (later + 1)
