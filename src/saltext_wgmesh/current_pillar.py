@@ -7,6 +7,7 @@ from typing import Any
 
 import salt.pillar
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import HostError
 
 
@@ -32,3 +33,18 @@ def require_master(opts: Mapping[str, Any], purpose: str) -> None:
             f"{purpose} needs the master, and this run is without one: call it without --local, on a minion that has "
             "neither 'file_client: local' nor 'master_type: disable'"
         )
+
+
+def failed_run(compiled: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The last run of the master, if it failed, as the pillar key has it; empty if it did not."""
+    failed = compiled.get(constants.PILLAR_FAILED_RUN)
+    return failed if isinstance(failed, Mapping) and {"reason", "run"} <= failed.keys() else {}
+
+
+def refusal(opts: Mapping[str, Any], grains: Mapping[str, Any], failed_before: Mapping[str, Any]) -> str | None:
+    """Why the master has no view for any node; None as long as no run has failed after *failed_before*.
+
+    That run failed before this node sent its event, and the policy may have been corrected since.
+    """
+    failed = failed_run(pillar(dict(opts), grains))
+    return str(failed["reason"]) if failed and failed["run"] != failed_before.get("run") else None

@@ -148,13 +148,13 @@ def joined(name, timeout=30, patience=30):
     # The mine of a node that came back may already have its facts. The master has dropped the node all the same,
     # so it needs the event.
     told_at = __context__.pop(TOLD_AT, None) or _tell_master()
-    failed_before = _failed_run(pillar)
+    failed_before = current_pillar.failed_run(pillar)
     pushed = await_push.await_push(
         host,
         told_at,
         timeout,
         __salt__["wgmesh.apply"],
-        lambda: _refusal(failed_before),
+        lambda: current_pillar.refusal(__opts__, __grains__, failed_before),
         await_push.ASK_AFTER_FAILED_RUN if failed_before else await_push.FETCH_AFTER,
     )
     if isinstance(pushed, str):
@@ -385,21 +385,6 @@ def _outcome(name, changes, same="", would="", done=""):
     if __opts__["test"]:
         return {"name": name, "result": None, "changes": changes, "comment": would}
     return {"name": name, "result": True, "changes": changes, "comment": done}
-
-
-def _failed_run(pillar):
-    """The last run of the master, if it failed, as the pillar key has it; empty if it did not."""
-    failed = pillar.get(constants.PILLAR_FAILED_RUN)
-    return failed if isinstance(failed, dict) and {"reason", "run"} <= failed.keys() else {}
-
-
-def _refusal(failed_before):
-    """Why the master has no view for any node; None as long as no run has failed after *failed_before*.
-
-    That run failed before this node sent its event, and the policy may have been corrected since.
-    """
-    failed = _failed_run(current_pillar.pillar(__opts__, __grains__))
-    return failed["reason"] if failed and failed["run"] != failed_before.get("run") else None
 
 
 def _with_pillar_error(ret, pillar):
