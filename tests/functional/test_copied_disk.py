@@ -24,11 +24,13 @@ def advice(facts):
 
 @pytest.fixture
 def copied(modules, states, offer):
-    """Have node1 run a mesh with a key that another node has too, and return the key."""
+    """Have node1 run a mesh with a key that another node has too. The value is the key."""
     assert states.wgmesh.key_present("key").result is True
     offer(wg0=leaf())
     assert "error" not in modules.wgmesh.apply()["wg0"]
-    return modules.wgmesh.facts()["public_key"]
+    yield modules.wgmesh.facts()["public_key"]
+    # The mine outlives the test's machine.
+    modules.mine.flush()
 
 
 def test_advice_gives_copy_its_own_key(modules, outside, offer, copied):

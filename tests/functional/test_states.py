@@ -307,7 +307,11 @@ class TestAbsent:
         assert outside("wg", "show", "wg1", "dump") == rest
         assert "8700" not in outside("ip", "rule") + outside("ip", "-6", "rule")
         assert "wg0 " not in outside("ip", "route", "show", "table", "all", "proto", "87")
-        assert sorted(p.name for p in Path("/etc/wireguard").iterdir()) == ["wg1.conf", "wgmesh.key"]
+        assert sorted(p.name for p in Path("/etc/wireguard").iterdir()) == [
+            "wg1.conf",
+            "wgmesh.key",
+            "wgmesh.key.minion",
+        ]
         again = states.wgmesh.absent("wg0", key=True)
         assert (again.result, again.changes) == (True, {})
 
