@@ -58,6 +58,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "graph": lambda _id: [runner.graph(style=style) for style in ("mermaid", "dot", "table")],
     "paths": lambda _id: runner.paths(),
     "plan": lambda _id: runner.plan(),
+    "ports": lambda _id: runner.ports(),
     "rebalance": lambda _id: runner.rebalance(),
     "release": lambda id_: refused(runner.release, id_),
     "rollback": lambda _id: runner.rollback(1),
@@ -78,14 +79,14 @@ def typed(text: str) -> Any:
 
 @pytest.fixture
 def fleet(monkeypatch, tmp_path):
-    """A function that returns a master with two relays and a node of that id, on which ``salt-run`` is called."""
+    """A function that returns a master with two relays and a gateway of that id, on which ``salt-run`` is called."""
 
     def make(id_):
         master = FakeMaster()
         nodes = master.policy["wg0"]["nodes"] = {
             "r1": {"role": "relay", "endpoint": "203.0.113.1"},
             "r2": {"role": "relay", "endpoint": "203.0.113.2"},
-            "*": {},
+            "*": {"routes": ["192.168.50.0/24"]},
         }
         master.mine = {node: mine(node) for node in (*list(nodes)[:2], id_)}
         opts = {**master.opts, "cachedir": str(tmp_path), "__cli": "salt-run", "conf_file": str(tmp_path / "master")}

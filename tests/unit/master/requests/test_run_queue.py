@@ -284,4 +284,4 @@ def test_clock_set_back_delays_ten_seconds_at_most(tmp_path, clock):
         RunQueue(tmp_path).run(lambda _: begun.append(clock[0]))
     clock[0] = 500.0
     RunQueue(tmp_path).run(lambda _: begun.append(clock[0]))
-    assert begun[-1] == 510.0
+    assert 500.0 <= begun[-1] <= 510.0
