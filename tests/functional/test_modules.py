@@ -324,11 +324,10 @@ class TestOnlyTests:
     """A minion whose configuration has ``test: True``."""
 
     @pytest.fixture
-    def tests_only(self, minion_opts):
-        """From now on the configuration says so."""
-        minion_opts["test"] = True
-        yield
-        del minion_opts["test"]
+    def tests_only(self, modules, monkeypatch):
+        """From now on the configuration says so, also to modules that are loaded already."""
+        loaded = modules.wgmesh.apply.func.__wrapped__.__globals__["__opts__"]
+        monkeypatch.setitem(loaded, "test", True)
 
     def test_push_changes_nothing(self, modules, offer, public_key, outside, tests_only):
         """The return says so, and what would change; it has no digest, which would acknowledge the view."""
