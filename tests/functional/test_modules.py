@@ -324,7 +324,7 @@ def test_private_key_is_in_no_output(modules, offer, public_key, caplog, monkeyp
 class TestOnlyTests:
     """A minion whose configuration has ``test: True``."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def tests_only(self, minion_opts):
         """Return the loaders of a minion that is configured so."""
         return Loaders({**minion_opts, "test": True})
