@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError
+from saltfactories.utils.functional import Loaders
 
 from saltext_wgmesh.core.inputs import salt_key
 from saltext_wgmesh.minion.state import keys
@@ -325,12 +326,15 @@ class TestOnlyTests:
 
     @pytest.fixture
     def tests_only(self, minion_opts):
-        """From now on the configuration says so."""
-        minion_opts["test"] = True
-        yield
-        del minion_opts["test"]
+        """Return the loaders of a minion that is configured so."""
+        return Loaders({**minion_opts, "test": True})
 
-    def test_push_changes_nothing(self, modules, offer, public_key, outside, tests_only):
+    @pytest.fixture
+    def modules(self, tests_only, machine):
+        """Return its execution functions."""
+        return tests_only.modules
+
+    def test_push_changes_nothing(self, modules, offer, public_key, outside):
         """The return says so, and what would change; it has no digest, which would acknowledge the view."""
         offer(wg0=leaf())
         before = dump(outside)
@@ -343,7 +347,7 @@ class TestOnlyTests:
         assert modules.wgmesh.meshes() == []
 
     @pytest.mark.parametrize("call", ["renew_key", "rollback"])
-    def test_other_change_is_refused(self, modules, public_key, tests_only, call):
+    def test_other_change_is_refused(self, modules, public_key, call):
         """No key is made, and no view is restored."""
         with pytest.raises(CommandExecutionError, match="test: True"):
             getattr(modules.wgmesh, call)(*(["wg0"] if call == "rollback" else []))
