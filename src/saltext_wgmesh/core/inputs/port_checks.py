@@ -101,6 +101,11 @@ def _is_reported_elsewhere(a: _EndpointClaim, b: _EndpointClaim) -> bool:
     return a.has_listen_port and b.has_listen_port
 
 
+def _is_same_node(a: _EndpointClaim, b: _EndpointClaim) -> bool:
+    """Whether both are the ports at which one node listens: then they are compared when both plans are known."""
+    return a.node == b.node and a.has_listen_port and b.has_listen_port
+
+
 def _claims_by_host(meshes: Sequence[MeshPolicy]) -> list[list[_EndpointClaim]]:
     """Return the claims of each host, sorted by port. A name with a dot at the end is the name without it."""
     found: dict[str, list[_EndpointClaim]] = {}
@@ -136,7 +141,9 @@ def _limits_at_hosts(mesh: MeshPolicy, claims_by_host: Sequence[Sequence[_Endpoi
                 continue
             port, host = claim.endpoint.port, claim.endpoint.host
             yield PortLimit(number=MAX_PORT - port, reason=f"ports end at {MAX_PORT}, and it is reached at {port}")
-            after = next((c for c in claims[index + 1 :] if c.endpoint.port > port), None)
+            after = next(
+                (c for c in claims[index + 1 :] if c.endpoint.port > port and not _is_same_node(claim, c)), None
+            )
             if after:
                 reason = f"port {after.endpoint.port} of {host} is that of {after.path}"
                 yield PortLimit(number=after.endpoint.port - port - 1, reason=reason)
