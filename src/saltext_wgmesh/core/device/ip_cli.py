@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,12 @@ def _link(entry: Mapping[str, Any]) -> IpLink:
 
 def parse_routes(text: str) -> tuple[RouteEntry, ...]:
     """Return the routes of ``ip -json route show table all proto …`` (one family or both), sorted."""
-    return tuple(sorted((_route(entry) for entry in _entries(text)), key=lambda route: route.key))
+    return tuple(sorted(each_route(text), key=lambda route: route.key))
+
+
+def each_route(text: str) -> Iterator[RouteEntry]:
+    """Yield the routes that ``parse_routes`` returns, one by one and unsorted."""
+    return (_route(entry) for entry in _entries(text))
 
 
 def _route(entry: Mapping[str, Any]) -> RouteEntry:
@@ -125,7 +130,7 @@ def _entries(text: str) -> Iterable[Mapping[str, Any]]:
         entries = json.loads(text) if text.strip() else []
     except ValueError as error:
         raise HostError(f"'ip -json' printed no JSON ({error}): iproute2 of 2018 or newer is needed") from error
-    return [entry for entry in entries if entry]
+    return filter(None, entries)
 
 
 def route_line(verb: str, route: RouteEntry) -> tuple[str, ...]:
