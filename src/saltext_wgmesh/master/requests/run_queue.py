@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from saltext_wgmesh.core import proc_locks
-from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.core.errors import WgmeshError, naming
 from saltext_wgmesh.master.requests.rate_limit import RateLimit
 from saltext_wgmesh.master.requests.request import Request
 
@@ -97,8 +97,13 @@ class RunQueue:
         path = self._queued / hashlib.sha256(text.encode()).hexdigest()
         # Readers must never see half a file, so it is written under another name first.
         partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-        partial.write_text(text)
-        partial.replace(path)
+        try:
+            with naming(path):
+                partial.write_text(text)
+                partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:

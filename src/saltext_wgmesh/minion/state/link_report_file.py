@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.errors import ViewError, naming
 from saltext_wgmesh.core.liveness.link_report import LinkReport
 from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
@@ -61,8 +61,9 @@ def _write(host: Host, mesh: str, raw: Mapping[str, object]) -> None:
     where.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     partial = where.with_name(f".{where.name}")
     try:
-        partial.write_text(json.dumps(raw))
-        partial.replace(where)
+        with naming(where):
+            partial.write_text(json.dumps(raw))
+            partial.replace(where)
     except OSError:
         # On a full disk half a file would keep the room that the next attempt needs.
         partial.unlink(missing_ok=True)

@@ -207,7 +207,7 @@ class Loop:
             interrupted = journal.interrupted(self._host)
             self._recovery = journal.spawn_recovery(interrupted) if interrupted else None
         except OSError as error:
-            log.warning("interrupted applies cannot be found or recovered: %s", error)
+            self._errors.failed("%s: interrupted applies cannot be found or recovered", self._host.state_dir, error)
 
     def _reload_steps(self) -> Steps[bool]:
         """Monitor each view that is new or has changed, and no mesh without one; return whether anything changed."""

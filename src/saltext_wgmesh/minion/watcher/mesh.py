@@ -55,7 +55,7 @@ class MeshMonitor:
         """The neighbours whose links changed since routes last followed them."""
         self._peer_keys = PeerKeyTracker(host)
         self._keys_checked_at = 0.0
-        self._report_errors = ErrorLog(log)
+        self._errors = ErrorLog(log)
         reported = link_report_file.read_report(host, view.mesh)
         # A report that the beacon wrote while no watcher ran comes from counters, which tell nothing of idle links.
         self._reported = reported if reported and reported.from_watcher else None
@@ -229,9 +229,9 @@ class MeshMonitor:
             link_report_file.write_links(self.host, self.view.mesh, report)
         except OSError as error:
             self.is_report_due = True
-            self._report_errors.failed("%s: the link report cannot be written", path, error)
+            self._errors.failed("%s: the link report cannot be written", path, error)
         else:
-            self._report_errors.succeeded("%s: the link report is written again", path)
+            self._errors.succeeded("%s: the link report is written again", path)
 
     def _track_keys(self, now: float) -> None:
         """Give the allowed-ips of a neighbour with two keys to the one that it runs.
@@ -246,7 +246,7 @@ class MeshMonitor:
         try:
             self._peer_keys.update((link.interface.name, link.peer) for link in silent)
         except HostError as error:
-            log.warning("%s: the keys of neighbours cannot be checked: %s", self.view.mesh, error)
+            self._errors.failed("%s: the keys of neighbours cannot be checked", self.view.mesh, error)
 
 
 def _is_same_link(link: MonitoredLink, peer: Peer, interface: Interface) -> bool:

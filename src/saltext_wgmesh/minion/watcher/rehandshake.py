@@ -18,6 +18,7 @@ from saltext_wgmesh.minion.state import keys, psk_files
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host, environment
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
+from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 
 log = logging.getLogger("wgmesh.watch")
@@ -26,6 +27,8 @@ REHANDSHAKE_AFTER = (1.0, 5.0, 15.0)
 """Seconds after a link went down at which its peer is removed and added again."""
 REHANDSHAKE_EVERY = 30.0
 """Seconds between two later attempts."""
+REREAD_AFTER = 1.0
+"""Seconds for which the view before is not read again."""
 
 
 class Process(Protocol):
@@ -69,6 +72,10 @@ class Rehandshaker:
         self._start = start
         self._choose = choose
         self._processes: list[Process] = []
+        self._errors = ErrorLog(log)
+        self._before: psk_files.PreviousPeers | None = None
+        self._before_at = float("-inf")
+        """When *_before* was read, of the monotonic clock."""
 
     def maintain(self, link: MonitoredLink, now: float, devices: Set[str]) -> None:
         """Remove and add the peer of *link* if an attempt is due at *now*.
@@ -78,7 +85,7 @@ class Rehandshaker:
         # A new link too: its first handshake may have come before the other end had this node as a peer.
         waits = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is not bfd.BfdState.UP
         if waits and now - link.down_since >= _rehandshake_due(link):
-            self._readd_peer(link, devices)
+            self._readd_peer(link, devices, now)
 
     def reap(self) -> None:
         """Forget the processes that have ended."""
@@ -91,7 +98,7 @@ class Rehandshaker:
             process.wait()
         self._processes = []
 
-    def _readd_peer(self, link: MonitoredLink, devices: Set[str]) -> None:
+    def _readd_peer(self, link: MonitoredLink, devices: Set[str], now: float) -> None:
         """Start a ``wg set`` that removes and adds the peer of *link*: its next packet begins a handshake, whatever
         state both ends are in.
 
@@ -99,13 +106,13 @@ class Rehandshaker:
         """
         link.rehandshakes += 1
         try:
-            arguments = self._readd_arguments(link)
+            arguments = self._readd_arguments(link, now)
             if arguments and link.interface.name in devices:
                 self._processes.append(self._start(("wg", "set", link.interface.name, *arguments)))
         except (HostError, OSError) as error:
-            log.warning("%s: the peer %s cannot be added again: %s", self._view.mesh, link.name, error)
+            self._errors.failed("%s: peers cannot be added again", self._view.mesh, error)
 
-    def _readd_arguments(self, link: MonitoredLink) -> tuple[str, ...]:
+    def _readd_arguments(self, link: MonitoredLink, now: float) -> tuple[str, ...]:
         """Arguments of ``wg set`` for this attempt; empty if there is nothing to change."""
         peer, store = link.peer, Store(host=self._host, mesh=self._view.mesh)
         folder = store.key_paths.psk_folder
@@ -113,7 +120,10 @@ class Rehandshaker:
         # A neighbour with two keys may run either. The attempts take turns, unless only the neighbour can call.
         has_two_keys = bool(peer.next_key and peer.endpoint)
         key = self._peer_keys.try_other_key(link.interface.name, peer) if has_two_keys else peer.public_key
-        candidates = psk_files.candidate_psks(store, self._view, peer, (own, key))
+        if now - self._before_at > REREAD_AFTER:
+            # Once for all links that are down now: the view before has a peer for each of them.
+            self._before, self._before_at = psk_files.previous_peers(store), now
+        candidates = psk_files.candidate_psks(self._before, self._view, peer, (own, key))
         # Random after the first attempt: two ends that both alternate could miss each other for ever.
         psk_id = self._choose(candidates) if link.rehandshakes > 1 else candidates[0]
         arguments: tuple[str, ...] = ()
