@@ -265,13 +265,13 @@ def _stored(path: Path, read: Callable[[Path], str | None], parse: Callable[[str
         text = read(path)
         return None if text is None else parse(text)
     except (ViewError, ValueError, LookupError, TypeError, AttributeError) as error:
-        _warn_once(path, type(error).__name__)
+        _warn_once(path, type(error).__name__, path.stat().st_mtime_ns if path.exists() else 0)
         return None
 
 
 @functools.lru_cache(maxsize=64)
-def _warn_once(path: Path, reason: str) -> None:
-    """Log that the file is not used. The beacon reads it each second, and says so once."""
+def _warn_once(path: Path, reason: str, _changed_at: int) -> None:
+    """Log that the file is not used, once for each change of it: the beacon reads it each second."""
     log.warning("%s is damaged (%s) and is not used: the next apply writes it again", path, reason)
 
 

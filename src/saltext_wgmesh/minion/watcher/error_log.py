@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 
-REPEAT_AFTER = 600.0
+LOG_AGAIN_AFTER = 600.0
 """Seconds after which a failure that lasts is logged again."""
 
 
 class ErrorLog:
-    """What was logged of failures that last, by object. *clock* returns monotonic seconds."""
+    """The failures that last and were logged, by object. *clock* returns monotonic seconds."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -23,7 +23,7 @@ class ErrorLog:
         """Log that *message*, with *subject* in it, failed by *error*, unless the same was logged lately."""
         name, reason, now = message % subject, str(error), self._clock()
         logged = self._logged.get(str(subject))
-        if logged is None or logged[0] != reason or now - logged[1] > REPEAT_AFTER:
+        if logged is None or logged[0] != reason or now - logged[1] > LOG_AGAIN_AFTER:
             self._logged[str(subject)] = reason, now
             self._log.warning("%s: %s", name, reason)
 

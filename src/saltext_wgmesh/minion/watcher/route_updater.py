@@ -24,7 +24,7 @@ Place = tuple[int, str]
 """Table and prefix, which identify a route."""
 
 
-class LinkStates(Protocol):
+class PathStates(Protocol):
     """The states of links as routes need them: a report of all links, or the links themselves."""
 
     @property
@@ -71,12 +71,12 @@ class RouteUpdater:
                         self._by_neighbour.setdefault(hop.neighbour, []).append(place)
             yield None
 
-    def desired_entries(self, states: LinkStates) -> Iterator[RouteEntry]:
+    def desired_entries(self, states: PathStates) -> Iterator[RouteEntry]:
         """The routes that the kernel should have while the links are as *states* says."""
         return self._desired(self._candidates, states)
 
     def update_steps(
-        self, states: LinkStates, devices: Set[str], neighbours: Collection[str] | None = None
+        self, states: PathStates, devices: Set[str], neighbours: Collection[str] | None = None
     ) -> Steps[None]:
         """Set the routes that differ from those set last. Nothing is read from the kernel.
 
@@ -90,7 +90,7 @@ class RouteUpdater:
             self._set(group, states, devices)
             yield None
 
-    def reconcile_steps(self, states: LinkStates, devices: Set[str], *, delete_stale: bool = False) -> Steps[None]:
+    def reconcile_steps(self, states: PathStates, devices: Set[str], *, delete_stale: bool = False) -> Steps[None]:
         """Set the routes that differ from those of the kernel, since an apply, or another program, may change them.
 
         *delete_stale*: also delete the routes and rules that this view does not have. An apply deletes those of the
@@ -136,15 +136,15 @@ class RouteUpdater:
             log.info("%s: the rule for packets from %s (IPv%d) was restored", self._view.mesh, rule.device, rule.family)
         return bool(missing)
 
-    def update_routes(self, states: LinkStates, devices: Set[str]) -> None:
+    def update_routes(self, states: PathStates, devices: Set[str]) -> None:
         """Take the ``update_steps`` for all routes at once."""
         finish(self.update_steps(states, devices))
 
-    def reconcile_routes(self, states: LinkStates, devices: Set[str]) -> None:
+    def reconcile_routes(self, states: PathStates, devices: Set[str]) -> None:
         """Take the ``reconcile_steps`` at once."""
         finish(self.reconcile_steps(states, devices))
 
-    def delete_stale_routes(self, states: LinkStates, devices: Set[str]) -> None:
+    def delete_stale_routes(self, states: PathStates, devices: Set[str]) -> None:
         """Take the ``reconcile_steps`` at once, and delete the routes over *devices* that this view does not have."""
         finish(self.reconcile_steps(states, devices, delete_stale=True))
 
@@ -154,7 +154,7 @@ class RouteUpdater:
     def _families(self) -> tuple[int, ...]:
         return (4, 6) if self._host.has_ipv6 else (4,)
 
-    def _desired(self, places: Iterable[Place], states: LinkStates) -> Iterator[RouteEntry]:
+    def _desired(self, places: Iterable[Place], states: PathStates) -> Iterator[RouteEntry]:
         families, down, blackholed = self._families, states.down, states.blackholed
         for place in places:
             one = self._candidates[place]
@@ -190,7 +190,7 @@ class RouteUpdater:
                 log.warning("%s: routes of the view before cannot be deleted: %s", self._view.mesh, error)
             yield None
 
-    def _set(self, places: Iterable[Place], states: LinkStates, devices: Set[str]) -> None:
+    def _set(self, places: Iterable[Place], states: PathStates, devices: Set[str]) -> None:
         """Set those of the routes at *places* that differ from those set last."""
         differing = (e for e in self._desired(places, states) if self._entries.get(e.key) != e)
         changed = [e for e in differing if e.device is None or e.device in devices]

@@ -16,15 +16,15 @@ AT_ONCE = 100
 """Links, peers or routes that one step handles. Setting as many routes takes some milliseconds."""
 
 T = TypeVar("T")
-Result = TypeVar("Result")
+R = TypeVar("R")
 Pause = Future[str] | None
-Steps = Generator[Pause, None, Result]
+Steps = Generator[Pause, None, R]
 
 _commands = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commands")
 """Waits for commands whose time grows with the node's routes. Their output is read here, without the loop."""
 
 
-def finish(steps: Steps[Result]) -> Result:
+def finish(steps: Steps[R]) -> R:
     """Do all *steps* now, and return their result."""
     try:
         while True:
@@ -32,7 +32,7 @@ def finish(steps: Steps[Result]) -> Result:
             if waits_for is not None:
                 waits_for.exception()
     except StopIteration as stop:
-        result: Result = stop.value
+        result: R = stop.value
         return result
 
 
