@@ -28,7 +28,10 @@ _READS_AT_ONCE = 16
 
 @dataclass(slots=True)
 class Deletions:
-    """Whether anything was deleted since it was last restored. Our own deletions count too: restoring then finds nothing to do."""
+    """Whether anything was deleted since it was last restored.
+
+    Our own deletions count too: restoring then finds nothing to do.
+    """
 
     rules: bool = False
     routes: bool = False

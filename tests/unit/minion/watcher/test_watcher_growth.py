@@ -14,6 +14,7 @@ from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.link_report import LinkState
 from saltext_wgmesh.core.model.view import Peer, Route, View
 from saltext_wgmesh.minion.state import keys
+from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.watcher.loop import Loop
 from saltext_wgmesh.minion.watcher.mesh import MeshMonitor
 from saltext_wgmesh.minion.watcher.slices import Steps, finish
@@ -24,7 +25,7 @@ from tests.unit.harness.fakehost import FakeDevice, FakeHost, Kernel
 from tests.unit.harness.operations import LINEAR, calls, longest_slice
 from tests.unit.harness.watcher import Links, uplink
 
-SMALL, LARGE = 300, 1200
+SMALL, LARGE = 200, 800
 SAME = 1.5
 """How much longer the longest step may be with four times the links."""
 NOW = 1e9
@@ -68,7 +69,10 @@ def monitor(tmp_path) -> Callable[[int], MeshMonitor]:
 
     def made(leaves: int, **options: bool) -> MeshMonitor:
         view = relay_view(leaves, **options)
-        mesh = MeshMonitor(host_of(tmp_path / str(leaves), view), view)
+        host = host_of(tmp_path / str(leaves), view)
+        for each in (replace(view, mtu=1280), view):
+            Store(host=host, mesh="wg0").set_view(each)
+        mesh = MeshMonitor(host, view)
         set_all(mesh, bfd.BfdState.UP)
         mesh.maintain(NOW)
         return mesh
@@ -84,9 +88,11 @@ def set_all(mesh: MeshMonitor, state: bfd.BfdState) -> None:
 
 
 def all_down(mesh: MeshMonitor) -> Steps[None]:
-    """All links are lost at once, so that a rehandshake is due for each."""
+    """All links were lost at once, and a rehandshake is due for each."""
     set_all(mesh, bfd.BfdState.DOWN)
-    return mesh.maintain_steps(NOW + 100)
+    for link in mesh.links.values():
+        mesh.evaluate(link, NOW + 100)
+    return mesh.maintain_steps(NOW + 102)
 
 
 def trunk_down(mesh: MeshMonitor) -> Steps[None]:
