@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 from typing import Any
@@ -67,7 +67,12 @@ def _connected(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 def parse_routes(text: str) -> tuple[RouteEntry, ...]:
     """Return the routes of ``ip -json route show table all proto …`` (one family or both), sorted."""
-    return tuple(sorted((_route(entry) for entry in _entries(text)), key=lambda route: route.key))
+    return tuple(sorted(each_route(text), key=lambda route: route.key))
+
+
+def each_route(text: str) -> Iterator[RouteEntry]:
+    """Yield the routes that ``parse_routes`` returns, one by one and unsorted."""
+    return (_route(entry) for entry in _entries(text))
 
 
 def _route(entry: Mapping[str, Any]) -> RouteEntry:
@@ -94,9 +99,9 @@ class MainRoute:
     """Whether it has the route protocol of this program."""
 
 
-def parse_main_routes(text: str) -> tuple[MainRoute, ...]:
-    """Return the routes of the main table in ``ip -json route show table all``, of every protocol and metric."""
-    return tuple(_main_route(entry) for entry in _entries(text) if "table" not in entry)
+def each_main_route(text: str) -> Iterator[MainRoute]:
+    """Yield the routes of the main table in ``ip -json route show table all``, of every protocol and metric."""
+    return (_main_route(entry) for entry in _entries(text) if "table" not in entry)
 
 
 def _main_route(entry: Mapping[str, Any]) -> MainRoute:
@@ -161,7 +166,7 @@ def _entries(text: str) -> Iterable[Mapping[str, Any]]:
         entries = json.loads(text) if text.strip() else []
     except ValueError as error:
         raise HostError(f"'ip -json' printed no JSON ({error}): iproute2 of 2018 or newer is needed") from error
-    return [entry for entry in entries if entry]
+    return filter(None, entries)
 
 
 def route_line(verb: str, route: RouteEntry) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.errors import naming
 from saltext_wgmesh.core.keys import psk, sealed_box
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class PskSecrets:
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with os.fdopen(handle, "w") as stream:
+            with naming(path), os.fdopen(handle, "w") as stream:
                 stream.write(f"{secret.text}\n")
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.core.errors import WgmeshError, naming
 from saltext_wgmesh.master.requests.rate_limit import RateLimit
 from saltext_wgmesh.master.requests.request import Request
 
@@ -98,8 +98,13 @@ class RunQueue:
         path = self._queued / hashlib.sha256(text.encode()).hexdigest()
         # Readers must never see half a file, so it is written under another name first.
         partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-        partial.write_text(text)
-        partial.replace(path)
+        try:
+            with naming(path):
+                partial.write_text(text)
+                partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:

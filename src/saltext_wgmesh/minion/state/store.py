@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from saltext_wgmesh.core.device.commands import KeyPaths
-from saltext_wgmesh.core.errors import HostError, ViewError
+from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.state import former_version
 from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE, ROLLED_BACK_FILE
@@ -32,6 +33,9 @@ PREVIOUS_VIEW = "previous.json"
 OWNED = "owned.json"
 LEDGER = "ledger.json"
 _PSK_DIR = "preshared"
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +142,7 @@ class Store:
 
     def rolled_back(self) -> RolledBackView | None:
         """Return the view that was rolled back last; None if the last apply succeeded."""
-        raw = _read(self.folder / ROLLED_BACK_FILE)
-        if raw is None:
-            return None
-        raw = former_version.rolled_back(raw)
-        return RolledBackView(digest=raw["digest"], reason=raw["reason"], at=raw["at"])
+        return _read(self.folder / ROLLED_BACK_FILE, _rolled_back)
 
     def set_rolled_back(self, view: RolledBackView | None) -> None:
         """Record *view* as rolled back; None: no view is."""
@@ -153,10 +153,7 @@ class Store:
 
     def owned(self) -> Owned:
         """Return what was recorded as owned by the mesh; empty if nothing was."""
-        raw = _read(self.folder / OWNED)
-        if raw is None:
-            return Owned()
-        return Owned(interfaces=frozenset(raw["interfaces"]), prefixes=frozenset(raw["prefixes"]))
+        return _read(self.folder / OWNED, _owned) or Owned()
 
     def set_owned(self, owned: Owned) -> None:
         """Record exactly *owned* as owned by the mesh."""
@@ -166,8 +163,7 @@ class Store:
 
     def ledger(self) -> str | None:
         """Return the name of the master's ledger that the applied view is from; None if it is not known."""
-        raw = _read(self.folder / LEDGER)
-        return None if raw is None else str(raw)
+        return _read(self.folder / LEDGER, _ledger)
 
     def set_ledger(self, name: str) -> None:
         """Record *name* as the ledger that the applied view is from."""
@@ -186,16 +182,13 @@ class Store:
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
+    def has_damaged_view(self) -> bool:
+        """Return whether a view was applied that can't be read: only another apply can replace it."""
+        return (self.folder / VIEW).exists() and self.view() is None
+
     def _view(self, name: str) -> View | None:
-        path = self.folder / name
-        text = files.read_file(path)
-        try:
-            return None if text is None else _parsed_view(text)
-        except ViewError:
-            # It is of an unknown version: the next apply compares its view with the kernel alone.
-            return None
-        except ValueError:
-            raise _damaged(path) from None
+        # Also None if it is of an unknown version: the next apply compares its view with the kernel alone.
+        return _stored(self.folder / name, files.read_file, _parsed_view)
 
 
 @functools.lru_cache(maxsize=8)
@@ -240,8 +233,7 @@ def purge_outcome(host: Host, mesh: str) -> None:
 
 def outcomes(host: Host) -> dict[str, dict[str, Any]]:
     """Return mesh → what came of the master's last assignment, as recorded."""
-    recorded = _read(host.state_dir / OUTCOMES) or {}
-    return {mesh: former_version.result(raw) for mesh, raw in recorded.items()}
+    return _read(host.state_dir / OUTCOMES, _results) or {}
 
 
 def outcomes_version(host: Host) -> tuple[int, int]:
@@ -267,8 +259,7 @@ def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:
 
 def published_underlay(host: Host) -> tuple[str, ...] | None:
     """Return the underlay addresses in the facts that this node published last; None: it published none."""
-    addresses = _read(host.state_dir / UNDERLAY)
-    return None if addresses is None else tuple(addresses)
+    return _read(host.state_dir / UNDERLAY, lambda raw: tuple(map(str, raw)))
 
 
 def set_published_underlay(host: Host, addresses: Iterable[str]) -> None:
@@ -277,16 +268,47 @@ def set_published_underlay(host: Host, addresses: Iterable[str]) -> None:
         files.write_file(host.state_dir / UNDERLAY, _text(list(addresses)))
 
 
-def _read(path: Path) -> Any:
-    text = former_version.read_either(path)
+def _read(path: Path, parse: Callable[[Any], T]) -> T | None:
+    return _stored(path, former_version.read_either, lambda text: parse(json.loads(text)))
+
+
+def _stored(path: Path, read: Callable[[Path], str | None], parse: Callable[[str], T]) -> T | None:
+    """Return what *parse* makes of the file *path*; None without one.
+
+    None also if the file is damaged, as a full disk or a crash may leave it: no operator is needed, since the next
+    apply writes it again.
+    """
     try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        raise _damaged(path) from None
+        text = read(path)
+        return None if text is None else parse(text)
+    except (ViewError, ValueError, LookupError, TypeError, AttributeError) as error:
+        _warn_once(path, type(error).__name__, path.stat().st_mtime_ns if path.exists() else 0)
+        return None
 
 
-def _damaged(path: Path) -> HostError:
-    return HostError(f"{path} is damaged: delete it and apply again")
+@functools.lru_cache(maxsize=64)
+def _warn_once(path: Path, reason: str, _changed_at: int) -> None:
+    """Log that the file is not used, once for each change of it: the beacon reads it each second."""
+    log.warning("%s is damaged (%s) and is not used: the next apply writes it again", path, reason)
+
+
+def _rolled_back(raw: Any) -> RolledBackView:
+    present = former_version.rolled_back(raw)
+    return RolledBackView(digest=str(present["digest"]), reason=str(present["reason"]), at=float(present["at"]))
+
+
+def _ledger(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise TypeError
+    return raw
+
+
+def _owned(raw: Any) -> Owned:
+    return Owned(interfaces=frozenset(map(str, raw["interfaces"])), prefixes=frozenset(map(str, raw["prefixes"])))
+
+
+def _results(raw: Any) -> dict[str, dict[str, Any]]:
+    return {mesh: former_version.result(one) for mesh, one in raw.items()}
 
 
 def _text(raw: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.core.errors import HostError, naming
 
 _SUFFIX = ".partial"
 FILE_LOCK_TIMEOUT = 60
@@ -24,7 +24,7 @@ def write_file(path: Path, text: str, mode: int = 0o600) -> None:
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     partial = _partial(path)
-    with os.fdopen(_open_locked(partial, mode), "w") as stream:
+    with naming(path), os.fdopen(_open_locked(partial, mode), "w") as stream:
         try:
             # A partial file of an earlier write may be readable by more users than *mode* allows.
             os.ftruncate(stream.fileno(), 0)

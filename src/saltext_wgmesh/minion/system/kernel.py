@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.ip_cli import (
     IpLink,
+    MainRoute,
+    each_main_route,
     parse_advertised,
     parse_links,
-    parse_main_routes,
     parse_routes,
     parse_rules,
 )
@@ -18,6 +19,9 @@ from saltext_wgmesh.core.device.state import MAIN_TABLE, Device, KernelState, Pe
 from saltext_wgmesh.core.device.wg_cli import Dumped, parse_dump
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.minion.system.host import Host
+
+ALL_ROUTES = ("ip", "-json", "route", "show", "table", "all")
+"""Lists the routes of both families, of every program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,11 @@ def foreign_routes(host: Host, devices: Collection[str], prefixes: Collection[st
     for each network of the node. The metric does not matter. With an equal one, a route of the mesh replaces the
     foreign route, and with another one only one of the two has an effect.
     """
-    routes = parse_main_routes(host.run("ip", "-json", "route", "show", "table", "all"))
+    return foreign_among(each_main_route(host.run(*ALL_ROUTES)), devices, prefixes)
+
+
+def foreign_among(routes: Iterable[MainRoute], devices: Collection[str], prefixes: Collection[str]) -> dict[str, str]:
+    """Return those of *routes* that ``foreign_routes`` returns: prefix → device."""
     return {
         route.prefix: route.by
         for route in routes

@@ -18,6 +18,7 @@ from saltext_wgmesh.minion.state import keys, psk_files
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host, environment
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
+from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 
 log = logging.getLogger("wgmesh.watch")
@@ -28,6 +29,8 @@ CALLER_REHANDSHAKE_AFTER = (3.0, 10.0, 25.0)
 """The same for a neighbour that only calls. It calls again at its own attempts, so those of this end are in between."""
 REHANDSHAKE_EVERY = 30.0
 """Seconds between two later attempts."""
+REREAD_AFTER = 1.0
+"""Seconds for which the view before is not read again."""
 
 
 class Process(Protocol):
@@ -67,10 +70,15 @@ class Rehandshaker:
     ) -> None:
         self._host = host
         self._view = view
+        self._store = Store(host=host, mesh=view.mesh)
         self._peer_keys = peer_keys
         self._start = start
         self._choose = choose
         self._processes: list[Process] = []
+        self._errors = ErrorLog(log)
+        self._before: psk_files.PreviousPeers | None = None
+        self._before_at = float("-inf")
+        """When *_before* was read, of the monotonic clock."""
 
     def maintain(self, link: MonitoredLink, now: float, devices: Set[str]) -> None:
         """Remove and add the peer of *link* if an attempt is due at *now*.
@@ -80,7 +88,7 @@ class Rehandshaker:
         # A new link too: its first handshake may have come before the other end had this node as a peer.
         waits = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is not bfd.BfdState.UP
         if waits and now - link.down_since >= _rehandshake_due(link):
-            self._readd_peer(link, devices)
+            self._readd_peer(link, devices, now)
 
     def reap(self) -> None:
         """Forget the processes that have ended."""
@@ -93,7 +101,7 @@ class Rehandshaker:
             process.wait()
         self._processes = []
 
-    def _readd_peer(self, link: MonitoredLink, devices: Set[str]) -> None:
+    def _readd_peer(self, link: MonitoredLink, devices: Set[str], now: float) -> None:
         """Start a ``wg set`` that removes and adds the peer of *link*: its next packet begins a handshake, whatever
         state both ends are in.
 
@@ -103,17 +111,20 @@ class Rehandshaker:
         """
         link.rehandshakes += 1
         try:
-            arguments = self._readd_arguments(link)
+            arguments = self._readd_arguments(link, now)
             if link.interface.name in devices:
                 self._processes.append(self._start(("wg", "set", link.interface.name, *arguments)))
         except (HostError, OSError) as error:
-            log.warning("%s: the peer %s cannot be added again: %s", self._view.mesh, link.name, error)
+            self._errors.failed("%s: peers cannot be added again", self._view.mesh, error)
 
-    def _readd_arguments(self, link: MonitoredLink) -> tuple[str, ...]:
+    def _readd_arguments(self, link: MonitoredLink, now: float) -> tuple[str, ...]:
         """Arguments of ``wg set`` for this attempt."""
+        if now - self._before_at > REREAD_AFTER:
+            # Once for all links that are down now: the view before has a peer for each of them.
+            self._before, self._before_at = psk_files.previous_peers(self._store), now
         if link.peer.endpoint is None:
             return self._caller_arguments(link)
-        peer, folder = link.peer, Store(host=self._host, mesh=self._view.mesh).key_paths.psk_folder
+        peer, folder = link.peer, self._store.key_paths.psk_folder
         own = keys.key_to_run(self._host, self._view.activate_key) or ""
         # A neighbour with two keys may run either. The attempts take turns.
         key = self._peer_keys.try_other_key(link.interface.name, peer) if peer.next_key else peer.public_key
@@ -130,7 +141,7 @@ class Rehandshaker:
 
     def _caller_arguments(self, link: MonitoredLink) -> tuple[str, ...]:
         """Arguments of ``wg set`` that add the peer again with each of its keys: it decides which one it calls with."""
-        peer, folder = link.peer, Store(host=self._host, mesh=self._view.mesh).key_paths.psk_folder
+        peer, folder = link.peer, self._store.key_paths.psk_folder
         own = keys.key_to_run(self._host, self._view.activate_key) or ""
         active = self._peer_keys.active_key.get((link.interface.name, peer.node), peer.public_key)
         arguments: tuple[str, ...] = ()
@@ -141,8 +152,7 @@ class Rehandshaker:
 
     def _psk(self, link: MonitoredLink, own: str, key: str) -> str | None:
         """The identifier of the preshared key of this attempt between the public keys *own* and *key*."""
-        store = Store(host=self._host, mesh=self._view.mesh)
-        candidates = psk_files.candidate_psks(store, self._view, link.peer, (own, key))
+        candidates = psk_files.candidate_psks(self._before, self._view, link.peer, (own, key))
         # Random after the first attempt: two ends that both alternate could miss each other for ever.
         return self._choose(candidates) if link.rehandshakes > 1 else candidates[0]
 

@@ -79,7 +79,7 @@ def test_parse_defaults_best_ipv4_first() -> None:
     assert ip_cli.parse_defaults(text) == ((4, "eth0", "192.0.2.9"), (4, "eth1", None), (6, "eth2", None))
 
 
-def test_parse_main_routes_keeps_every_metric_and_protocol() -> None:
+def test_main_routes_keep_every_metric_and_protocol() -> None:
     """Routes of the main table are returned, whichever program made them, with the device or the type."""
     text = """[{"dst":"10.1.0.0/16","gateway":"192.0.2.254","dev":"eth1"},
       {"dst":"10.2.0.0/16","dev":"eth1","protocol":"kernel","scope":"link","metric":100},
@@ -88,7 +88,7 @@ def test_parse_main_routes_keeps_every_metric_and_protocol() -> None:
       {"dst":"10.5.0.0/16","dev":"wg0","protocol":"87"},
       {"type":"unreachable","dst":"fd00:1::/64","dev":"lo","metric":1024,"pref":"medium"},
       {"dst":"fd00:2::/64","metric":256,"nexthops":[]}]"""
-    assert [(r.prefix, r.device, r.by, r.is_ours) for r in ip_cli.parse_main_routes(text)] == [
+    assert [(r.prefix, r.device, r.by, r.is_ours) for r in ip_cli.each_main_route(text)] == [
         ("10.1.0.0/16", "eth1", "eth1", False),
         ("10.2.0.0/16", "eth1", "eth1", False),
         ("10.4.0.1/32", None, "blackhole", False),

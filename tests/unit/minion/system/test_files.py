@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -124,3 +126,16 @@ def test_failed_write_leaves_old_file(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space"):
             files.write_file(tmp_path / "f", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("f", "old")]
+
+
+def test_full_disk_is_named(tmp_path, monkeypatch):
+    """The system's error of a full disk has no name. The error that is raised has the path of the file."""
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "view.json"))) as caught:
+        files.write_file(tmp_path / "view.json", "text")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
