@@ -21,6 +21,8 @@ from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, run_a
 
 log = logging.getLogger("wgmesh.watch")
 
+BLOCKED_SHOWN = 3
+"""Foreign routes that are logged each; the others are counted."""
 Place = tuple[int, str]
 """Table and prefix, which identify a route."""
 
@@ -191,10 +193,17 @@ class RouteUpdater:
             for routes in groups_of(ip_cli.each_main_route(text)):
                 blocked |= kernel.foreign_among(routes, own, missing)
                 yield None
-        for prefix in sorted(blocked.keys() - (self._blocked or {}).keys()):
+        self._warn_of_blocked(blocked)
+        self._blocked = blocked
+
+    def _warn_of_blocked(self, blocked: dict[str, str]) -> None:
+        """Log those of *blocked* that were not blocked before, at most some of them by name."""
+        new = sorted(blocked.keys() - (self._blocked or {}).keys())
+        for prefix in new[:BLOCKED_SHOWN]:
             message = "%s: %s has a route by %s that this program did not make: remove it, or the mesh is not reached"
             log.warning(message, self._view.mesh, prefix, blocked[prefix])
-        self._blocked = blocked
+        if len(new) > BLOCKED_SHOWN:
+            log.warning("%s: %d more prefixes have such routes", self._view.mesh, len(new) - BLOCKED_SHOWN)
 
     def _live_rules_steps(self, family: int) -> Steps[set[RuleEntry]]:
         """The rules of this mesh as the kernel has them."""

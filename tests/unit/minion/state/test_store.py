@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saltext_wgmesh.core.model.view import View
@@ -57,7 +58,7 @@ def test_killed_write_leaves_one_view_or_other(tmp_path):
 
 # --- damaged files -------------------------------------------------------------------------------------
 
-FILES = (stored.VIEW, stored.PREVIOUS_VIEW, stored.OWNED, stored.ROLLED_BACK_FILE)
+FILES = (stored.VIEW, stored.PREVIOUS_VIEW, stored.OWNED, stored.ROLLED_BACK_FILE, stored.LEDGER)
 NODE_FILES = (stored.OUTCOMES, stored.UNDERLAY)
 DAMAGE = st.sampled_from([b"", b"\0" * 4096, b"{", b"{}", b"[]", b"null", b"7", b'"x"', b"\xff\xfe"]) | st.binary(
     max_size=40
@@ -75,6 +76,7 @@ def applied(tmp_path_factory) -> Store:
 
 
 @given(name=st.sampled_from(FILES), damage=DAMAGE)
+@settings(deadline=None)
 def test_apply_replaces_any_damaged_file(applied, name, damage):
     """A file of any content stops no apply. After it, the node holds the view, and owns what it has."""
     (applied.folder / name).write_bytes(damage)
@@ -86,6 +88,7 @@ def test_apply_replaces_any_damaged_file(applied, name, damage):
 
 
 @given(name=st.sampled_from(NODE_FILES), damage=DAMAGE)
+@settings(deadline=None)
 def test_damaged_file_of_node_is_replaced(applied, name, damage):
     """The record of outcomes and that of published addresses are written again by the next run."""
     (applied.host.state_dir / name).write_bytes(damage)
@@ -93,6 +96,17 @@ def test_damaged_file_of_node_is_replaced(applied, name, damage):
     stored.set_published_underlay(applied.host, ["192.0.2.1"])
     assert stored.outcomes(applied.host) == {"wg0": {"digest": "d"}}
     assert stored.published_underlay(applied.host) == ("192.0.2.1",)
+
+
+@given(damage=DAMAGE)
+@settings(deadline=None)
+def test_damaged_ledger_record_names_no_ledger(applied, damage):
+    """So no view of the right master is refused; the next apply records its name again."""
+    (applied.folder / stored.LEDGER).write_bytes(damage)
+    found = applied.ledger()
+    assert found is None or json.loads(damage) == found
+    applied.set_ledger("salt.example.org")
+    assert applied.ledger() == "salt.example.org"
 
 
 def test_record_of_rollback_is_read_back(applied):

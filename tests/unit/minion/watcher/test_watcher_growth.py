@@ -103,6 +103,15 @@ def trunk_down(mesh: MeshMonitor) -> Steps[None]:
     return mesh.route_steps()
 
 
+def foreign_routes(mesh: MeshMonitor) -> Steps[None]:
+    """Each route of the main table has been replaced by another program's."""
+    routes = mesh.host.kernel.routes
+    places = [(table, prefix) for table, prefix in routes if table == "main"]
+    assert len(places) > len(mesh.links) / 2
+    routes |= {place: {"dev": "eth0", "proto": "static"} for place in places}
+    return mesh.reconcile_steps()
+
+
 def lookup(mesh: MeshMonitor) -> Steps[None]:
     """The lookup of all links and timers is made again."""
     loop = Loop(mesh.host)
@@ -113,6 +122,7 @@ def lookup(mesh: MeshMonitor) -> Steps[None]:
 ROUNDS: dict[str, Callable[[MeshMonitor], Steps[object]]] = {
     "maintenance": lambda mesh: mesh.maintain_steps(NOW + 1),
     "reconciliation": lambda mesh: mesh.reconcile_steps(delete_stale=True),
+    "foreign routes": foreign_routes,
     "all links down": all_down,
     "trunk down": trunk_down,
     "same view": lambda mesh: mesh.update_steps(mesh.view),
