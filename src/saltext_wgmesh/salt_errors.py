@@ -54,14 +54,22 @@ def for_runner(function: Shell) -> Shell:
 
     ``salt-run`` prints this one exception without a traceback, and exits with status 1. Records that can't be read are
     expected, since another process may have written them. Other errors of the operating system keep their traceback.
+
+    A result with an ``error`` has the orchestration that called the function fail.
     """
     as_salt = salt_errors(_raise_for_runner, WgmeshError, PermissionError, salt.exceptions.SaltCacheError)
     translated = as_salt(function)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         # Salt's loader puts the master's options into the module of the function.
-        opts = function.__globals__.get("__opts__", {})  # type: ignore[attr-defined]
-        return master_user.run_as_master_user(opts, functools.partial(translated, *args, **kwargs))
+        module: dict[str, Any] = function.__globals__  # type: ignore[attr-defined]
+        done = master_user.run_as_master_user(
+            module.get("__opts__", {}), functools.partial(translated, *args, **kwargs)
+        )
+        if isinstance(done, dict) and isinstance(done.get("error"), str):
+            # An orchestration takes the success from here. The function may have run in a child process.
+            module.get("__context__", {})["retcode"] = 1
+        return done
 
     return functools.wraps(function)(as_salt(call))
 

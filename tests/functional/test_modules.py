@@ -30,6 +30,7 @@ FUNCTIONS = (
     "enrol",
     "watch_unit",
     "renew_key",
+    "replace_key",
 )
 
 
@@ -67,6 +68,7 @@ def test_function_is_documented(modules, name):
         ("enrol", []),
         ("watch_unit", []),
         ("renew_key", []),
+        ("replace_key", []),
     ],
     ids=FUNCTIONS,
 )
@@ -94,6 +96,7 @@ class TestFacts:
             "salt_key": salt_key.fingerprint(PEM),
             "underlay": ["192.0.2.1", "10.9.0.4", "2001:db8::4"],
             "networks": ["10.9.0.0/24", "192.0.2.0/24", "2001:db8::/64"],
+            "lans": ["10.9.0.0/24", "192.0.2.0/24", "2001:db8::/64"],
             "ipv6": True,
         }
 

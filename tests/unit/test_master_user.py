@@ -39,9 +39,9 @@ def queue_a_run(opts):
     return os.geteuid()
 
 
-def shell(opts, function):
+def shell(opts, function, context=None):
     """*function* as a function of the runner, in a module to which Salt's loader gave *opts*."""
-    names = {"__opts__": opts, "function": function}
+    names = {"__opts__": opts, "__context__": context if context is not None else {}, "function": function}
     exec("def shell(*args): return function(*args)", names)
     return salt_errors.for_runner(names["shell"])
 
@@ -96,6 +96,19 @@ def test_error_of_the_child_is_the_callers(folder, error, raised):
 
     with pytest.raises(raised, match=str(error).replace("[", r"\[").replace("(", r"\(").replace(")", r"\)")):
         shell({"cachedir": str(folder), "user": "nobody"}, fail)()
+
+
+@root_only
+@pytest.mark.parametrize("user", ["nobody", "root"])
+@pytest.mark.parametrize(
+    ("result", "status"),
+    [({"error": "no policy"}, {"retcode": 1}), ({"error": {}}, {}), ({"wg0": {}}, {}), ("busy", {})],
+)
+def test_result_with_error_fails_the_orchestration(folder, user, result, status):
+    """Whichever process ran the function. A mesh may be named ``error``."""
+    context = {}
+    assert shell({"cachedir": str(folder), "user": user}, lambda: result, context)() == result
+    assert context == status
 
 
 @root_only

@@ -79,13 +79,9 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None, co
         salt-run wgmesh.converge
         salt-run wgmesh.converge confirm=4f0c2a91d7be
     """
-    done = run_converge.run_converge_with(
+    return run_converge.run_converge_with(
         __opts__, node=node, hint=hint, started=started, drifted=drifted, suspects=suspects, confirm=confirm
     )
-    if isinstance(done, dict) and "error" in done:
-        # An orchestration takes the success of a runner from here.
-        __context__["retcode"] = 1
-    return done
 
 
 @salt_errors.for_runner

@@ -282,7 +282,9 @@ def _shown(name: str, device: FakeDevice) -> dict[str, object]:
         "ifname": name,
         "flags": ["UP"] if device.up else [],
         "mtu": device.mtu,
-        "addr_info": [{"local": a, "prefixlen": int(n), "scope": "global"} for a, n in addresses],
+        "addr_info": [
+            {"local": a, "prefixlen": int(n), "scope": "host" if name == "lo" else "global"} for a, n in addresses
+        ],
         **({"linkinfo": {"info_kind": device.kind}} if device.kind else {}),
         **({"master": device.master} if device.master else {}),
     }

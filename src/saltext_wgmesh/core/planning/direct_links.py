@@ -48,14 +48,14 @@ def endpoint_for(mesh: MeshPolicy, opener: Member, target: Member) -> Endpoint |
     """Return where *opener* reaches the access interface of *target*; None if it can't open a connection.
 
     The policy's endpoint is used first, if *opener* has its family. Without one, *target* is reached at the best of its
-    underlay addresses (``underlay_choice.candidates``). For this, *target* must not be behind NAT, and both must share
-    an underlay (``_shares_underlay``).
+    underlay addresses (``underlay_choice.usable_addresses``). For this, *target* must not be behind NAT, and both must
+    share an underlay (``_shares_underlay``).
     """
     if can_open(opener.families, target.endpoint):
         return target.endpoint
     if target.nat or not _shares_underlay(mesh, opener, target):
         return None
-    address = next(iter(underlay_choice.candidates(opener, target)), None)
+    address = next(iter(underlay_choice.usable_addresses(opener, target)), None)
     return None if address is None else Endpoint(host=address, port=target.listen_port)
 
 

@@ -17,7 +17,7 @@ Spans = tuple[tuple[int, int, int], ...]
 """Family, first and last address of prefixes that do not overlap, sorted."""
 
 
-def candidates(opener: Member, target: Member) -> list[str]:
+def usable_addresses(opener: Member, target: Member) -> list[str]:
     """Return the addresses of *target* that may mean it to *opener*, the best first, else in the order of *target*.
 
     The best are in a network that both nodes are in. At two sites, equal networks are rather two networks: there the

@@ -81,8 +81,12 @@ class _Network:
 
 
 def _merged(links: Iterable[IpLink]) -> tuple[str, ...]:
-    """Return the prefixes of *links* as the fewest that have the same addresses, IPv4 first."""
-    found = {ip_network(n) for link in links for n in link.networks}
+    """Return the prefixes of *links* as the fewest that have the same addresses, IPv4 first.
+
+    Loopback and link-local prefixes are left out: each node has them, and no mesh may use them.
+    """
+    every = {ip_network(n) for link in links for n in link.networks}
+    found = [n for n in every if not n.is_loopback and not n.is_link_local]
     four = collapse_addresses(n for n in found if isinstance(n, IPv4Network))
     six = collapse_addresses(n for n in found if isinstance(n, IPv6Network))
     return tuple(str(n) for n in (*four, *six))

@@ -61,16 +61,22 @@ def _other_holder(host: Host, minion: Minion) -> Minion | None:
     recorded = _recorded(host)
     if recorded is None:
         return _holder_by_views(host, minion)
-    is_other = recorded.pki_dir != minion.pki_dir and Path(recorded.pki_dir, "minion.pem").exists()
-    return recorded if is_other else None
+    return recorded if recorded.pki_dir != minion.pki_dir and _has_salt_key(recorded.pki_dir) else None
 
 
 def _holder_by_views(host: Host, minion: Minion) -> Minion | None:
     """Return the minion that applied the views of this host, if that is another one; for hosts without a record."""
     views = [view for mesh in store.meshes(host) if (view := Store(host=host, mesh=mesh).view())]
-    if not views or minion.pki_dir == DEFAULT_PKI_DIR or any(view.node == minion.id for view in views):
+    if minion.pki_dir == DEFAULT_PKI_DIR or not _has_salt_key(DEFAULT_PKI_DIR):
+        # Without a main minion, this one may have been renamed: an error would name a minion that does not exist.
+        return None
+    if not views or any(view.node == minion.id for view in views):
         return None
     return Minion(id=views[0].node, pki_dir=DEFAULT_PKI_DIR)
+
+
+def _has_salt_key(pki_dir: str) -> bool:
+    return Path(pki_dir, "minion.pem").exists()
 
 
 def _recorded(host: Host) -> Minion | None:

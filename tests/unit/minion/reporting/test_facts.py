@@ -40,6 +40,7 @@ def routed(tmp_path: Path) -> Routed:
         addresses=["198.51.100.7/24", "2001:db8::1/64", "2001:db8::2/64"], peers=None
     )
     made.kernel.devices["eth1"] = FakeDevice(addresses=["203.0.113.8/25", "203.0.113.7/25"], peers=None)
+    made.kernel.devices["lo"] = FakeDevice(addresses=["127.0.0.1/8", "::1/128"], peers=None)
     made.kernel.devices["wg0"] = FakeDevice(addresses=["10.100.0.5/32"])
     Store(host=made, mesh="wg0").set_owned(Owned(interfaces=frozenset({"wg0"})))
     return made
@@ -49,7 +50,7 @@ def test_underlay_begins_with_default_sources(routed: Routed) -> None:
     """The best default route's address, the next one's, IPv6's, then the rest by number; none of the mesh's."""
     told = facts.gather(routed, "db1", "aa")
     assert told["underlay"] == ["203.0.113.8", "198.51.100.7", "2001:db8::2", "203.0.113.7", "2001:db8::1"]
-    assert told["networks"] == ["198.51.100.0/24", "203.0.113.0/25", "2001:db8::/64"]
+    assert told["networks"] == told["lans"] == ["198.51.100.0/24", "203.0.113.0/25", "2001:db8::/64"]
     assert told["ipv6"] is True
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.state import key_holder, keys
 from saltext_wgmesh.minion.state.key_holder import Minion
 from saltext_wgmesh.minion.state.store import Owned, Store
@@ -54,12 +55,29 @@ def test_minion_that_moved_its_folder_goes_on(host: FakeHost, tmp_path: Path) ->
     key_holder.take_hold(host, second)
 
 
-def test_host_without_record_belongs_by_view(host: FakeHost, tmp_path: Path) -> None:
+@pytest.fixture
+def view(host: FakeHost) -> View:
+    """The view that a minion of this host applied before there was a record."""
+    applied = nodeviews.leaf()
+    store = Store(host=host, mesh=applied.mesh)
+    store.set_owned(Owned.by(applied))
+    store.set_view(applied)
+    return applied
+
+
+def test_renamed_minion_without_record_goes_on(
+    host: FakeHost, tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The views name its former id. There is no minion with Salt's own folder that they could belong to."""
+    monkeypatch.setattr(key_holder, "DEFAULT_PKI_DIR", str(tmp_path / "none"))
+    key_holder.take_hold(host, minion(tmp_path, f"new-{view.node}"))
+
+
+def test_host_without_record_belongs_by_view(
+    host: FakeHost, tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After an upgrade, the minion that the applied views name holds the host, or the one with Salt's own folder."""
-    view = nodeviews.leaf()
-    store = Store(host=host, mesh=view.mesh)
-    store.set_owned(Owned.by(view))
-    store.set_view(view)
+    monkeypatch.setattr(key_holder, "DEFAULT_PKI_DIR", minion(tmp_path, "main").pki_dir)
     with pytest.raises(HostError, match=f"belongs to its minion {view.node}"):
         key_holder.take_hold(host, minion(tmp_path, "second"))
     key_holder.require_holder(host, Minion(id="copy", pki_dir=key_holder.DEFAULT_PKI_DIR))
