@@ -280,7 +280,7 @@ def test_health_keeps_outages_with_their_times(ledger):
     assert (health.down_nodes, health.recovering) == ({"q3"}, {"q2"})
     assert (health.down_links, health.unresponsive) == ({("q1", "x")}, {"gw"})
     assert health.nodes == {
-        "q2": Outage(since=T + 310, reporters=("q1", "q3"), good_since=T + 320, flaps=2),
+        "q2": Outage(since=T + 310, reporters=("q1", "q3"), up_since=T + 320, flaps=2),
         "q3": Outage(since=T + 410, reporters=("q1", "q2", "w"), flaps=1),
     }
     assert health.links == {("q1", "x"): Outage(since=T + 410, reporters=("q1", "x"), flaps=1)}
