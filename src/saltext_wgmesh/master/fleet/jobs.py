@@ -50,9 +50,17 @@ class WaitPolicy:
     """If only these nodes are missing, the wait ends after PRESUMED_DEAD_WAIT seconds."""
 
 
-QUERY_WAIT = WaitPolicy(total=6.0, first_answer=4.0, idle=1.5)
 APPLY_TIMEOUT = 60.0
 """Seconds for which the master waits for nodes that say that they are still applying."""
+
+
+def query_wait(opts: Mapping[str, Any]) -> WaitPolicy:
+    """How long to wait for the answers to a question, by the master's option ``timeout``.
+
+    Nodes that answer at all answer close together, so the wait since the last answer is shorter.
+    """
+    timeout = float(opts.get("timeout", DEFAULT_MASTER_OPTS["timeout"]))
+    return WaitPolicy(total=1.5 * timeout, first_answer=timeout, idle=timeout / 3)
 
 
 def apply_wait(opts: Mapping[str, Any]) -> WaitPolicy:
@@ -105,12 +113,12 @@ def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDea
 
     Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long.
     """
-    return _ask(opts, nodes, "wgmesh.links", replace(QUERY_WAIT, presumed_dead=presumed_dead)).returned
+    return _ask(opts, nodes, "wgmesh.links", replace(query_wait(opts), presumed_dead=presumed_dead)).returned
 
 
 def forwarded(opts: dict[str, Any], node: str) -> int | None:
     """How many packets *node* has forwarded since it started; None if it does not answer."""
-    packets = _ask(opts, [node], "wgmesh.forwarded", QUERY_WAIT).returned.get(node)
+    packets = _ask(opts, [node], "wgmesh.forwarded", query_wait(opts)).returned.get(node)
     return packets if isinstance(packets, int) else None
 
 

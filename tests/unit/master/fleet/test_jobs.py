@@ -8,6 +8,7 @@ from saltext_wgmesh.master.fleet import jobs
 from tests.unit.harness.salt_client import JOB, FakeClient
 
 WAIT = jobs.apply_wait({})
+QUERY = jobs.query_wait({})
 NODES = ["web2", "web1", "db1"]
 
 
@@ -99,9 +100,9 @@ def test_apply_gives_up_endless_jobs(use, clock):
     ("answered", "presumed_dead", "wait"),
     [
         (["db1", "web1"], {"web2"}, jobs.PRESUMED_DEAD_WAIT),
-        (["db1"], {"web2"}, jobs.QUERY_WAIT.idle),
-        (["db1", "web1"], set(), jobs.QUERY_WAIT.idle),
-        ([], {"db1", "web1", "web2"}, jobs.QUERY_WAIT.first_answer),
+        (["db1"], {"web2"}, QUERY.idle),
+        (["db1", "web1"], set(), QUERY.idle),
+        ([], {"db1", "web1", "web2"}, QUERY.first_answer),
     ],
     ids=["all missing seem dead", "one missing does not", "no hint", "no answer"],
 )
