@@ -52,14 +52,16 @@ class WaitPolicy:
 
 APPLY_TIMEOUT = 60.0
 """Seconds for which the master waits for nodes that say that they are still applying."""
+MAX_QUERY_TIMEOUT = 15.0
+"""Seconds. A long ``timeout``, for the operator's own commands, must not delay the reaction to a dead node."""
 
 
 def query_wait(opts: Mapping[str, Any]) -> WaitPolicy:
-    """How long to wait for the answers to a question, by the master's option ``timeout``.
+    """How long to wait for the answers to a question, by the master's option ``timeout``, up to MAX_QUERY_TIMEOUT.
 
     Nodes that answer at all answer close together, so the wait since the last answer is shorter.
     """
-    timeout = float(opts.get("timeout", DEFAULT_MASTER_OPTS["timeout"]))
+    timeout = min(_seconds(opts, "timeout"), MAX_QUERY_TIMEOUT)
     return WaitPolicy(total=1.5 * timeout, first_answer=timeout, idle=timeout / 3)
 
 
@@ -68,10 +70,14 @@ def apply_wait(opts: Mapping[str, Any]) -> WaitPolicy:
 
     Both are options of the master. A node with busy cores takes seconds to begin any job, whatever it is.
     """
-    # Tests and callers without a master's configuration get Salt's defaults.
-    timeout, gather = (float(opts.get(key, DEFAULT_MASTER_OPTS[key])) for key in ("timeout", "gather_job_timeout"))
+    timeout, gather = _seconds(opts, "timeout"), _seconds(opts, "gather_job_timeout")
     find_job = WaitPolicy(total=gather, first_answer=gather, idle=gather)
     return WaitPolicy(total=APPLY_TIMEOUT, first_answer=timeout, idle=timeout, find_job=find_job)
+
+
+def _seconds(opts: Mapping[str, Any], option: str) -> float:
+    """The master's *option*, by Salt's default where its configuration does not have it."""
+    return float(opts.get(option, DEFAULT_MASTER_OPTS[option]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,14 @@ def test_apply_waits_as_the_master_is_configured(use, clock):
     assert jobs.apply_wait({"timeout": 30, "gather_job_timeout": 20}).find_job.total == 20
 
 
+@pytest.mark.parametrize(("timeout", "waited"), [(12, 12.0), (120, jobs.MAX_QUERY_TIMEOUT)])
+def test_links_waits_as_the_master_is_configured(use, clock, timeout, waited):
+    """Busy nodes are heard, and a long timeout does not delay the reaction to dead ones."""
+    use(FakeClient())
+    assert jobs.links({"timeout": timeout}, NODES) == {}
+    assert waited <= clock[0] <= waited + 0.5
+
+
 def test_apply_gives_up_endless_jobs(use, clock):
     """A job that never ends does not block the run."""
     use(FakeClient(("db1", {"ret": 1}), running=("web1", "web2")))
