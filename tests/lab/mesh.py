@@ -35,7 +35,7 @@ class Mesh:
 
     def apply(self) -> dict[str, Any]:
         """Apply the formula on the members, and return what ``state.apply wgmesh`` returned."""
-        return self.lab.salt.salt(sorted(self.members), "state.apply", "wgmesh", timeout=90)
+        return self.lab.salt.salt(sorted(self.members), "state.apply", "wgmesh", timeout=240)
 
     def settle(self, deadline: float = 60) -> dict[str, Any]:
         """Wait until exactly the members are planned, each runs its view, and all links are up. Return the status."""

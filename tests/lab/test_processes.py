@@ -11,6 +11,7 @@ import pytest
 
 from . import processes
 from .machine import REPOSITORY
+from .wait import wait_until
 
 
 @pytest.fixture
@@ -23,6 +24,16 @@ def tag() -> Iterator[str]:
 
 def sleeper(tag: str, machine: str = "m1") -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "600"], env=processes.environment(tag, machine))
+
+
+def test_favoured_process_has_priority(tag: str):
+    """A process of the lab whose command line begins with the word gets the nice value; others keep theirs."""
+    with sleeper(tag) as mine, sleeper(f"{tag}x") as other:
+        with processes.favouring(tag, "sleep", 5, every=0.01):
+            wait_until(lambda: os.getpriority(os.PRIO_PROCESS, mine.pid) == 5, 10, "the priority")
+        assert os.getpriority(os.PRIO_PROCESS, other.pid) == os.getpriority(os.PRIO_PROCESS, 0)
+        processes.end_all(f"{tag}x")
+        processes.end_all(tag)
 
 
 def test_process_is_found_by_exact_tag(tag: str):

@@ -51,9 +51,19 @@ class WaitPolicy:
     """If only these nodes are missing, the wait ends after PRESUMED_DEAD_WAIT seconds."""
 
 
-QUERY_WAIT = WaitPolicy(total=6.0, first_answer=4.0, idle=1.5)
 APPLY_TIMEOUT = 60.0
 """Seconds for which the master waits for nodes that say that they are still applying."""
+MAX_QUERY_TIMEOUT = 15.0
+"""Seconds. A long ``timeout``, for the operator's own commands, must not delay the reaction to a dead node."""
+
+
+def query_wait(opts: Mapping[str, Any]) -> WaitPolicy:
+    """How long to wait for the answers to a question, by the master's option ``timeout``, up to MAX_QUERY_TIMEOUT.
+
+    Nodes that answer at all answer close together, so the wait since the last answer is shorter.
+    """
+    timeout = min(_seconds(opts, "timeout"), MAX_QUERY_TIMEOUT)
+    return WaitPolicy(total=1.5 * timeout, first_answer=timeout, idle=timeout / 3)
 
 
 def apply_wait(opts: Mapping[str, Any]) -> WaitPolicy:
@@ -61,10 +71,14 @@ def apply_wait(opts: Mapping[str, Any]) -> WaitPolicy:
 
     Both are options of the master. A node with busy cores takes seconds to begin any job, whatever it is.
     """
-    # Tests and callers without a master's configuration get Salt's defaults.
-    timeout, gather = (float(opts.get(key, DEFAULT_MASTER_OPTS[key])) for key in ("timeout", "gather_job_timeout"))
+    timeout, gather = _seconds(opts, "timeout"), _seconds(opts, "gather_job_timeout")
     find_job = WaitPolicy(total=gather, first_answer=gather, idle=gather)
     return WaitPolicy(total=APPLY_TIMEOUT, first_answer=timeout, idle=timeout, find_job=find_job)
+
+
+def _seconds(opts: Mapping[str, Any], option: str) -> float:
+    """The master's *option*, by Salt's default where its configuration does not have it."""
+    return float(opts.get(option, DEFAULT_MASTER_OPTS[option]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +121,12 @@ def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDea
 
     Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long.
     """
-    return _ask(opts, nodes, "wgmesh.links", replace(QUERY_WAIT, presumed_dead=presumed_dead)).returned
+    return _ask(opts, nodes, "wgmesh.links", replace(query_wait(opts), presumed_dead=presumed_dead)).returned
 
 
 def forwarded(opts: dict[str, Any], node: str) -> int | None:
     """How many packets *node* has forwarded since it started; None if it does not answer."""
-    packets = _ask(opts, [node], "wgmesh.forwarded", QUERY_WAIT).returned.get(node)
+    packets = _ask(opts, [node], "wgmesh.forwarded", query_wait(opts)).returned.get(node)
     return packets if isinstance(packets, int) else None
 
 

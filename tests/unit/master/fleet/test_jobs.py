@@ -8,6 +8,7 @@ from saltext_wgmesh.master.fleet import jobs
 from tests.unit.harness.salt_client import JOB, FakeClient
 
 WAIT = jobs.apply_wait({})
+QUERY = jobs.query_wait({})
 NODES = ["web2", "web1", "db1"]
 
 
@@ -88,6 +89,14 @@ def test_apply_waits_as_the_master_is_configured(use, clock):
     assert jobs.apply_wait({"timeout": 30, "gather_job_timeout": 20}).find_job.total == 20
 
 
+@pytest.mark.parametrize(("timeout", "waited"), [(12, 12.0), (120, jobs.MAX_QUERY_TIMEOUT)])
+def test_links_waits_as_the_master_is_configured(use, clock, timeout, waited):
+    """Busy nodes are heard, and a long timeout does not delay the reaction to dead ones."""
+    use(FakeClient())
+    assert jobs.links({"timeout": timeout}, NODES) == {}
+    assert waited <= clock[0] <= waited + 0.5
+
+
 def test_apply_gives_up_endless_jobs(use, clock):
     """A job that never ends does not block the run."""
     use(FakeClient(("db1", {"ret": 1}), running=("web1", "web2")))
@@ -99,9 +108,9 @@ def test_apply_gives_up_endless_jobs(use, clock):
     ("answered", "presumed_dead", "wait"),
     [
         (["db1", "web1"], {"web2"}, jobs.PRESUMED_DEAD_WAIT),
-        (["db1"], {"web2"}, jobs.QUERY_WAIT.idle),
-        (["db1", "web1"], set(), jobs.QUERY_WAIT.idle),
-        ([], {"db1", "web1", "web2"}, jobs.QUERY_WAIT.first_answer),
+        (["db1"], {"web2"}, QUERY.idle),
+        (["db1", "web1"], set(), QUERY.idle),
+        ([], {"db1", "web1", "web2"}, QUERY.first_answer),
     ],
     ids=["all missing seem dead", "one missing does not", "no hint", "no answer"],
 )
