@@ -51,7 +51,7 @@ def minion(monkeypatch, tmp_path):
 def test_each_function_has_a_call():
     """A new function of the module joins the test."""
     own = {name for name, each in vars(module).items() if inspect.isfunction(each) and name[0] != "_"}
-    assert own - {"digest_of"} == {*READING, "apply_view", "renew_key", "rollback", "enrol"}
+    assert own - {"digest_of"} == {*READING, "apply_view", "renew_key", "replace_key", "rollback", "enrol"}
 
 
 @pytest.mark.parametrize("id_", IDS)
@@ -65,4 +65,5 @@ def test_function_works_on_minion_of_id(minion, id_):
     assert "next_key" in module.renew_key()
     with pytest.raises(CommandExecutionError, match="no earlier view of wg0"):
         module.rollback("wg0")
+    assert "error" not in module.replace_key()["wg0"]
     assert module.enrol() == {}

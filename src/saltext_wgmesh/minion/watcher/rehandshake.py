@@ -23,8 +23,9 @@ from saltext_wgmesh.minion.watcher.link import MonitoredLink
 
 log = logging.getLogger("wgmesh.watch")
 
-REHANDSHAKE_AFTER = (1.0, 5.0, 15.0)
-"""Seconds after a link went down at which its peer is removed and added again."""
+REHANDSHAKE_AFTER = (2.0, 5.0, 15.0)
+"""Seconds after a link went down at which its peer is removed and added again. Two packets of the BFD session are sent
+before the first of them, one a second (RFC 5880 section 6.8.3): after a short interruption of the path one arrives."""
 CALLER_REHANDSHAKE_AFTER = (3.0, 10.0, 25.0)
 """The same for a neighbour that only calls. It calls again at its own attempts, so those of this end are in between."""
 REHANDSHAKE_EVERY = 30.0
@@ -85,9 +86,10 @@ class Rehandshaker:
 
         *devices* are the interfaces of the view that exist.
         """
-        # A new link too: its first handshake may have come before the other end had this node as a peer.
-        waits = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is not bfd.BfdState.UP
-        if waits and now - link.down_since >= _rehandshake_due(link):
+        # A new link too: its first handshake may have come before the other end had this node as a peer. In state Init
+        # packets arrive, so both ends have a session of WireGuard: a new one would interrupt it and repair nothing.
+        is_dead = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is bfd.BfdState.DOWN
+        if is_dead and now - link.down_since >= _rehandshake_due(link):
             self._readd_peer(link, devices, now)
 
     def reap(self) -> None:

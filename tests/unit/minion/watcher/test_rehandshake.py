@@ -170,10 +170,11 @@ def test_link_that_is_not_dead_is_left_alone(node, state):
     assert seconds_of_attempts(node, 100, state=state) == []
 
 
-def test_link_in_hold_down_is_left_alone(node):
-    """Its session is up: there is nothing to repair."""
+@pytest.mark.parametrize("state", [bfd.BfdState.INIT, bfd.BfdState.UP])
+def test_link_that_hears_its_neighbour_is_left_alone(node, state):
+    """What arrives was encrypted for a session that both ends have: there is nothing to repair."""
     session = bfd.Session(discriminator=7, interval=100_000, multiplier=3)
-    session.state = bfd.BfdState.UP
+    session.state = state
     assert seconds_of_attempts(node, 100, state=LinkState.DOWN, session=session) == []
 
 
