@@ -17,7 +17,9 @@ def pillar(opts: dict[str, Any], grains: Mapping[str, Any]) -> dict[str, Any]:
     ``pillar.get`` and ``pillar.items`` mask values since Salt 3008, and a refresh would reload modules and beacons.
     """
     saltenv, pillarenv = opts.get("saltenv"), opts.get("pillarenv")
-    return salt.pillar.get_pillar(opts, dict(grains), opts["id"], saltenv, pillarenv=pillarenv).compile_pillar()
+    # Without a master, Salt 3008 adds what it compiles to the pillar in opts, so keys that are gone would stay.
+    fresh = {key: value for key, value in opts.items() if key != "pillar"}
+    return salt.pillar.get_pillar(fresh, dict(grains), opts["id"], saltenv, pillarenv=pillarenv).compile_pillar()
 
 
 def is_masterless(opts: Mapping[str, Any]) -> bool:
