@@ -52,6 +52,7 @@ def render_status(meshes: Mapping[str, Any]) -> str:
             rows.append((node, row["role"], ", ".join(row["relays"]) or "-", up, "; ".join(bad) or "-", acknowledged))
         lines += _columns(rows)
         lines += [f"DOWN: {name}" for name in told.get("down", ())]
+        lines += [f"relay {n}: {fault}" for n, row in told["nodes"].items() for fault in row.get("relay_faults", ())]
         for name, outage in told.get("outages", {}).items():
             reporters = ", ".join(outage["reporters"])
             up = f", up since {outage['up_since']}" if outage["up_since"] else ""
@@ -65,6 +66,8 @@ def render_status(meshes: Mapping[str, Any]) -> str:
         lines += [f"kept until others carry: {link}" for link in told.get("transition", {}).get("waits_for", ())]
         lines += [f"gets another key: {node}: {reason}" for node, reason in told.get("rotation", {}).items()]
         lines += [f"unplaced: {node}: {reason}" for node, reason in told["unplaced"].items()]
+        if asymmetric := told.get("asymmetric_pairs"):
+            lines.append(f"asymmetric: {asymmetric}")
         if held := told.get("held_loss"):
             lines.append(f"HELD LOSS: {held['why']}; {held['remedy']}")
         if back := told.get("policy_pin"):
@@ -126,10 +129,11 @@ def _by_site(plan: Plan) -> dict[str | None, list[str]]:
 
 
 def _line_style(plan: Plan, link: Link) -> str:
-    """Return ``trunk``, ``standby`` for an uplink to another than the leaf's first relay, or ``plain``."""
+    """Return ``trunk``, ``standby`` for an uplink to a relay that the leaf takes first for nothing, or ``plain``."""
     if link.kind is Kind.TRUNK:
         return "trunk"
-    if link.kind is Kind.UPLINK and plan.members[link.a].relays[0] != link.b:
+    leaf = plan.members[link.a]
+    if link.kind is Kind.UPLINK and link.b not in (leaf.spread_relays or leaf.relays[:1]):
         return "standby"
     return "plain"
 
@@ -193,6 +197,9 @@ def _relays_of(mesh: MeshPolicy, leaf: Member) -> str:
             relays.append(f"{relay} (topology full uses all)")
         else:
             relays.append(f"{relay} (chosen among all relays, evenly)")
+    if leaf.spread_relays:
+        spread = " and ".join(leaf.spread_relays)
+        return f"{leaf.node} takes {spread} first, by destination; its relays: {', '.join(relays)}."
     return f"{leaf.node}'s relays, in order: {', '.join(relays)}."
 
 

@@ -6,7 +6,7 @@ Each such part is made once, so that ten thousand nodes cost little more than th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, Route, View
 from saltext_wgmesh.core.planning import direct_links
-from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
+from saltext_wgmesh.core.planning.relay_assignment import Pool, RelayOrder
 from saltext_wgmesh.core.planning.view_builder import ViewBuilder
 from saltext_wgmesh.core.transition import gateway_move
 
@@ -31,18 +31,19 @@ def build_views(
     avoided_links: Set[NodePair] = frozenset(),
     drained: Set[str] = frozenset(),
     gateway_moves: gateway_move.GatewayMoves = MappingProxyType({}),
+    pools: Mapping[str, Pool] = MappingProxyType({}),
 ) -> dict[str, View]:
     """Return node → view, in the order of *members*.
 
     *direct* are the pairs of leaves that are linked directly, and *numbers* is relay → its number. The *avoided_links*
     stay in the views, and are used only where no other path is up. The relays in *drained* are marked, so that no node
     probes through them. During the moves of subnets in *gateway_moves*, some relays deliver to another gateway than the
-    rest of the mesh.
+    rest of the mesh. *pools* is leaf → the relays that it may choose from.
     """
     pairs = tuple(direct)
 
     def builder_for(some: Mapping[str, Member]) -> ViewBuilder:
-        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves)
+        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves, pools)
 
     builder = builder_for(members)
     found = {node: _relay(builder, m) if m.is_relay else _leaf(builder, m) for node, m in members.items()}
@@ -162,26 +163,47 @@ def _uplink(builder: ViewBuilder, stem: str, name: str, ipv6: bool) -> Interface
 def _leaf_routes(builder: ViewBuilder, leaf: Member, ipv6: bool) -> tuple[Route, ...]:
     """Return the routes of *leaf*.
 
-    A neighbour or relay is reached by its own link, else by the relays in order. All other prefixes are reached by the
-    relays in order. Without relays they are unreachable, so that no packet for the mesh takes the default route.
+    A neighbour or relay is reached by its own link, else by the relays. All other prefixes are reached by the relays,
+    in the order that ``relay_choice`` gives for each. Without relays they are unreachable, so that no packet for the
+    mesh takes the default route.
     """
     own = (*leaf.subnets, *leaf.standby_subnets)
-    neighbours = (*builder.direct.get(leaf.node, ()), *leaf.relays)
+    direct = builder.direct.get(leaf.node, ())
     # All leaves with the same relays and no links, subnets or faults of their own share their routes.
-    has_direct_links = len(neighbours) > len(leaf.relays)
-    shared = not has_direct_links and not own and leaf.node not in builder.nodes_with_avoided_links
-    if shared and (leaf.relays, ipv6) in builder.plain_relay_routes:
-        return builder.plain_relay_routes[leaf.relays, ipv6]
-    routes = [_deprioritise_avoided(builder, leaf, _toward(builder, n, leaf.relays, ipv6)) for n in neighbours]
+    shared = not direct and not own and leaf.node not in builder.nodes_with_avoided_links
+    key = (leaf.relays, leaf.spread_relays, builder.relay_choice.own_numbers(leaf), ipv6)
+    if shared and key in builder.plain_relay_routes:
+        return builder.plain_relay_routes[key]
+    others = {name: builder.relay_choice.order(leaf, builder.members[name].addresses[0]) for name in direct}
+    others |= dict.fromkeys(leaf.relays, leaf.relays)
+    routes = [_deprioritise_avoided(builder, leaf, _toward(builder, n, order, ipv6)) for n, order in others.items()]
+    covered = {subnet for name in others for subnet in builder.members[name].subnets}
+    routes += _relayed(builder, leaf, covered, ipv6)
     if own:
         routes = [_without(route, own) for route in routes]
-    covered = {*own, *(s for name in neighbours for s in builder.members[name].subnets)}
-    rest = tuple(p for p in builder.all_prefixes if p not in covered)
-    routes.append(Route(prefixes=_visible(builder, rest, ipv6), via=leaf.relays))
     ordered = _in_order(builder, routes)
     if shared:
-        builder.plain_relay_routes[leaf.relays, ipv6] = ordered
+        builder.plain_relay_routes[key] = ordered
     return ordered
+
+
+def _relayed(builder: ViewBuilder, leaf: Member, covered: Set[str], ipv6: bool) -> Iterator[Route]:
+    """Yield the routes of *leaf* by its relays, one for each order of them; *covered* subnets have another route."""
+    order_of = builder.relay_choice.prefixes(leaf)
+    for subnet, gateway in builder.gateway_of.items():
+        if subnet not in covered:
+            order_of[subnet] = builder.relay_choice.order(leaf, _address_toward(gateway, subnet))
+    prefixes: dict[RelayOrder, list[str]] = {}
+    for prefix in sorted(order_of, key=builder.prefix_key.__getitem__):
+        prefixes.setdefault(order_of[prefix], []).append(prefix)
+    for relays, some in prefixes.items():
+        yield Route(prefixes=_visible(builder, tuple(some), ipv6), via=relays)
+
+
+def _address_toward(gateway: Member, subnet: str) -> str:
+    """Return the address of *gateway* of the family of *subnet*, else its first."""
+    family = address_family(subnet)
+    return next((a for a in gateway.addresses if address_family(a) == family), gateway.addresses[0])
 
 
 def _toward(builder: ViewBuilder, name: str, relays: RelayOrder, ipv6: bool) -> Route:

@@ -1,0 +1,116 @@
+"""The relay that a leaf takes first for each destination."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saltext_wgmesh.core.errors import PlanError
+from saltext_wgmesh.core.liveness.mesh_health import Health
+from saltext_wgmesh.core.model.plan import Allocations, Plan
+from saltext_wgmesh.core.model.policy import Topology
+from saltext_wgmesh.core.planning.planner import NO_TROUBLE, plan_mesh
+from saltext_wgmesh.core.planning.relay_choice import _divide
+from saltext_wgmesh.core.proof import packet_walk
+from tests.unit.harness.worlds import World, all_facts, leaf, mesh, relay, worlds
+
+
+def planned(relays: int, leaves: int, health: Health = NO_TROUBLE, **more: object) -> Plan:
+    """Return the plan of a mesh of so many nodes, all leaves behind NAT."""
+    names = [f"r{i}" for i in range(relays)]
+    rules = [relay(name, f"203.0.113.{i}") for i, name in enumerate(names, 1)]
+    policy = mesh(*rules, leaf("*", nat=True), **more)
+    return plan_mesh(policy, all_facts(*names, *(f"n{i:03}" for i in range(leaves))), Allocations(), health)
+
+
+def first_relays(plan: Plan) -> Counter[str]:
+    """Return relay → the number of pairs of leaves, counted in both directions, that use it first."""
+    paths = packet_walk.all_paths(plan)
+    leaves = [n for n, m in plan.members.items() if m.relays]
+    return Counter(paths[a][b][1] for a in leaves for b in leaves if a != b)
+
+
+@settings(max_examples=80, deadline=None)
+@given(worlds())
+def test_leaves_with_the_same_relays_use_one_relay_both_ways(world: World):
+    """In any mesh, if neither end has trouble with a relay."""
+    try:
+        plan = plan_mesh(world.mesh, world.facts, Allocations())
+    except PlanError:
+        return
+    paths = packet_walk.all_paths(plan)
+    for a, b in combinations([n for n, m in plan.members.items() if m.spread_relays], 2):
+        if plan.members[a].spread_relays == plan.members[b].spread_relays and b in paths[a]:
+            assert paths[a][b] == paths[b][a][::-1]
+
+
+@pytest.mark.parametrize("relays", [2, 3, 4])
+@pytest.mark.parametrize("topology", [Topology.FULL, Topology.PARTIAL])
+def test_relays_carry_similar_numbers_of_pairs(relays, topology):
+    """No relay carries more than twice its share."""
+    found = first_relays(planned(relays, 60, topology=topology))
+    assert len(found) == relays
+    assert max(found.values()) < 2 * sum(found.values()) / relays
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.integers(1, 65534), min_size=2, max_size=300), st.integers(2, 5))
+def test_parts_hold_similar_numbers_of_addresses(offsets: set[int], number: int):
+    """Each part but the first has between half and one and a half of its share, and is no host prefix."""
+    network = ip_network("10.100.0.0/16")
+    values = sorted(int(network[offset]) for offset in offsets)
+    held = set[int]()
+    for part in _divide(str(network), values, number):
+        prefix = ip_network(part.prefix)
+        assert prefix.subnet_of(network)
+        assert prefix.prefixlen in range(17, 32)
+        assert (part.first, part.last) == (int(prefix[0]), int(prefix[-1]))
+        own = {v for v in values if ip_address(v) in prefix} - held
+        held |= own
+        assert len(values) / number / 2 <= len(own) <= len(values) / number * 3 / 2
+
+
+def test_leaf_has_one_more_route_a_family():
+    """Two relays need two parts: one is the network, and the other is the only prefix that is added."""
+    plan = planned(2, 20)
+    view = plan.views["n003"]
+    prefixes = [p for route in view.routes for p in route.prefixes]
+    hosts = [p for p in prefixes if p.endswith(("/32", "/128"))]
+    assert len(prefixes) - len(hosts) == 2 * len(plan.networks)
+
+
+def test_new_leaves_change_few_views():
+    """The parts stay while the number of leaves grows by half: the leaves that were there keep their routes."""
+    before, after = planned(2, 40), planned(2, 60)
+    leaves = [n for n, m in before.members.items() if m.relays]
+    assert all(before.views[n].routes == after.views[n].routes for n in leaves)
+
+
+def test_trouble_of_one_link_concerns_one_leaf():
+    """A leaf whose link to a relay is down sends by the other; no other leaf changes."""
+    good = planned(2, 20)
+    down = planned(2, 20, Health(down_links=frozenset({("n003", "r1")})))
+    assert down.members["n003"].spread_relays == ()
+    assert [n for n in good.members if n[0] == "n" and good.views[n] != down.views[n]] == ["n003"]
+
+
+@pytest.mark.parametrize("trouble", ["down_nodes", "recovering"])
+def test_relay_in_trouble_is_a_backup(trouble):
+    """No leaf takes it first."""
+    plan = planned(2, 20, replace(Health(), **{trouble: frozenset({"r1"})}))
+    leaves = [n for n, m in plan.members.items() if m.relays]
+    general = [route.via for n in leaves for route in plan.views[n].routes if "10.100.0.0/16" in route.prefixes]
+    assert {via[0] for via in general} == {"r0"}
+
+
+def test_relay_of_links_is_a_backup():
+    """A relay that ``links`` adds to one leaf does not take it out of its group."""
+    plan = planned(3, 20, links=(("n003", "r0"), ("n003", "r1"), ("n003", "r2")))
+    assert len(plan.members["n003"].relays) == 3
+    assert len(plan.members["n003"].spread_relays) == 2
