@@ -1,0 +1,39 @@
+"""Foreign chains that drop what a relay forwards are found in the output of nft."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from saltext_wgmesh.core.device import firewall
+from tests.nodeviews import relay
+
+
+def chain(**more):
+    """Return one entry of a listing: a base chain of the forward hook that drops, but for *more*."""
+    base = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop", "prio": 0}
+    return {"chain": {**base, **more}}
+
+
+def found(*entries):
+    return [str(c) for c in firewall.dropping_chains(json.dumps({"nftables": [{"metainfo": {}}, *entries]}))]
+
+
+def test_forward_chains_that_drop_are_found():
+    """Chains of other hooks, with another policy or of other families do not count."""
+    assert found(chain(), chain(family="inet", name="f")) == ["ip filter FORWARD", "inet filter f"]
+    assert found(chain(policy="accept"), chain(hook="input"), chain(family="bridge"), {"chain": {"name": "x"}}) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null"])
+def test_other_output_is_refused(text):
+    """Text that is no listing is an error, and not an empty listing."""
+    with pytest.raises(ValueError, match=r"nft|Expecting"):
+        firewall.dropping_chains(text)
+
+
+@pytest.mark.parametrize(("rule", "named"), [('iifname "wg0*"', True), ('-i "wg+"', True), ('iifname "wg"', False)])
+def test_rule_for_mesh_interface_is_found(rule, named):
+    """A rule with the interface or a wildcard for it was made for the mesh."""
+    assert firewall.names_interface(f"{rule} accept", relay(trunks=(2,))) is named
