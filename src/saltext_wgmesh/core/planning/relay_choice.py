@@ -1,26 +1,30 @@
-"""The relay that a leaf takes first for each destination: two leaves with the same relays take the same one.
+"""The relay that a leaf takes first for each destination: leaves with the same relays take the same one both ways.
 
 A firewall on a relay that tracks connections drops answers whose requests took another relay. So the choice depends on
-both ends, and is the same from either. The addresses of the mesh are divided into parts, one for each relay of a leaf:
-all parts but the first are a prefix each, and the first has all other addresses. A leaf takes the relay whose index is
-the sum of the numbers of its own part and the destination's part, modulo the number of relays.
+both ends, and is the same from either. An area is the mesh's network, or the block of a site, if all of its leaves
+choose from the same relays and each gets all of these. It is divided into as many parts as there are relays: all parts
+but the first are a prefix each, and the first has all other addresses. The sum of the numbers of both ends' parts,
+modulo the number of relays, is the index of the relay. For a pair in one block the parts of the block count.
 
-No part has many more addresses than another, so each relay is taken for about as many pairs. A leaf has one more route
-for each part but the first. The parts depend on the policy and the addresses of leaves alone. So they change about once
-while the number of leaves doubles, and never with the health of relays.
+All other destinations are reached by the leaf's relays in order. Two leaves that have no relay in common then use the
+first relays of both in either direction.
+
+The parts depend on the policy and the addresses of leaves alone, and never on the health of relays. They change about
+once while the number of leaves doubles.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.policy import Topology
 from saltext_wgmesh.core.planning.addresses import address_number, prefix_key
+from saltext_wgmesh.core.planning.prefix_blocks import PrefixBlocks
 from saltext_wgmesh.core.planning.relay_assignment import Avoid, Pool, RelayOrder
 
 _BITS = {4: 32, 6: 128}
@@ -28,7 +32,7 @@ _BITS = {4: 32, 6: 128}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One prefix that is a part of the mesh's addresses."""
+    """One prefix that is a part of an area."""
 
     prefix: str
     first: int
@@ -37,57 +41,64 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Area:
+    """One area and its parts."""
+
+    prefix: str
+    parts: tuple[Part, ...]
+    """All but the first, which has the remaining addresses."""
+
+    def number(self, address: str) -> int:
+        """Return the number of the part in which *address* is; the longest prefix counts, as in routes."""
+        value = address_number(address)
+        holding = [(p.last - p.first, n) for n, p in enumerate(self.parts, 1) if p.first <= value <= p.last]
+        return min(holding)[1] if holding else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayChoice:
-    """The parts of the mesh's addresses, for each set of relays that leaves spread their packets over."""
+    """The areas of a mesh, each given as a prefix, and their parts."""
 
     networks: Mapping[int, str]
     """Family → the mesh's network."""
-    populations: Mapping[Pool, Mapping[int, Sequence[int]]]
-    """Relays that leaves may choose from → family → the addresses of these leaves as numbers, sorted."""
-    _parts: dict[tuple[RelayOrder, int], tuple[Part, ...]] = field(default_factory=dict)
+    blocks: PrefixBlocks
+    areas: Mapping[str, Area]
+    """Prefix → the area."""
 
     def order(self, leaf: Member, address: str) -> RelayOrder:
         """Return the relays of *leaf* for packets to a leaf or gateway with *address*, first choice first."""
-        spread = leaf.spread_relays
-        own = next((a for a in leaf.addresses if address_family(a) == address_family(address)), None)
-        if len(spread) < 2 or own is None:
+        own = _address_of(leaf, address_family(address))
+        shared = [area for area in self._areas(address) if own and area in self._areas(own)]
+        if not (leaf.spread_relays and own and shared):
             return leaf.relays
-        return _rotated(leaf, self._number(spread, own) + self._number(spread, address))
+        return _rotated(leaf, shared[-1].number(own) + shared[-1].number(address))
 
-    def own_numbers(self, leaf: Member) -> tuple[int, ...]:
-        """Return the numbers of the parts in which the addresses of *leaf* are; empty if it takes one relay for all."""
-        if len(leaf.spread_relays) < 2:
+    def own_numbers(self, leaf: Member) -> tuple[object, ...]:
+        """Return what the choice of *leaf* depends on besides its relays: the areas and parts of its addresses."""
+        if not leaf.spread_relays:
             return ()
-        return tuple(self._number(leaf.spread_relays, address) for address in leaf.addresses)
+        own = (address for family in self.networks if (address := _address_of(leaf, family)))
+        return tuple((area.prefix, area.number(address)) for address in own for area in self._areas(address))
 
     def prefixes(self, leaf: Member) -> dict[str, RelayOrder]:
-        """Return the prefixes of all parts in the families of *leaf* → its relays for addresses there."""
-        found: dict[str, RelayOrder] = {}
-        for family, network in self.networks.items():
-            own = next((a for a in leaf.addresses if address_family(a) == family), None)
-            if own is None or len(leaf.spread_relays) < 2:
-                found[network] = leaf.relays
-                continue
-            number = self._number(leaf.spread_relays, own)
-            found[network] = _rotated(leaf, number)
-            for index, part in enumerate(self._parts_of(leaf.spread_relays, family), 1):
-                found[part.prefix] = _rotated(leaf, number + index)
+        """Return the mesh's networks, the areas of *leaf* and their parts → its relays for addresses there."""
+        found = dict.fromkeys(self.networks.values(), leaf.relays)
+        own = (address for family in self.networks if (address := _address_of(leaf, family)))
+        for address in own if leaf.spread_relays else ():
+            # The block comes last: for its addresses its parts count, and not those of the network.
+            for area in self._areas(address):
+                found = {prefix: order for prefix, order in found.items() if not _holds(area.prefix, prefix)}
+                number = area.number(address)
+                found[area.prefix] = _rotated(leaf, number)
+                for index, part in enumerate(area.parts, 1):
+                    found[part.prefix] = _rotated(leaf, number + index)
         return found
 
-    def _number(self, relays: RelayOrder, address: str) -> int:
-        """Return the number of the part in which *address* is; the longest prefix counts, as in routes."""
-        value = address_number(address)
-        parts = enumerate(self._parts_of(relays, address_family(address)), 1)
-        holding = [(part.last - part.first, number) for number, part in parts if part.first <= value <= part.last]
-        return min(holding)[1] if holding else 0
-
-    def _parts_of(self, relays: RelayOrder, family: int) -> tuple[Part, ...]:
-        """Return the prefixes that divide the addresses of the leaves that may have all of these *relays*."""
-        if (relays, family) not in self._parts:
-            pools = [by_family for pool, by_family in self.populations.items() if set(relays) <= set(pool)]
-            values = sorted({value for by_family in pools for value in by_family.get(family, ())})
-            self._parts[relays, family] = tuple(_divide(self.networks[family], values, len(relays)))
-        return self._parts[relays, family]
+    def _areas(self, address: str) -> list[Area]:
+        """Return the areas that hold *address*: that of the network before that of a block."""
+        family = address_family(address)
+        prefixes = (self.networks[family], self.blocks.holding(family, address_number(address)))
+        return [area for prefix in prefixes if prefix and (area := self.areas.get(prefix))]
 
 
 def spread_relays(
@@ -97,36 +108,47 @@ def spread_relays(
     avoid: Avoid,
     troubled: Set[str],
 ) -> dict[str, Pool]:
-    """Return leaf → those of its *chosen* relays over which it spreads its packets, sorted, where there are several.
+    """Return leaf → its pool, for each leaf that spreads its packets over all relays of that.
 
-    They are equally near: all are in the leaf's pool. Neither the mesh has trouble with them, nor the leaf, which is to
-    *avoid* some.
+    It has all of them, and neither the mesh has trouble with one, nor the leaf, which is to *avoid* some.
     """
     found = {}
     for leaf, relays in chosen.items():
+        pool, unusable = pools.get(leaf, ()), avoid.get(leaf, frozenset()) | troubled
         # In a partial mesh a third relay is one that ``links`` adds, which no other leaf needs to have.
         equal = relays if topology is Topology.FULL else relays[:2]
-        unusable = avoid.get(leaf, frozenset()) | troubled
-        usable = tuple(sorted(r for r in equal if r in pools[leaf] and r not in unusable))
-        if len(usable) > 1:
-            found[leaf] = usable
+        if len(pool) > 1 and set(pool) <= set(equal) and not unusable & set(pool):
+            found[leaf] = pool
     return found
 
 
-def choice_of(networks: Iterable[str], members: Iterable[Member], pools: Mapping[str, Pool]) -> RelayChoice:
-    """Return the choice for a mesh with these *networks*; *pools* is leaf → the relays that it may choose from."""
-    populations: dict[Pool, dict[int, list[int]]] = {}
+def choice_of(
+    topology: Topology,
+    networks: Iterable[str],
+    blocks: PrefixBlocks,
+    members: Iterable[Member],
+    pools: Mapping[str, Pool],
+) -> RelayChoice:
+    """Return the choice for a mesh with these *networks* and sites' *blocks*; *pools* is leaf → its pool of relays."""
+    by_family = {address_family(n.partition("/")[0]): n for n in networks}
+    values: dict[str, list[int]] = {}
+    pools_in: dict[str, set[Pool]] = {}
     for member in members:
-        pool = pools.get(member.node, ())
-        if len(pool) < 2:
-            continue
-        by_family = populations.setdefault(pool, {})
-        for address in member.addresses:
-            by_family.setdefault(address_family(address), []).append(address_number(address))
-    return RelayChoice(
-        networks={address_family(n.partition("/")[0]): n for n in networks},
-        populations=populations,
-    )
+        for address in member.addresses if member.node in pools else ():
+            family, number = address_family(address), address_number(address)
+            for prefix in (by_family[family], blocks.holding(family, number)):
+                if prefix:
+                    values.setdefault(prefix, []).append(number)
+                    pools_in.setdefault(prefix, set()).add(pools[member.node])
+    areas = {}
+    for prefix, (pool, *others) in pools_in.items():
+        if not others and (len(pool) == 2 or (topology is Topology.FULL and len(pool) > 1)):
+            areas[prefix] = Area(prefix=prefix, parts=tuple(_divide(prefix, sorted(values[prefix]), len(pool))))
+    return RelayChoice(networks=by_family, blocks=blocks, areas=areas)
+
+
+def _address_of(leaf: Member, family: int) -> str | None:
+    return next((a for a in leaf.addresses if address_family(a) == family), None)
 
 
 def _rotated(leaf: Member, number: int) -> RelayOrder:
@@ -137,12 +159,19 @@ def _rotated(leaf: Member, number: int) -> RelayOrder:
     return (*first, *(relay for relay in leaf.relays if relay not in spread))
 
 
-def _divide(network: str, values: Sequence[int], number: int) -> list[Part]:
-    """Return prefixes that divide the sorted *values* in *network* into *number* parts of similar size."""
+def _holds(area: str, prefix: str) -> bool:
+    """Return whether *prefix* is a part of *area*, or *area* itself."""
+    (family, first, length), (other_family, value, other_length) = prefix_key(area), prefix_key(prefix)
+    free = _BITS[family] - length
+    return family == other_family and length <= other_length and first >> free == value >> free
+
+
+def _divide(area: str, values: Sequence[int], count: int) -> list[Part]:
+    """Return prefixes that divide the sorted *values* in *area* into *count* parts of similar size."""
     parts: list[Part] = []
-    share = len(values) / number
-    for _ in range(number - 1):
-        part = _find_part(network, values, share)
+    share = len(values) / count
+    for _ in range(count - 1):
+        part = _find_part(area, values, share)
         if part is None:
             break
         parts.append(part)
@@ -150,18 +179,18 @@ def _divide(network: str, values: Sequence[int], number: int) -> list[Part]:
     return parts
 
 
-def _find_part(network: str, values: Sequence[int], share: float) -> Part | None:
-    """Return the shortest prefix in *network*, no host prefix, with about *share* of the *values*; None: there is none.
+def _find_part(area: str, values: Sequence[int], share: float) -> Part | None:
+    """Return the shortest prefix in *area*, no host prefix, with about *share* of the *values*; None: there is none.
 
     "About" is between half and one and a half of it: a narrower range would change the prefix with every few leaves.
     """
-    family, first, length = prefix_key(network)
+    family, first, length = prefix_key(area)
     low, high = 0, len(values)
     for new_length in range(length + 1, _BITS[family]):
         size = 1 << (_BITS[family] - new_length)
         middle = bisect_left(values, first + size, low, high)
-        for start, count in ((first, middle - low), (first + size, high - middle)):
-            if count and share / 2 <= count <= share * 3 / 2:
+        for start, found in ((first, middle - low), (first + size, high - middle)):
+            if found and share / 2 <= found <= share * 3 / 2:
                 return Part(prefix=_prefix(family, start, new_length), first=start, last=start + size - 1)
         if middle - low >= high - middle:
             high = middle

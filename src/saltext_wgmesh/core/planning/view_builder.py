@@ -9,7 +9,7 @@ from saltext_wgmesh.core.model.pairs import NodePair
 from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.model.view import Interface, Peer, Route
-from saltext_wgmesh.core.planning import relay_choice, route_aggregation
+from saltext_wgmesh.core.planning import prefix_blocks, relay_choice, route_aggregation
 from saltext_wgmesh.core.planning.relay_assignment import Pool, RelayOrder
 from saltext_wgmesh.core.transition import gateway_move
 
@@ -63,6 +63,7 @@ class ViewBuilder:
         networks = tuple(sorted((str(n) for n in mesh.networks), key=key.__getitem__))
         gateway_of = {subnet: member for member in members.values() for subnet in member.subnets}
         leaves_of, unrouted_leaves_of = _leaves_by_relay(members)
+        blocks = prefix_blocks.disjoint(n for site in mesh.sites.values() for n in site.networks)
         return cls(
             mesh=mesh,
             members=members,
@@ -73,10 +74,8 @@ class ViewBuilder:
             direct=_neighbours(direct),
             leaves_of=leaves_of,
             unrouted_leaves_of=unrouted_leaves_of,
-            remote_leaves=route_aggregation.remote_leaves(
-                _groups(members), [n for site in mesh.sites.values() for n in site.networks], key
-            ),
-            relay_choice=relay_choice.choice_of(networks, members.values(), pools),
+            remote_leaves=route_aggregation.remote_leaves(_groups(members), blocks, key),
+            relay_choice=relay_choice.choice_of(mesh.topology, networks, blocks, members.values(), pools),
             gateway_of=gateway_of,
             prefix_key=key,
             avoided_links=avoided_links,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import combinations
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 
 from saltext_wgmesh.core.errors import PlanError
 from saltext_wgmesh.core.liveness.mesh_health import Health
+from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.plan import Allocations, Plan
-from saltext_wgmesh.core.model.policy import Topology
+from saltext_wgmesh.core.model.policy import NodeRule, Site, Topology
 from saltext_wgmesh.core.planning.planner import NO_TROUBLE, plan_mesh
 from saltext_wgmesh.core.planning.relay_choice import _divide
 from saltext_wgmesh.core.proof import packet_walk
+from saltext_wgmesh.core.proof.symmetry import count_asymmetric
 from tests.unit.harness.worlds import World, all_facts, leaf, mesh, relay, worlds
 
 
@@ -38,20 +41,55 @@ def first_relays(plan: Plan) -> Counter[str]:
 
 @settings(max_examples=80, deadline=None)
 @given(worlds())
-def test_leaves_with_the_same_relays_use_one_relay_both_ways(world: World):
-    """In any mesh, if neither end has trouble with a relay."""
+def test_leaves_with_one_pool_use_one_relay_both_ways(world: World):
+    """If all leaves choose from the same two relays, each pair uses one relay, by both families."""
+    policy = replace(world.mesh, sites={}, nodes=tuple(_at_no_site(rule) for rule in world.mesh.nodes))
+    policy = replace(policy, nodes=tuple(r for r in policy.nodes if r.pattern not in ("r2", "r3", "r4", "r5")))
     try:
-        plan = plan_mesh(world.mesh, world.facts, Allocations())
+        plan = plan_mesh(policy, world.facts, Allocations())
     except PlanError:
         return
+    for a, b in combinations([n for n, m in plan.members.items() if len(m.relays) == 2], 2):
+        for there, back in zip(_relayed(plan, a, b), _relayed(plan, b, a), strict=True):
+            assert there == back[::-1]
+            assert len(there) <= 3
+
+
+def _at_no_site(rule: NodeRule) -> NodeRule:
+    return replace(rule, site=None)
+
+
+def _relayed(plan: Plan, a: str, b: str) -> list[tuple[str, ...]]:
+    """Return the paths from *a* to *b*, one for each family that both have."""
+    families = {address_family(x) for x in plan.members[a].addresses}
+    to = [x for x in plan.members[b].addresses if address_family(x) in families]
+    return [packet_walk.walk(plan, a, x).hops for x in to]
+
+
+def test_pairs_within_a_block_use_one_relay_both_ways():
+    """Two sites with blocks and two relays each: within a site one relay, between sites the first relays of both."""
+    sites = tuple(
+        Site(name=name, relays=pool, direct=False, networks=(ip_network(block),))
+        for name, pool, block in (("s0", ("r0", "r1"), "10.100.8.0/24"), ("s1", ("r2", "r3"), "10.100.9.0/24"))
+    )
+    rules = [relay(f"r{i}", f"203.0.113.{i + 1}") for i in range(4)]
+    policy = mesh(*rules, leaf("a*", "s0"), leaf("b*", "s1"), sites=sites)
+    names = [*(f"a{i}" for i in range(12)), *(f"b{i}" for i in range(12))]
+    plan = plan_mesh(policy, all_facts("r0", "r1", "r2", "r3", *names), Allocations())
+    assert walked_relays(plan, names[:12]).keys() == {("r0",), ("r1",)}
+    assert count_asymmetric(plan).asymmetric == 0
+    assert count_asymmetric(plan).relayed == 24 * 23 / 2
+
+
+def walked_relays(plan: Plan, names: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """Return the relays on the way → the number of ordered pairs of *names* that use them."""
     paths = packet_walk.all_paths(plan)
-    for a, b in combinations([n for n, m in plan.members.items() if m.spread_relays], 2):
-        if plan.members[a].spread_relays == plan.members[b].spread_relays and b in paths[a]:
-            assert paths[a][b] == paths[b][a][::-1]
+    return Counter(paths[a][b][1:-1] for a in names for b in names if a != b)
 
 
-@pytest.mark.parametrize("relays", [2, 3, 4])
-@pytest.mark.parametrize("topology", [Topology.FULL, Topology.PARTIAL])
+@pytest.mark.parametrize(
+    ("topology", "relays"), [(Topology.FULL, 2), (Topology.FULL, 4), (Topology.PARTIAL, 2), (Topology.PARTIAL, 4)]
+)
 def test_relays_carry_similar_numbers_of_pairs(relays, topology):
     """No relay carries more than twice its share."""
     found = first_relays(planned(relays, 60, topology=topology))
@@ -109,8 +147,9 @@ def test_relay_in_trouble_is_a_backup(trouble):
     assert {via[0] for via in general} == {"r0"}
 
 
-def test_relay_of_links_is_a_backup():
-    """A relay that ``links`` adds to one leaf does not take it out of its group."""
-    plan = planned(3, 20, links=(("n003", "r0"), ("n003", "r1"), ("n003", "r2")))
-    assert len(plan.members["n003"].relays) == 3
-    assert len(plan.members["n003"].spread_relays) == 2
+def test_mesh_of_more_relays_takes_them_in_order():
+    """Leaves have two of three relays, each other two: no destination says which of them both ends have."""
+    plan = planned(3, 20)
+    leaves = [m for m in plan.members.values() if m.relays]
+    assert all(m.spread_relays == () for m in leaves)
+    assert count_asymmetric(plan).asymmetric > 0
