@@ -17,6 +17,9 @@ from saltext_wgmesh.core.model.policy import Endpoint, MeshPolicy, Topology
 from saltext_wgmesh.core.planning import underlay_choice
 from saltext_wgmesh.core.planning.openers import can_open
 
+MAX_ENDPOINTS = 4
+"""Places at which a neighbour is looked for: more would keep a link that is down from the right one for minutes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -44,19 +47,19 @@ def direct_pairs(mesh: MeshPolicy, leaves: Iterable[Member]) -> list[NodePair]:
     return sorted(found)
 
 
-def endpoint_for(mesh: MeshPolicy, opener: Member, target: Member) -> Endpoint | None:
-    """Return where *opener* reaches the access interface of *target*; None if it can't open a connection.
+def endpoints_for(mesh: MeshPolicy, opener: Member, target: Member) -> tuple[Endpoint, ...]:
+    """Return where *opener* may reach the access interface of *target*, the best first, MAX_ENDPOINTS at most.
 
-    The policy's endpoint is used first, if *opener* has its family. Without one, *target* is reached at the best of its
-    underlay addresses (``underlay_choice.usable_addresses``). For this, *target* must not be behind NAT, and both must
-    share an underlay (``_shares_underlay``).
+    The policy's endpoint is the only one, if *opener* has its family. Without one, these are the underlay addresses of
+    *target* that mean it to *opener* (``underlay_choice.usable_addresses``). For this, *target* must not be behind NAT,
+    and both must share an underlay (``_shares_underlay``).
     """
-    if can_open(opener.families, target.endpoint):
-        return target.endpoint
+    if target.endpoint and can_open(opener.families, target.endpoint):
+        return (target.endpoint,)
     if target.nat or not _shares_underlay(mesh, opener, target):
-        return None
-    address = next(iter(underlay_choice.usable_addresses(opener, target)), None)
-    return None if address is None else Endpoint(host=address, port=target.listen_port)
+        return ()
+    usable = underlay_choice.usable_addresses(opener, target)[:MAX_ENDPOINTS]
+    return tuple(Endpoint(host=address, port=target.listen_port) for address in usable)
 
 
 def direct_link_verdict(mesh: MeshPolicy, a: Member, b: Member) -> Verdict:
@@ -129,7 +132,7 @@ def _why_not_openable(mesh: MeshPolicy, opener: Member, target: Member) -> str:
 
 
 def _opens(mesh: MeshPolicy, a: Member, b: Member) -> bool:
-    return endpoint_for(mesh, a, b) is not None or endpoint_for(mesh, b, a) is not None
+    return bool(endpoints_for(mesh, a, b) or endpoints_for(mesh, b, a))
 
 
 def _shares_underlay(mesh: MeshPolicy, a: Member, b: Member) -> bool:

@@ -44,7 +44,7 @@ class ViewBuilder:
     uplinks: dict[tuple[str, str, bool], Interface] = field(default_factory=dict)
     relay_routes: dict[tuple[str, RelayOrder, bool], Route] = field(default_factory=dict)
     plain_relay_routes: dict[tuple[object, ...], tuple[Route, ...]] = field(default_factory=dict)
-    peers: dict[tuple[str, str | None, int, tuple[str, ...], bool], Peer] = field(default_factory=dict)
+    peers: dict[tuple[str, tuple[str, ...], int, tuple[str, ...], bool], Peer] = field(default_factory=dict)
 
     @classmethod
     def of(

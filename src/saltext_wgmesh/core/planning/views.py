@@ -118,16 +118,17 @@ def _direct_peer(builder: ViewBuilder, leaf: Member, name: str, standby: tuple[s
     open a connection, such as one behind NAT, sends keepalives. The other side needs none.
     """
     other = builder.members[name]
-    where = direct_links.endpoint_for(builder.mesh, leaf, other)
-    keepalive = builder.mesh.keepalive if direct_links.endpoint_for(builder.mesh, other, leaf) is None else 0
-    key = (name, None if where is None else str(where), keepalive, standby, ipv6)
+    where = tuple(map(str, direct_links.endpoints_for(builder.mesh, leaf, other)))
+    keepalive = 0 if direct_links.endpoints_for(builder.mesh, other, leaf) else builder.mesh.keepalive
+    key = (name, where, keepalive, standby, ipv6)
     if key not in builder.peers:
         builder.peers[key] = Peer(
             node=name,
             address=other.addresses[0],
             public_key=other.public_key,
             next_key=other.next_key,
-            endpoint=key[1],
+            endpoint=where[0] if where else None,
+            other_endpoints=where[1:],
             keepalive=keepalive,
             allowed_ips=_visible(builder, (*other.prefixes, *standby), ipv6),
         )
@@ -259,7 +260,7 @@ def _leaf_peer(builder: ViewBuilder, leaf: Member, standby: tuple[str, ...]) -> 
 
     The leaf opens the link. The *standby* subnets are accepted from it, and are not routed to it.
     """
-    key = (leaf.node, None, 0, standby, True)
+    key = (leaf.node, (), 0, standby, True)
     if key not in builder.peers:
         builder.peers[key] = Peer(
             node=leaf.node,
