@@ -6,10 +6,11 @@ finds all such pairs without a look at every pair. ``direct_link_verdict`` expla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from saltext_wgmesh.core.errors import Problem
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import Member
@@ -146,3 +147,23 @@ def _shares_underlay(mesh: MeshPolicy, a: Member, b: Member) -> bool:
 
 def _is_direct_site(mesh: MeshPolicy, site: str | None) -> bool:
     return site is not None and (site not in mesh.sites or mesh.sites[site].direct)
+
+
+def unreachable_pairs(mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[NodePair]) -> list[Problem]:
+    """Return, for a mesh without relays, a problem for each node that has no link to some other node."""
+    linked: dict[str, set[str]] = {node: {node} for node in members}
+    for a, b in direct:
+        linked[a].add(b)
+        linked[b].add(a)
+    problems = []
+    # One problem a node, with its first such pair: a mesh of n nodes may have n² pairs.
+    for node, reached in linked.items():
+        missing = len(members) - len(reached)
+        if missing:
+            other = next(m for m in members if m not in reached)
+            why = direct_link_verdict(mesh, members[node], members[other]).reason
+            more = f", nor to {missing - 1} more" if missing > 1 else ""
+            message = f"it has no link to {other} ({why}){more}, and the mesh has no relay"
+            remedy = "add a relay, or give one side an endpoint and add the pair to links"
+            problems.append(Problem(path=f"node {node}", message=message, remedy=remedy))
+    return problems

@@ -27,6 +27,7 @@ from saltext_wgmesh.core.planning import (
 )
 from saltext_wgmesh.core.planning.prune_guard import Membership
 from saltext_wgmesh.core.planning.relay_assignment import Pool, RelayOrder
+from saltext_wgmesh.core.planning.relay_choice import RelayChoice
 from saltext_wgmesh.core.transition import gateway_move, state
 from saltext_wgmesh.core.transition.state import NO_TRANSITION, Transition
 
@@ -67,10 +68,12 @@ def plan_mesh(
     problems += relay_numbers.unusable_numbers(mesh, relays, numbers) + _subnets_without_gateway(mesh)
     chosen = _choose_relays(inputs, rules, leaves, relays)
     pools = relay_assignment.nearest_pools(mesh, leaves, relays)
-    members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen), _spread_relays(inputs, chosen, pools))
+    choice = relay_choice.choice_of(mesh, assigned, pools)
+    spread = {n: r for n, r in _spread_relays(inputs, chosen, pools).items() if choice.has_area(assigned[n])}
+    members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen), spread)
     linked, direct = _direct_links(inputs, [members[leaf] for leaf in leaves])
     if not relays:
-        problems += _unreachable_pairs(mesh, members, direct)
+        problems += direct_links.unreachable_pairs(mesh, members, direct)
     if problems:
         raise PlanError(problems)
 
@@ -79,7 +82,7 @@ def plan_mesh(
         networks=tuple(str(n) for n in mesh.networks),
         members=members,
         links=_links(members, relays, direct),
-        views=_views(inputs, linked, members, direct, numbers, pools),
+        views=_views(inputs, linked, members, direct, numbers, choice),
         unplaced=unplaced,
         allocations=Allocations(
             addresses=addresses.updated_addresses(allocations, assigned),
@@ -349,9 +352,9 @@ def _views(
     members: Mapping[str, Member],
     direct: Sequence[NodePair],
     numbers: Mapping[str, int],
-    pools: Mapping[str, Pool],
+    choice: RelayChoice,
 ) -> dict[str, View]:
-    """Return node → view; *mesh* is the policy with the previous direct links, *pools* is leaf → relays."""
+    """Return node → view; *mesh* is the policy with the previous direct links."""
     transition = inputs.transition
     moves = transition.gateway_moves
     avoided_links = inputs.health.down_links | transition.previous_direct_links
@@ -360,10 +363,10 @@ def _views(
         members,
         direct,
         numbers,
+        choice,
         avoided_links=avoided_links | gateway_move.links_to_avoid(members, direct, moves),
         drained=inputs.drained,
         gateway_moves=moves,
-        pools=pools,
     )
 
 
@@ -377,23 +380,3 @@ def _links(members: Mapping[str, Member], relays: Iterable[str], direct: Iterabl
     links += [Link(a=a, b=b, kind=Kind.TRUNK) for a, b in combinations(sorted(relays), 2)]
     links += [Link(a=a, b=b, kind=Kind.ACCESS) for a, b in direct]
     return tuple(sorted(links, key=lambda link: (link.a, link.b)))
-
-
-def _unreachable_pairs(mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[NodePair]) -> list[Problem]:
-    """Return, for a mesh without relays, a problem for each node that has no link to some other node."""
-    linked: dict[str, set[str]] = {node: {node} for node in members}
-    for a, b in direct:
-        linked[a].add(b)
-        linked[b].add(a)
-    problems = []
-    # One problem a node, with its first such pair: a mesh of n nodes may have n² pairs.
-    for node, reached in linked.items():
-        missing = len(members) - len(reached)
-        if missing:
-            other = next(m for m in members if m not in reached)
-            why = direct_links.direct_link_verdict(mesh, members[node], members[other]).reason
-            more = f", nor to {missing - 1} more" if missing > 1 else ""
-            message = f"it has no link to {other} ({why}){more}, and the mesh has no relay"
-            remedy = "add a relay, or give one side an endpoint and add the pair to links"
-            problems.append(Problem(path=f"node {node}", message=message, remedy=remedy))
-    return problems

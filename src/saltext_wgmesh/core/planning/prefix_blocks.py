@@ -1,7 +1,7 @@
 """The blocks of a mesh's sites that overlap no other block, and which of them holds an address.
 
-netaddr sorts and compares the blocks. The block of an address is found by a search in sorted numbers, since each leaf
-of a plan asks for one.
+netaddr sorts and compares the blocks. The block of an address is found by a search in sorted numbers, since a plan
+needs that of each leaf.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.plan import Member
-from saltext_wgmesh.core.model.policy import Topology
+from saltext_wgmesh.core.model.policy import MeshPolicy, Topology
+from saltext_wgmesh.core.planning import prefix_blocks
 from saltext_wgmesh.core.planning.addresses import address_number, prefix_key
 from saltext_wgmesh.core.planning.prefix_blocks import PrefixBlocks
 from saltext_wgmesh.core.planning.relay_assignment import Avoid, Pool, RelayOrder
@@ -94,6 +95,10 @@ class RelayChoice:
                     found[part.prefix] = _rotated(leaf, number + index)
         return found
 
+    def has_area(self, addresses: Iterable[str]) -> bool:
+        """Return whether one of *addresses* is in an area."""
+        return any(self._areas(address) for address in addresses)
+
     def _areas(self, address: str) -> list[Area]:
         """Return the areas that hold *address*: that of the network before that of a block."""
         family = address_family(address)
@@ -108,7 +113,7 @@ def spread_relays(
     avoid: Avoid,
     troubled: Set[str],
 ) -> dict[str, Pool]:
-    """Return leaf → its pool, for each leaf that spreads its packets over all relays of that.
+    """Return leaf → its pool, for each leaf that may spread its packets over all relays of that.
 
     It has all of them, and neither the mesh has trouble with one, nor the leaf, which is to *avoid* some.
     """
@@ -122,27 +127,22 @@ def spread_relays(
     return found
 
 
-def choice_of(
-    topology: Topology,
-    networks: Iterable[str],
-    blocks: PrefixBlocks,
-    members: Iterable[Member],
-    pools: Mapping[str, Pool],
-) -> RelayChoice:
-    """Return the choice for a mesh with these *networks* and sites' *blocks*; *pools* is leaf → its pool of relays."""
-    by_family = {address_family(n.partition("/")[0]): n for n in networks}
+def choice_of(mesh: MeshPolicy, assigned: Mapping[str, Iterable[str]], pools: Mapping[str, Pool]) -> RelayChoice:
+    """Return the choice for *mesh*; *assigned* is node → its addresses, and *pools* is leaf → its pool of relays."""
+    by_family: dict[int, str] = {network.version: str(network) for network in mesh.networks}
+    blocks = prefix_blocks.disjoint(n for site in mesh.sites.values() for n in site.networks)
     values: dict[str, list[int]] = {}
     pools_in: dict[str, set[Pool]] = {}
-    for member in members:
-        for address in member.addresses if member.node in pools else ():
+    for leaf, pool in pools.items():
+        for address in assigned[leaf]:
             family, number = address_family(address), address_number(address)
             for prefix in (by_family[family], blocks.holding(family, number)):
                 if prefix:
                     values.setdefault(prefix, []).append(number)
-                    pools_in.setdefault(prefix, set()).add(pools[member.node])
+                    pools_in.setdefault(prefix, set()).add(pool)
     areas = {}
     for prefix, (pool, *others) in pools_in.items():
-        if not others and (len(pool) == 2 or (topology is Topology.FULL and len(pool) > 1)):
+        if not others and (len(pool) == 2 or (mesh.topology is Topology.FULL and len(pool) > 1)):
             areas[prefix] = Area(prefix=prefix, parts=tuple(_divide(prefix, sorted(values[prefix]), len(pool))))
     return RelayChoice(networks=by_family, blocks=blocks, areas=areas)
 

@@ -9,8 +9,9 @@ from saltext_wgmesh.core.model.pairs import NodePair
 from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.model.view import Interface, Peer, Route
-from saltext_wgmesh.core.planning import prefix_blocks, relay_choice, route_aggregation
-from saltext_wgmesh.core.planning.relay_assignment import Pool, RelayOrder
+from saltext_wgmesh.core.planning import route_aggregation
+from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
+from saltext_wgmesh.core.planning.relay_choice import RelayChoice
 from saltext_wgmesh.core.transition import gateway_move
 
 
@@ -32,7 +33,7 @@ class ViewBuilder:
     unrouted_leaves_of: dict[str, list[Member]]
     """Relay → the leaves with an unrouted link to it."""
     remote_leaves: route_aggregation.RemoteLeaves
-    relay_choice: relay_choice.RelayChoice
+    relay_choice: RelayChoice
     gateway_of: Mapping[str, Member]
     """Subnet → its active gateway."""
     prefix_key: route_aggregation.PrefixSortKeys
@@ -56,14 +57,13 @@ class ViewBuilder:
         avoided_links: Set[NodePair],
         drained: Set[str],
         gateway_moves: gateway_move.GatewayMoves,
-        pools: Mapping[str, Pool],
+        choice: RelayChoice,
     ) -> ViewBuilder:
         """Return a builder with all values computed and its memos empty."""
         key = route_aggregation.PrefixSortKeys()
         networks = tuple(sorted((str(n) for n in mesh.networks), key=key.__getitem__))
         gateway_of = {subnet: member for member in members.values() for subnet in member.subnets}
         leaves_of, unrouted_leaves_of = _leaves_by_relay(members)
-        blocks = prefix_blocks.disjoint(n for site in mesh.sites.values() for n in site.networks)
         return cls(
             mesh=mesh,
             members=members,
@@ -74,8 +74,8 @@ class ViewBuilder:
             direct=_neighbours(direct),
             leaves_of=leaves_of,
             unrouted_leaves_of=unrouted_leaves_of,
-            remote_leaves=route_aggregation.remote_leaves(_groups(members), blocks, key),
-            relay_choice=relay_choice.choice_of(mesh.topology, networks, blocks, members.values(), pools),
+            remote_leaves=route_aggregation.remote_leaves(_groups(members), choice.blocks, key),
+            relay_choice=choice,
             gateway_of=gateway_of,
             prefix_key=key,
             avoided_links=avoided_links,

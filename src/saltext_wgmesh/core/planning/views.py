@@ -17,7 +17,8 @@ from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, Route, View
 from saltext_wgmesh.core.planning import direct_links
-from saltext_wgmesh.core.planning.relay_assignment import Pool, RelayOrder
+from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
+from saltext_wgmesh.core.planning.relay_choice import RelayChoice
 from saltext_wgmesh.core.planning.view_builder import ViewBuilder
 from saltext_wgmesh.core.transition import gateway_move
 
@@ -27,23 +28,23 @@ def build_views(
     members: Mapping[str, Member],
     direct: Iterable[NodePair],
     numbers: Mapping[str, int],
+    choice: RelayChoice,
     *,
     avoided_links: Set[NodePair] = frozenset(),
     drained: Set[str] = frozenset(),
     gateway_moves: gateway_move.GatewayMoves = MappingProxyType({}),
-    pools: Mapping[str, Pool] = MappingProxyType({}),
 ) -> dict[str, View]:
     """Return node → view, in the order of *members*.
 
-    *direct* are the pairs of leaves that are linked directly, and *numbers* is relay → its number. The *avoided_links*
-    stay in the views, and are used only where no other path is up. The relays in *drained* are marked, so that no node
-    probes through them. During the moves of subnets in *gateway_moves*, some relays deliver to another gateway than the
-    rest of the mesh. *pools* is leaf → the relays that it may choose from.
+    *direct* are the pairs of leaves that are linked directly, *numbers* is relay → its number, and *choice* tells which
+    relay a leaf takes. The *avoided_links* stay in the views, and are used only where no other path is up. The relays
+    in *drained* are marked, so that no node probes through them. During the moves of subnets in *gateway_moves*, some
+    relays deliver to another gateway than the rest of the mesh.
     """
     pairs = tuple(direct)
 
     def builder_for(some: Mapping[str, Member]) -> ViewBuilder:
-        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves, pools)
+        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves, choice)
 
     builder = builder_for(members)
     found = {node: _relay(builder, m) if m.is_relay else _leaf(builder, m) for node, m in members.items()}

@@ -41,7 +41,7 @@ def first_relays(plan: Plan) -> Counter[str]:
 
 @settings(max_examples=80, deadline=None)
 @given(worlds())
-def test_leaves_with_one_pool_use_one_relay_both_ways(world: World):
+def test_pair_of_one_pool_uses_one_relay(world: World):
     """If all leaves choose from the same two relays, each pair uses one relay, by both families."""
     policy = replace(world.mesh, sites={}, nodes=tuple(_at_no_site(rule) for rule in world.mesh.nodes))
     policy = replace(policy, nodes=tuple(r for r in policy.nodes if r.pattern not in ("r2", "r3", "r4", "r5")))
@@ -66,7 +66,7 @@ def _relayed(plan: Plan, a: str, b: str) -> list[tuple[str, ...]]:
     return [packet_walk.walk(plan, a, x).hops for x in to]
 
 
-def test_pairs_within_a_block_use_one_relay_both_ways():
+def test_pair_within_a_block_uses_one_relay():
     """Two sites with blocks and two relays each: within a site one relay, between sites the first relays of both."""
     sites = tuple(
         Site(name=name, relays=pool, direct=False, networks=(ip_network(block),))
