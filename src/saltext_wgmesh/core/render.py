@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from saltext_wgmesh.core.device import descriptions
@@ -149,21 +150,31 @@ def _escaped(text: str) -> str:
 # --- one path ------------------------------------------------------------------------------------------
 
 
-def explain_path(plan: Plan, mesh: MeshPolicy, a: str, b: str) -> dict[str, Any]:
-    """Return the path of packets from member *a* to member *b* with nothing down, and the reasons for it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedPath:
+    """The path of packets between two members with nothing down, and the reasons for it."""
 
-    ``path`` lists its nodes, both ends included, and is empty if there is none; ``why`` is a list of sentences.
-    KeyError if *a* or *b* is not a member.
-    """
+    hops: tuple[str, ...]
+    """Its nodes, both ends included; empty if there is none."""
+    why: tuple[str, ...]
+    """Sentences."""
+
+    def as_dict(self) -> dict[str, list[str]]:
+        """Return plain values, as ``wgmesh.explain`` returns them."""
+        return {"path": list(self.hops), "why": list(self.why)}
+
+
+def explain_path(plan: Plan, mesh: MeshPolicy, a: str, b: str) -> ExplainedPath:
+    """Return the path of packets from member *a* to member *b*; KeyError if one is not a member."""
     source, target = plan.members[a], plan.members[b]
     if a == b:
-        return {"path": [a], "why": [f"{a} is one node: its packets to itself never leave it."]}
+        return ExplainedPath(hops=(a,), why=(f"{a} is one node: its packets to itself never leave it.",))
     address = packet_walk.shared_address(plan, a, b)
     if address is None:
-        return {"path": [], "why": [f"{a} and {b} have no address family in common in this mesh."]}
+        return ExplainedPath(hops=(), why=(f"{a} and {b} have no address family in common in this mesh.",))
     walk = packet_walk.walk(plan, a, address)
-    why = [*_reasons(mesh, source, target), *([] if walk.delivered else [f"It is not delivered: {walk.detail}."])]
-    return {"path": list(walk.hops), "why": why}
+    undelivered = [] if walk.delivered else [f"It is not delivered: {walk.detail}."]
+    return ExplainedPath(hops=walk.hops, why=(*_reasons(mesh, source, target), *undelivered))
 
 
 def _reasons(mesh: MeshPolicy, source: Member, target: Member) -> list[str]:

@@ -159,7 +159,7 @@ def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | Non
     published = record.published(Ledger.of(opts), mesh)
     for node in (source, destination):
         _require_member(published, node)
-    return render.explain_path(published.plan, published.policy, source, destination)
+    return render.explain_path(published.plan, published.policy, source, destination).as_dict()
 
 
 def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
     if not names:
         raise LedgerError("no node or link is given: use down=<minion id>, or down=<one end>--<other end>")
     found = [whole] if whole else [_find(published, name) or _require_known(published, name) for name in names]
-    return what_if.what_if(published.plan, frozenset(found))
+    return what_if.what_if(published.plan, frozenset(found)).as_dict()
 
 
 def _find(published: record.Published, name: str) -> str | frozenset[str] | None:
