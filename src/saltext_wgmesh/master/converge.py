@@ -289,6 +289,8 @@ def _push(
         responsive=found.reports.keys(),
         down=frozenset[str]().union(*(health_module.silent_nodes(one.draft.health) for one in published)),
         now=now,
+        changes={one.mesh: policy_pin.policy_fingerprint(one.draft.source.raw_policy) for one in published},
+        valid_keys={one.mesh: frozenset(k for f in one.draft.facts.values() for k in f.keys) for one in published},
     )
     return push(env.fleet, given, env.ledger.save_ack)
 
