@@ -44,7 +44,8 @@ def converge(
     pushed to. Unless the run is *interactive*, nothing is planned if all is as it was when the last run left nothing
     to do: then there are no reports.
     """
-    before = mesh_records.read_snapshot(env.ledger)
+    named = request.retry | request.started | request.drifted
+    before = mesh_records.without_lost_assignments(env.ledger, mesh_records.read_snapshot(env.ledger), named)
     found = _assess(env, before, request)
     _save_assessment(env.ledger, before, found.snapshot)
     if not (interactive or request.forces_run) and before.idle_fingerprint == _fingerprint(found, {}, env.clock()):

@@ -34,6 +34,9 @@ class DamagedCache:
             raise damage
         return damage
 
+    def contains(self, bank, key):
+        return (bank, key) in self._damages or self._cache.contains(bank, key)
+
 
 @pytest.fixture(scope="module")
 def cache():
