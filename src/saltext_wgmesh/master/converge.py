@@ -44,7 +44,8 @@ def converge(
     pushed to. Unless the run is *interactive*, nothing is planned if all is as it was when the last run left nothing
     to do: then there are no reports.
     """
-    before = mesh_records.read_snapshot(env.ledger)
+    named = request.retry | request.started | request.drifted
+    before = mesh_records.without_lost_assignments(env.ledger, mesh_records.read_snapshot(env.ledger), named)
     found = _assess(env, before, request)
     _save_assessment(env.ledger, before, found.snapshot)
     if not (interactive or request.forces_run) and before.idle_fingerprint == _fingerprint(found, {}, env.clock()):
@@ -289,6 +290,8 @@ def _push(
         responsive=found.reports.keys(),
         down=frozenset[str]().union(*(health_module.silent_nodes(one.draft.health) for one in published)),
         now=now,
+        changes={one.mesh: policy_pin.policy_fingerprint(one.draft.source.raw_policy) for one in published},
+        valid_keys={one.mesh: frozenset(k for f in one.draft.facts.values() for k in f.keys) for one in published},
     )
     return push(env.fleet, given, env.ledger.save_ack)
 

@@ -34,8 +34,9 @@ import salt.cache
 import salt.exceptions
 
 from saltext_wgmesh.core import constants
-from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.core.errors import LedgerError, WgmeshError
 from saltext_wgmesh.core.inputs import facts_format
+from saltext_wgmesh.core.model.untrusted import Refused
 from saltext_wgmesh.master.records import inventory, psk_secrets
 from saltext_wgmesh.master.records.ledger import Ledger
 
@@ -99,6 +100,8 @@ def _failed_run():
 
 def _facts_digest(minion_id):
     published = inventory.mine_entry(salt.cache.factory(__opts__), minion_id)
+    if isinstance(published, Refused):
+        raise LedgerError(f"the facts of {minion_id}: the entry in the mine {published.reason}")
     return facts_format.facts_digest(published) if published else None
 
 

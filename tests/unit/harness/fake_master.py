@@ -117,7 +117,7 @@ class FakeMaster:
     def inventory(self) -> Inventory:
         """What the master reads. A copy: what the ledger keeps of the policy is not what the test changes next."""
         accepted = {node: f"key of {node}" for node in self.mine if node not in self.deleted}
-        return copy.deepcopy(Inventory(policy=self.policy, accepted=accepted, mine=dict(self.mine)))
+        return Inventory(policy=copy.deepcopy(self.policy), accepted=accepted, mine=dict(self.mine))
 
     def forget_facts(self, node: str) -> None:
         """The mine has no facts of *node* any more."""

@@ -34,6 +34,10 @@ class MemoryCache:
         """What was stored; an empty dict if nothing was, as with Salt's."""
         return copy.deepcopy(self.banks.get(bank, {}).get(key, {}))
 
+    def contains(self, bank: str, key: str) -> bool:
+        """Whether anything is stored there."""
+        return key in self.banks.get(bank, {})
+
     def list(self, bank: str) -> list[str]:
         """The keys of a bank."""
         return list(self.banks.get(bank, {}))

@@ -13,6 +13,7 @@ from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.decisions import FailedRun
 from saltext_wgmesh.pillar import wgmesh as pillar
 from tests.unit.harness.fake_master import FakeMaster, mine
+from tests.unit.harness.hostile import nested
 
 NODE = "a"
 RECORDS = ((banks.NODES, NODE), (banks.CURRENT, "wg0"), (banks.CURRENT, "wg1"), ("mine", NODE))
@@ -32,6 +33,9 @@ class DamagedCache:
         if isinstance(damage, Exception):
             raise damage
         return damage
+
+    def contains(self, bank, key):
+        return (bank, key) in self._damages or self._cache.contains(bank, key)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,16 @@ def test_unknown_option_costs_no_pillar(cache, args, kwargs):
     found = compiled(cache, {}, *args, **kwargs)
     assert found[constants.PILLAR_VIEWS].keys() == {"wg0", "wg1"}
     assert "has no option" in found[constants.PILLAR_ERROR]
+
+
+@pytest.mark.parametrize(
+    "facts", [nested(960), {1: 2, "x": 3}, {"x": {1: 2, "y": 3}}], ids=["nested", "mixed", "inner"]
+)
+def test_hostile_facts_cost_no_view(cache, facts):
+    """The node gets all but the digest of its facts."""
+    found = compiled(cache, {("mine", NODE): {constants.FACTS_FUNCTION: facts}})
+    assert found[constants.PILLAR_VIEWS].keys() == {"wg0", "wg1"}
+    assert constants.PILLAR_FACTS_DIGEST not in found
 
 
 def test_node_without_view_gets_the_failed_run():

@@ -16,6 +16,7 @@ from saltext_wgmesh.core.inputs.converters import Converter, InvalidValue, flag,
 from saltext_wgmesh.core.inputs.facts_format import MAX_ADDRESSES, MAX_NETWORKS
 from saltext_wgmesh.core.inputs.prefixes import address, is_local, network
 from saltext_wgmesh.core.model.facts import Facts
+from saltext_wgmesh.core.model.untrusted import Refused
 
 T = TypeVar("T")
 
@@ -31,6 +32,8 @@ def facts_from_dict(node: str, raw: object) -> Facts:
 
     Raises InvalidValue for anything else.
     """
+    if isinstance(raw, Refused):
+        raise InvalidValue(f"its entry in the mine {raw.reason}", _remedy(node))
     if not isinstance(raw, Mapping):
         raise InvalidValue(f"its facts are {kind(raw)}, not a mapping", _remedy(node))
     schema = raw.get("schema")

@@ -41,8 +41,12 @@ def facts_as_dict(facts: Facts) -> dict[str, Any]:
 def facts_digest(raw: object) -> str:
     """Return the SHA-256, in hex, of facts in this form; ``observed_at`` does not count.
 
-    *raw* may be any value of the mine: only the digests are compared.
+    *raw* may be any value of the mine: only the digests are compared. The digest is empty if this form has no such
+    value, for instance a mapping whose keys are not all text. No node of this package publishes one.
     """
     hashed = {k: v for k, v in raw.items() if k != "observed_at"} if isinstance(raw, Mapping) else raw
-    text = json.dumps(hashed, sort_keys=True, separators=(",", ":"), default=repr)
+    try:
+        text = json.dumps(hashed, sort_keys=True, separators=(",", ":"), default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return ""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,12 +6,13 @@ The watcher's file, the beacon and the return of a job all carry the same value.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.model.untrusted import printable
 
 LINK_REPORT_SCHEMA = 2
 _FORMER_SCHEMA = 1
@@ -25,6 +26,12 @@ MAX_FAULTS = 10
 """Faults of a relay that are read of one report."""
 MAX_FAULT = 500
 """Characters of one fault that are read."""
+MAX_LINKS = 20_000
+"""Links that are read of one report: more than a relay has in the largest fleet."""
+MAX_NAME = 255
+"""Characters of the name of a neighbour or mesh. A minion id is the name of a file, which is no longer."""
+_MAX_WORD = 64
+"""Characters of any other text, such as the name of an interface."""
 MAX_NUMBER = 1e11
 """The largest number that a report may have: seconds since the epoch for some thousand years."""
 
@@ -155,21 +162,23 @@ class LinkReport:
     def from_dict(cls, raw: Any) -> LinkReport:
         """Return the report that ``as_dict`` wrote, also on another node.
 
-        Raises ViewError for anything else.
+        Raises ViewError for anything else. The error repeats nothing of *raw*, which may be of any size.
         """
         try:
             if raw["schema"] == _FORMER_SCHEMA:
                 raw = _migrated(raw)
             if raw["schema"] != LINK_REPORT_SCHEMA:
-                raise ValueError(f"schema {raw['schema']!r}")
+                raise ValueError("its schema is another one")
+            if len(raw["links"]) > MAX_LINKS:
+                raise ValueError(f"it has more than {MAX_LINKS} links")
             return cls(
-                mesh=_text(raw["mesh"]),
+                mesh=_text(raw["mesh"], MAX_NAME),
                 from_watcher=raw["from_watcher"] is True,
-                links=MappingProxyType({_text(n): _link(n, value) for n, value in sorted(raw["links"].items())}),
-                relay_faults=tuple(_text(fault)[:MAX_FAULT] for fault in raw.get("relay_faults", ())[:MAX_FAULTS]),
+                links=MappingProxyType({n: _link(n, value) for n, value in sorted(_named(raw["links"]))}),
+                relay_faults=_faults(raw.get("relay_faults", ())),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ViewError(f"a report of links is damaged ({error!r})") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise ViewError(f"a report of links is damaged ({type(error).__name__}: {error})") from error
 
 
 def _migrated(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,11 +195,23 @@ def _renamed(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {_FORMER_KEYS.get(key, key): value for key, value in raw.items()}
 
 
+def _named(links: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for neighbour, link in links.items():
+        yield _text(neighbour, MAX_NAME), link
+
+
+def _faults(raw: Any) -> tuple[str, ...]:
+    faults = list(raw[:MAX_FAULTS])
+    if not all(isinstance(fault, str) for fault in faults):
+        raise TypeError("a fault is not text")
+    return tuple(printable(fault, MAX_FAULT) for fault in faults)
+
+
 def _link(neighbour: str, raw: Mapping[str, Any]) -> LinkStatus:
     return LinkStatus(
         neighbour=neighbour,
-        interface=_text(raw["interface"]),
-        state=LinkState(raw["state"]),
+        interface=_text(raw["interface"], _MAX_WORD),
+        state=LinkState(_text(raw["state"], _MAX_WORD)),
         since=_number(raw["since"]),
         hold=_number(raw["hold"]),
         interval=int(_number(raw["interval"])),
@@ -200,13 +221,13 @@ def _link(neighbour: str, raw: Mapping[str, Any]) -> LinkStatus:
 
 
 def _number(value: Any) -> float:
-    number = float(value)
+    number = float(_text(value, _MAX_WORD) if isinstance(value, str) else value)
     if not 0 <= number <= MAX_NUMBER:
-        raise ValueError(f"{value!r} is out of range")
+        raise ValueError("a number is out of range")
     return number
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
+def _text(value: Any, limit: int) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > limit:
+        raise TypeError(f"a name or a state is not text of at most {limit} printable characters")
     return value

@@ -10,7 +10,7 @@ that way can still answer.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from saltext_wgmesh.core.model.policy import Network, Role
@@ -62,14 +62,30 @@ class Wave(enum.IntEnum):
         return self >= Wave.WITHDRAWING
 
 
-def push_order(views: Mapping[str, tuple[View | None, View | None]]) -> dict[str, Wave]:
+def revokes_key(old: View, new: View, valid: Container[str]) -> bool:
+    """Return whether *new* no longer admits a public key that *old* admits and that is not *valid* any longer.
+
+    *valid* are the keys of all nodes that the mesh knows. The node of such a key was deleted, or has another key: until
+    the view is applied, its former key is still admitted.
+    """
+    kept = _peer_keys(new)
+    return any(key not in kept and key not in valid for key in _peer_keys(old))
+
+
+def _peer_keys(view: View) -> frozenset[str]:
+    return frozenset(key for i in view.interfaces for peer in i.peers for key in peer.keys)
+
+
+def push_order(
+    views: Mapping[str, tuple[View | None, View | None]], no_canaries: Collection[str] = ()
+) -> dict[str, Wave]:
     """Return node → its wave.
 
     *views* is node → the view that it has applied and the view to push. The first is None if it is not known, the
-    second if the node leaves.
+    second if the node leaves. *no_canaries* are not the first relay if there is another one.
     """
     found = {node: _wave(old, new) for node, (old, new) in views.items()}
-    relays = sorted(node for node, wave in found.items() if wave is Wave.RELAYS)
+    relays = sorted((n for n, wave in found.items() if wave is Wave.RELAYS), key=lambda n: (n in no_canaries, n))
     return {**found, **dict.fromkeys(relays[:1], Wave.CANARY_RELAY)}
 
 

@@ -207,7 +207,7 @@ def _planned(given: DraftInput, records: MeshRecords, source: PlanSource) -> Dra
         reasons = {node: reason for node in head.digests if node in accepted}
         assignments = {node: _removal_record(reason) for node in reasons}
     else:
-        inputs, plan = next_step(records, wanted, given.reports, accepted)
+        inputs, plan = next_step(records, wanted, given.reports, accepted, given.now)
         # Nodes without an accepted key can be told nothing.
         reasons = {n: why for n, why in _reasons(source, plan).items() if n in accepted}
         assignments = _assignments(plan, reasons, {r.node for r in believed.rejected}, head)

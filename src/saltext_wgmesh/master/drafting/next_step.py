@@ -18,6 +18,7 @@ from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.core.transition import step
 from saltext_wgmesh.core.transition.evidence import Evidence
 from saltext_wgmesh.core.transition.state import Transition
+from saltext_wgmesh.master.drafting import policy_pin
 from saltext_wgmesh.master.records.mesh_records import MeshRecords
 from saltext_wgmesh.master.records.plan_inputs import PlanInputs
 
@@ -26,12 +27,13 @@ ReportsByNode = Mapping[str, Mapping[str, LinkReport]]
 
 
 def next_step(
-    records: MeshRecords, wanted: PlanInputs, reports: ReportsByNode, accepted: Container[str]
+    records: MeshRecords, wanted: PlanInputs, reports: ReportsByNode, accepted: Container[str], now: float
 ) -> tuple[PlanInputs, Plan]:
     """Return the inputs to publish now on the way to *wanted*, and their plan; PlanError if *wanted* allows none.
 
     A relay that the policy no longer has is drained first, by the published policy. One without an *accepted* key goes
-    at once.
+    at once. *now* is in seconds since the epoch: a node that has not acknowledged a policy for ``HOLD_LIMIT`` seconds
+    holds up no step any longer.
     """
     goal = wanted.plan()
     if not records.head.generation:
@@ -39,7 +41,7 @@ def next_step(
     before = records.history.current_plan()
     if not records.head.transition and not _differs(goal, before):
         return wanted, goal
-    evidence = _evidence(records, reports, before)
+    evidence = _evidence(records, reports, before, _exhausted(records, wanted, now))
     leaving = frozenset(relay for relay in _relays_leaving(before, goal, wanted.health) if relay in accepted)
     draining = _drain(records, wanted, goal, before, evidence, leaving) if leaving else None
     return draining or _step(before, records, wanted, evidence, goal)
@@ -95,12 +97,18 @@ def _relays_leaving(before: Plan, after: Plan, health: Health) -> frozenset[str]
     return frozenset(used - stay - health.down_nodes)
 
 
-def _evidence(records: MeshRecords, reports: ReportsByNode, plan: Plan) -> Evidence:
+def _exhausted(records: MeshRecords, wanted: PlanInputs, now: float) -> frozenset[str]:
+    """The nodes that have held up the policy of *wanted* for as long as a node may."""
+    change = policy_pin.policy_fingerprint(wanted.raw_policy)
+    return frozenset(n for n in records.head.digests if not records.ack(n).may_hold(records.mesh, change, now))
+
+
+def _evidence(records: MeshRecords, reports: ReportsByNode, plan: Plan, exhausted: Container[str]) -> Evidence:
     """The evidence that acknowledgements and link *reports* give of the published *plan*."""
 
     def runs(node: str) -> bool:
-        # A node that is told nothing has applied all of it, so it holds up no step.
-        return records.ack(node).digests.get(records.mesh) == records.head.digests.get(node)
+        # A node that is told nothing has applied all of it, so it holds up no step; nor does an exhausted one.
+        return node in exhausted or records.ack(node).digests.get(records.mesh) == records.head.digests.get(node)
 
     def links_of(pair: NodePair) -> list[LinkStatus]:
         said = ((reports.get(node, {}).get(records.mesh), node, other) for node, other in (pair, pair[::-1]))

@@ -50,7 +50,7 @@ def effective_policy(snapshot: LedgerSnapshot, raw: Any) -> Any:
     pinned = {
         mesh: pin.policy
         for mesh, records in snapshot.meshes.items()
-        if (pin := records.pin) and pin.is_rolled_back and pin.replaces == _fingerprint(_of_mesh(raw, mesh))
+        if (pin := records.pin) and pin.is_rolled_back and pin.replaces == policy_fingerprint(_of_mesh(raw, mesh))
     }
     return {**(raw if isinstance(raw, Mapping) else {}), **pinned} if pinned else raw
 
@@ -60,7 +60,7 @@ def outdated_pins(snapshot: LedgerSnapshot, raw: Any) -> list[str]:
     return [
         mesh
         for mesh, records in snapshot.meshes.items()
-        if records.pin and records.pin.replaces != _fingerprint(_of_mesh(raw, mesh))
+        if records.pin and records.pin.replaces != policy_fingerprint(_of_mesh(raw, mesh))
     ]
 
 
@@ -69,7 +69,7 @@ def pin_to(records: MeshRecords, generation: int, raw: Any) -> Pin | None:
 
     LedgerError if the generation is not kept. None: no pin is left.
     """
-    replaces = _fingerprint(_of_mesh(raw, records.mesh))
+    replaces = policy_fingerprint(_of_mesh(raw, records.mesh))
     if generation == 0:
         # The operator overrules the master: the policy stays, even if it costs the only relay once more.
         return Pin(replaces=replaces) if records.pin and records.pin.why else None
@@ -97,7 +97,7 @@ def auto_rollback(snapshot: LedgerSnapshot, raw: Any, now: float) -> dict[str, t
             continue
         if blame:
             policy = records.history.raw_policy(blame.generation)
-            replaces = _fingerprint(_of_mesh(raw, mesh))
+            replaces = policy_fingerprint(_of_mesh(raw, mesh))
             found[mesh] = Pin(replaces=replaces, generation=blame.generation, policy=policy, why=blame.why), blame
     return found
 
@@ -116,7 +116,7 @@ def _policy_to_blame(records: MeshRecords, raw: Any, down_since: Mapping[str, fl
     history = records.history
     now = history.current().inputs
     before = _last_by_another_policy(history, now.raw_policy)
-    if before is None or _fingerprint(_of_mesh(raw, records.mesh)) != _fingerprint(now.raw_policy):
+    if before is None or policy_fingerprint(_of_mesh(raw, records.mesh)) != policy_fingerprint(now.raw_policy):
         return None
     old, first = history.generation(before), history.generation(before + 1)
     current = now.plan()
@@ -157,8 +157,11 @@ def _of_mesh(raw: Any, mesh: str) -> Any:
     return raw.get(mesh) if isinstance(raw, Mapping) else None
 
 
-def _fingerprint(raw: Any) -> str:
-    """The same for the same values in the same order: the order of rules has a meaning."""
+def policy_fingerprint(raw: Any) -> str:
+    """A digest of the raw policy of one mesh, equal for the same values in the same order.
+
+    The order of rules has a meaning.
+    """
     return hashlib.sha256(repr(_plain(raw)).encode()).hexdigest()
 
 

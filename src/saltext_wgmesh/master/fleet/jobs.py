@@ -26,6 +26,9 @@ JOB_POLL_INTERVAL = 0.02
 PRESUMED_DEAD_WAIT = 0.5
 """Seconds since the last answer after which nodes that are presumed dead are given up."""
 
+MAX_PACKETS = 2**64
+"""A counter of packets is smaller."""
+
 PresumedDead = Callable[[Mapping[str, Any]], Collection[str]]
 """From what nodes returned to the nodes that are down according to these returns."""
 
@@ -127,7 +130,7 @@ def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDea
 def forwarded(opts: dict[str, Any], node: str) -> int | None:
     """How many packets *node* has forwarded since it started; None if it does not answer."""
     packets = _ask(opts, [node], "wgmesh.forwarded", query_wait(opts)).returned.get(node)
-    return packets if isinstance(packets, int) else None
+    return packets if isinstance(packets, int) and 0 <= packets < MAX_PACKETS else None
 
 
 def enrol(opts: dict[str, Any], nodes: Sequence[str]) -> None:

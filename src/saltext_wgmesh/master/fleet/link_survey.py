@@ -15,9 +15,11 @@ from typing import Any
 
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.liveness import mesh_health as health_module
-from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
+from saltext_wgmesh.core.liveness.link_report import MAX_NAME, LinkReport, LinkState
 from saltext_wgmesh.core.liveness.mesh_health import Health
+from saltext_wgmesh.core.model import untrusted
 from saltext_wgmesh.core.model.plan import Plan
+from saltext_wgmesh.core.model.untrusted import Refused
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode
 from saltext_wgmesh.master.fleet.jobs import PresumedDead, no_hint
 from saltext_wgmesh.master.fleet.port import Fleet
@@ -26,13 +28,15 @@ from saltext_wgmesh.master.requests.request import ConvergeRequest
 
 log = logging.getLogger(__name__)
 
+MAX_MESHES = 1000
+"""Meshes that are read of one node's return."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Unreadable:
     """A report that cannot be read."""
 
     node: str
-    mesh: str
     why: str
 
 
@@ -109,7 +113,7 @@ def query(fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead = no
     """
     found, unreadable = _parse(fleet.links(sorted(nodes), presumed_dead)) if nodes else ({}, [])
     for each in unreadable:
-        log.warning("wgmesh %s: ignored the link report of %s: %s", each.mesh, each.node, each.why)
+        log.warning("wgmesh: ignored a link report of %s: %s", each.node, each.why)
     return found
 
 
@@ -162,16 +166,38 @@ def _to_survey(snapshot: LedgerSnapshot, hints: Collection[str]) -> list[MeshRec
 
 
 def _parse(returned: Mapping[str, Any]) -> tuple[dict[str, dict[str, LinkReport]], list[_Unreadable]]:
-    """The reports in what nodes returned, and those that cannot be read."""
+    """The reports in what nodes returned, and for each node the last one that cannot be read."""
     found: dict[str, dict[str, LinkReport]] = {node: {} for node in returned}
-    unreadable: list[_Unreadable] = []
+    unreadable: dict[str, _Unreadable] = {}
     for node, raw in returned.items():
-        for mesh, report in raw.items() if isinstance(raw, Mapping) else ():
+        try:
+            by_mesh = _by_mesh(raw)
+        except ViewError as error:
+            unreadable[node] = _Unreadable(node=node, why=str(error))
+            continue
+        for mesh, report in by_mesh.items():
             try:
-                found[node][str(mesh)] = LinkReport.from_dict(report)
+                found[node][mesh] = LinkReport.from_dict(report)
             except ViewError as error:
-                unreadable.append(_Unreadable(node=node, mesh=str(mesh), why=str(error)))
-    return found, unreadable
+                unreadable[node] = _Unreadable(node=node, why=str(error))
+    return found, [*unreadable.values()]
+
+
+def _by_mesh(raw: Any) -> Mapping[str, Any]:
+    """*raw*, a return of ``wgmesh.links``, with names of meshes as keys; ViewError if it is anything else."""
+    checked = untrusted.bounded(raw, untrusted.RETURN_BOUNDS)
+    if isinstance(checked, Refused):
+        raise ViewError(f"it {checked.reason}")
+    if not isinstance(checked, Mapping):
+        # An error of Salt, such as that the extension is not installed there.
+        return {}
+    if len(checked) > MAX_MESHES or not all(_is_name(mesh) for mesh in checked):
+        raise ViewError(f"it has more than {MAX_MESHES} meshes, or one without a name")
+    return checked
+
+
+def _is_name(mesh: object) -> bool:
+    return isinstance(mesh, str) and len(mesh) <= MAX_NAME and mesh.isprintable()
 
 
 def _recovery_witnesses(health: Health, around: Mapping[str, frozenset[str]]) -> set[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from saltext_wgmesh.core.model.view import View
-from saltext_wgmesh.core.transition.push_order import Wave, push_order
+from saltext_wgmesh.core.transition.push_order import Wave, push_order, revokes_key
 from saltext_wgmesh.master.fleet.jobs import JobResult
 from saltext_wgmesh.master.fleet.port import Fleet
-from saltext_wgmesh.master.records.acknowledgement import Ack, Digests, error_text
+from saltext_wgmesh.master.records.acknowledgement import Ack, Digests
 from saltext_wgmesh.master.records.mesh_records import Acks
+from saltext_wgmesh.master.records.push_answer import PushAnswer, parse_push_answer
 from saltext_wgmesh.master.requests.request import ConvergeRequest
 
 RECENT_ANSWER = 30.0
@@ -43,6 +45,29 @@ class PushInput:
     down: Set[str]
     now: float
     """Seconds since the epoch."""
+    changes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Mesh → fingerprint of its policy. A node holds back the changes of one policy for a limited time."""
+    valid_keys: Mapping[str, Container[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Mesh → the public keys of all nodes that it knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """One node that is to be told, and when."""
+
+    node: str
+    wave: Wave
+    can_wait: frozenset[str]
+    """The meshes whose change disturbs links of the node, and takes no former key from it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Obstacle:
+    """One answer of a node, or the lack of one, that may hold back a mesh's changes from other nodes."""
+
+    node: str
+    mesh: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +94,7 @@ class PushResult:
     """The acknowledgements of all nodes that have an assignment."""
     answers: tuple[NodeAnswer, ...] = ()
     blocked_by: Mapping[str, str]
-    """Mesh → why the nodes after some wave were not told of it."""
+    """Mesh → why nodes whose links its change disturbs were not told of it."""
 
 
 def collect_late_returns(fleet: Fleet, acks: Acks, now: float) -> dict[str, Ack]:
@@ -77,40 +102,94 @@ def collect_late_returns(fleet: Fleet, acks: Acks, now: float) -> dict[str, Ack]
     pending = {node: ack.pending for node, ack in acks.items() if ack.pending and ack.pending.job}
     late = fleet.late_returns({node: push.job for node, push in pending.items()})
     # The plan may have changed since. The answer is about what was pushed then, not about what is wanted now.
-    return {node: acks[node].after(answer, pending[node].digests, now) for node, answer in late.items()}
+    answers = {node: parse_push_answer(answer, pending[node].digests) for node, answer in late.items()}
+    return {node: acks[node].after(answer, pending[node].digests, now) for node, answer in answers.items()}
 
 
 def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
     """Tell every node that does not run what is published to apply it, wave by wave.
 
     A node that left a push unanswered is told again after a pause, or as soon as it is responsive. A view that a node
-    rolled back is pushed to no other node, until the plan changes or an operator asks for a node by name. Each answer
-    is saved when it arrives, so that a run which dies here forgets none.
+    rolled back is pushed to it again if the plan changes or an operator asks for it by name.
+
+    A node that rolled back its view, or could not apply it, holds back changes of the same policy that disturb links
+    of other nodes. It does so for ``HOLD_LIMIT`` seconds, however often it refuses. All other changes go out.
+
+    Each answer is saved when it arrives, so that a run which dies here forgets none.
     """
     wanted, request = given.wanted, given.request
     acks = _settle(given, save_ack)
-    blocked = rollback_blocks(wanted, acks)
+
+    def blocking(obstacles: Iterable[_Obstacle]) -> dict[str, str]:
+        return _blocks(list(obstacles), acks, given, save_ack)
+
+    blocked = blocking(_rollbacks(wanted, acks))
     presumed_down = given.down - request.retry - request.started - given.responsive
     not_awaited = presumed_down - _answered_lately(given)
     answers: list[NodeAnswer] = []
     in_earlier_waves: set[str] = set()
-    for wave, members in _waves(given, acks):
+    for wave, turns in _waves(given, acks):
         if wave.withdraws:
-            blocked = {**_blocked_by_unanswered(in_earlier_waves - presumed_down, wanted, acks), **blocked}
+            blocked = {**blocking(_unanswered(in_earlier_waves - presumed_down, wanted, acks)), **blocked}
+        members = [turn.node for turn in turns]
         in_earlier_waves |= set(members)
-        allowed = [n for n in members if n in request.retry or not blocked.keys() & acks[n].missing(wanted[n])]
-        due = [node for node in allowed if _is_due(node, acks[node], given)]
+        due = [turn.node for turn in turns if _may_be_told(turn, acks, blocked, given)]
         answered = _tell(fleet, due, not_awaited, acks, given)
         for node in due:
-            acks[node] = acks[node].after(
-                answered.returned.get(node), wanted[node], given.now, answered.unanswered.get(node, "")
-            )
+            raw = answered.returned.get(node)
+            answer = None if raw is None else parse_push_answer(raw, wanted[node])
+            acks[node] = acks[node].after(answer, wanted[node], given.now, answered.unanswered.get(node, ""))
             save_ack(node, acks[node])
-            answers += _node_answers(node, answered, acks[node], wanted[node])
-        refusals = _refusals(members, wanted, acks)
+            answers += _node_answers(node, answer, acks[node], wanted[node])
+        refusals = blocking(_refusals(members, wanted, acks))
         # A refusal may be a rollback, and then says more by which node it is.
-        blocked = {**blocked, **refusals, **(rollback_blocks(wanted, acks) if refusals else {})}
+        blocked = {**blocked, **refusals, **(blocking(_rollbacks(wanted, acks)) if refusals else {})}
+    _note_holds(acks, given, save_ack)
     return PushResult(acks=acks, answers=tuple(answers), blocked_by=blocked)
+
+
+def _may_be_told(turn: _Turn, acks: Acks, blocked: Mapping[str, str], given: PushInput) -> bool:
+    """Whether a node is told in this run."""
+    node, ack = turn.node, acks[turn.node]
+    if node not in given.request.retry:
+        missing = ack.missing(given.wanted[node])
+        refused = ack.rolled_back(given.wanted[node]).keys()
+        if missing & turn.can_wait & blocked.keys() or (refused and missing <= refused):
+            return False
+    return _is_due(node, ack, given)
+
+
+def _blocks(
+    obstacles: Iterable[_Obstacle], acks: dict[str, Ack], given: PushInput, save_ack: SaveAck
+) -> dict[str, str]:
+    """Mesh → why changes that disturb links wait, by the first of *obstacles* whose node may still hold them back."""
+    found: dict[str, str] = {}
+    for each in obstacles:
+        change = given.changes.get(each.mesh, "")
+        if acks[each.node].may_hold(each.mesh, change, given.now):
+            found.setdefault(each.mesh, each.why)
+            _set_ack(each.node, acks[each.node].holding(each.mesh, change, given.now), acks, save_ack)
+    return found
+
+
+def _note_holds(acks: dict[str, Ack], given: PushInput, save_ack: SaveAck) -> None:
+    """Note since when each node has not acknowledged a change, and forget it of a node that has.
+
+    It is forgotten only at the end of a push: in this push the node held back nothing.
+    """
+    for node, digests in given.wanted.items():
+        ack = acks[node]
+        missing = ack.missing(digests)
+        ack = replace(ack, holds={m: h for m, h in ack.holds.items() if m in missing}) if ack.holds else ack
+        for mesh in sorted(missing) if ack.pending else ():
+            ack = ack.holding(mesh, given.changes.get(mesh, ""), given.now)
+        _set_ack(node, ack, acks, save_ack)
+
+
+def _set_ack(node: str, ack: Ack, acks: dict[str, Ack], save_ack: SaveAck) -> None:
+    if ack != acks[node]:
+        acks[node] = ack
+        save_ack(node, ack)
 
 
 def _answered_lately(given: PushInput) -> set[str]:
@@ -122,13 +201,11 @@ def _answered_lately(given: PushInput) -> set[str]:
     }
 
 
-def rollback_blocks(wanted: Wanted, acks: Acks) -> dict[str, str]:
-    """Mesh → why it is pushed to no other node, where a node rolled back just what is published; sorted by mesh."""
-    found: dict[str, str] = {}
+def _rollbacks(wanted: Wanted, acks: Acks) -> Iterator[_Obstacle]:
+    """The views of what is published that nodes rolled back."""
     for node, digests in sorted(wanted.items()):
         for mesh, why in acks[node].rolled_back(digests).items():
-            found.setdefault(mesh, f"blocked: {node}: {why}")
-    return dict(sorted(found.items()))
+            yield _Obstacle(node=node, mesh=mesh, why=f"blocked: {node}: {why}")
 
 
 def _settle(given: PushInput, save_ack: SaveAck) -> dict[str, Ack]:
@@ -142,28 +219,38 @@ def _settle(given: PushInput, save_ack: SaveAck) -> dict[str, Ack]:
     return found
 
 
-def _waves(given: PushInput, acks: Acks) -> list[tuple[Wave, list[str]]]:
+def _waves(given: PushInput, acks: Acks) -> list[tuple[Wave, list[_Turn]]]:
     """The nodes that do not run what is published, or report drift, in the order in which they are to be told."""
     wanted = given.wanted
     behind = [n for n, digests in wanted.items() if n in given.request.drifted or not acks[n].covers(digests)]
-    wave_of: dict[str, Wave] = {}
+    refusing = {node for node in behind if acks[node].rolled_back(wanted[node])}
+    waves: dict[str, dict[str, Wave]] = {node: {} for node in behind}
+    revoking: set[str] = set()
     for mesh in sorted({mesh for node in behind for mesh in wanted[node]}):
         members = [node for node in behind if mesh in wanted[node]]
         views = {node: given.views_of(node, mesh, acks[node].digests.get(mesh)) for node in members}
-        # A node in several meshes is told once, so it waits for the later of its waves.
-        wave_of |= {node: max(wave, wave_of.get(node, Wave.HARMLESS)) for node, wave in push_order(views).items()}
-    return [(wave, sorted(n for n in behind if wave_of[n] is wave)) for wave in sorted(set(wave_of.values()))]
+        valid = given.valid_keys.get(mesh, ())
+        revoking |= {node for node, (old, new) in views.items() if old and new and revokes_key(old, new, valid)}
+        for node, wave in push_order(views, refusing).items():
+            waves[node][mesh] = wave
+    # A node in several meshes is told once, so it waits for the later of its waves.
+    turns = [
+        _Turn(
+            node=node,
+            wave=max(by_mesh.values(), default=Wave.HARMLESS),
+            can_wait=frozenset(m for m, wave in by_mesh.items() if wave is not Wave.HARMLESS and node not in revoking),
+        )
+        for node, by_mesh in sorted(waves.items())
+    ]
+    return [(wave, [turn for turn in turns if turn.wave is wave]) for wave in sorted({turn.wave for turn in turns})]
 
 
-def _blocked_by_unanswered(told: Iterable[str], wanted: Wanted, acks: Acks) -> dict[str, str]:
-    """Mesh → why what others may use in it is not withdrawn yet: a node of those *told* may still answer."""
-    found: dict[str, str] = {}
+def _unanswered(told: Iterable[str], wanted: Wanted, acks: Acks) -> Iterator[_Obstacle]:
+    """The nodes of those *told* that may still answer: what others may use is not withdrawn before they do."""
     for node in sorted(told):
         if _may_still_answer(acks[node], wanted[node]):
             why = f"{node} has not answered yet: what it may still use is not withdrawn"
-            for mesh in acks[node].missing(wanted[node]):
-                found.setdefault(mesh, why)
-    return found
+            yield from (_Obstacle(node=node, mesh=mesh, why=why) for mesh in sorted(acks[node].missing(wanted[node])))
 
 
 def _may_still_answer(ack: Ack, digests: Digests) -> bool:
@@ -176,8 +263,13 @@ def _tell(fleet: Fleet, due: list[str], not_awaited: Set[str], acks: Acks, given
         return JobResult()
     # A node that left just this unanswered may have rolled it back, and its answer was lost with its path to the
     # master. Only an operator has it try once more.
-    repeated = [node for node in due if node not in given.request.retry and acks[node].is_pending(given.wanted[node])]
+    repeated = [node for node in due if node not in given.request.retry and _may_have_refused(node, acks[node], given)]
     return fleet.apply(due, not_awaited, retry_rolled_back=not repeated)
+
+
+def _may_have_refused(node: str, ack: Ack, given: PushInput) -> bool:
+    wanted = given.wanted[node]
+    return ack.is_pending(wanted) or bool(ack.rolled_back(wanted))
 
 
 def _is_due(node: str, ack: Ack, given: PushInput) -> bool:
@@ -190,24 +282,22 @@ def _is_due(node: str, ack: Ack, given: PushInput) -> bool:
     return not ack.covers(digests) and (is_named or ack.is_due(digests, given.now))
 
 
-def _refusals(wave: Iterable[str], wanted: Wanted, acks: Acks) -> dict[str, str]:
-    """Mesh → why it is pushed to no further node: a node of this wave could not apply what is published.
+def _refusals(wave: Iterable[str], wanted: Wanted, acks: Acks) -> Iterator[_Obstacle]:
+    """The nodes of this wave that could not apply what is published.
 
     A node that did not answer blocks no other, whatever it runs.
     """
-    found: dict[str, str] = {}
     for node in wave:
         if error := acks[node].refused(wanted[node]):
-            for mesh in acks[node].missing(wanted[node]):
-                found.setdefault(mesh, f"{node}: {error}")
-    return found
+            for mesh in sorted(acks[node].missing(wanted[node])):
+                yield _Obstacle(node=node, mesh=mesh, why=f"{node}: {error}")
 
 
-def _node_answers(node: str, answered: JobResult, ack: Ack, digests: Digests) -> list[NodeAnswer]:
+def _node_answers(node: str, answer: PushAnswer | None, ack: Ack, digests: Digests) -> list[NodeAnswer]:
     """The outcome for *node* in each of its meshes."""
-    answer, missing = answered.returned.get(node), ack.missing(digests)
+    missing = ack.missing(digests)
     found = []
     for mesh in digests:
-        error = error_text(answer, {mesh: ""}) if answer is not None and mesh in missing else None
+        error = answer.error_in([mesh]) if answer is not None and mesh in missing else None
         found.append(NodeAnswer(node=node, mesh=mesh, is_silent=answer is None, error=error))
     return found

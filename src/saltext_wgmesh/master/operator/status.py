@@ -38,8 +38,8 @@ class NodeStatus:
     """One node of a mesh."""
 
     member: Member
-    peers: int
-    """Peers in its view, over all interfaces."""
+    neighbours: frozenset[str]
+    """The nodes that its view has a link to. Other names in its report are not shown."""
     acknowledged: bool
     """Whether it said that it runs what is published."""
     rolled_back: str | None
@@ -60,7 +60,7 @@ class NodeStatus:
             "site": member.site,
             "addresses": list(member.addresses),
             "relays": list(member.relays),
-            "peers": self.peers,
+            "peers": len(self.neighbours),
             "acknowledged": self.acknowledged,
         }
         if member.subnets or member.standby_subnets:
@@ -75,7 +75,7 @@ class NodeStatus:
             row["answers"] = self.reports is not None
         if self.reports and (report := self.reports.get(mesh)):
             row["from_watcher"] = report.from_watcher
-            row["links"] = {name: _link(link) for name, link in report.links.items()}
+            row["links"] = {name: _link(link) for name, link in report.links.items() if name in self.neighbours}
             row |= {"relay_faults": list(report.relay_faults)} if report.relay_faults else {}
         return row
 
@@ -171,7 +171,7 @@ def _node(
     ack = ledger.ack(node)
     return NodeStatus(
         member=published.plan.members[node],
-        peers=sum(len(interface.peers) for interface in published.plan.views[node].interfaces),
+        neighbours=frozenset(peer.node for i in published.plan.views[node].interfaces for peer in i.peers),
         acknowledged=ack.digests.get(mesh) == digest,
         rolled_back=ack.rolled_back({mesh: digest or ""}).get(mesh),
         only_tests=ack.pending is not None and ack.pending.only_tests,

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from saltext_wgmesh.core import constants
+from saltext_wgmesh.master.records.push_answer import PushAnswer
 
 RETRY_AFTER = 60.0
 """Seconds before a node that left a push unanswered is pushed to again. The pause doubles each time."""
 MAX_RETRY_AFTER = 300.0
-MAX_ERROR_LENGTH = 500
-"""Characters that are kept of an error that a node returned."""
 GIVEN_UP_AFTER = 2
 """Unanswered pushes after which a transition no longer waits for the node."""
-ROLLED_BACK_KEY = "rolled_back"
-"""The key in ``wgmesh.apply``'s return by which a node says that it rolled a view back, since that broke the node."""
-PILLAR_ERROR_KEY = "pillar_error"
-"""The key there by which a node says that the master could not read some of its records."""
+HOLD_LIMIT = 3600.0
+"""Seconds for which the answers of one node may hold back changes of one policy from others."""
 
 Digests = Mapping[str, str]
 """Mesh → digest of an assignment."""
@@ -46,6 +42,16 @@ class PendingPush:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """The time in which the answers of a node may hold back a change from other nodes."""
+
+    change: str
+    """Fingerprint of the mesh's policy, which no node can change."""
+    since: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
     """The acknowledgements of one node."""
 
@@ -55,6 +61,8 @@ class Ack:
     """When the node was last pushed to or answered late, in seconds since the epoch."""
     pending: PendingPush | None = None
     """None: the node has acknowledged all that it was pushed last."""
+    holds: Mapping[str, Hold] = field(default_factory=lambda: MappingProxyType({}))
+    """Mesh → since when the node has held back the present change, even if it no longer does."""
 
     @property
     def awaits_answer(self) -> bool:
@@ -105,16 +113,29 @@ class Ack:
             return True
         return not 0 < self.pending.retry_at - now <= _pause(self.pending.tries)
 
-    def after(self, answer: Any, pushed: Digests, now: float, job: str = "") -> Ack:
+    def holding(self, mesh: str, change: str, now: float) -> Ack:
+        """This record with a hold of *change* in *mesh* that began at *now*, unless there is one already.
+
+        A hold that began in the future was written while the clock was ahead.
+        """
+        known = self.holds.get(mesh)
+        if known and known.change == change and known.since <= now:
+            return self
+        return replace(self, holds={**self.holds, mesh: Hold(change=change, since=now)})
+
+    def may_hold(self, mesh: str, change: str, now: float) -> bool:
+        """Whether the node may hold back *change* at *now*: for HOLD_LIMIT seconds, however often it refuses."""
+        known = self.holds.get(mesh)
+        return known is None or known.change != change or now - known.since < HOLD_LIMIT
+
+    def after(self, answer: PushAnswer | None, pushed: Digests, now: float, job: str = "") -> Ack:
         """This record after the node's *answer* to a push of *pushed*.
 
-        *answer* is what ``wgmesh.apply`` returned; None if nothing came, and then the node may still answer *job*.
+        *answer* is None if nothing came, and then the node may still answer *job*.
         """
-        digests = dict(self.digests)
-        for mesh, value in answer.items() if isinstance(answer, dict) else ():
-            if mesh in pushed and isinstance(value, dict) and isinstance(value.get("digest"), str):
-                digests[mesh] = value["digest"]
-        answered = Ack(digests=digests, at=now)
+        parts = {} if answer is None else {mesh: part for mesh, part in answer.meshes.items() if mesh in pushed}
+        digests = {**self.digests, **{mesh: part.digest for mesh, part in parts.items() if part.digest is not None}}
+        answered = replace(self, digests=digests, at=now, pending=None)
         if answered.covers(pushed):
             return answered
         tries = self.pending.tries + 1 if self.pending and self.is_pending(pushed) else 1
@@ -123,11 +144,11 @@ class Ack:
             tries=tries,
             retry_at=now + _pause(tries),
             job=job,
-            error=None if answer is None else error_text(answer, pushed),
-            rolled_back=_rollbacks(answer, pushed),
-            only_tests=_only_tests(answer, pushed),
+            error=None if answer is None else answer.error_in(pushed),
+            rolled_back={m: str(part.error) for m, part in sorted(parts.items()) if part.rolled_back},
+            only_tests=any(part.only_tests for part in parts.values()),
         )
-        return Ack(digests=digests, at=now, pending=pending)
+        return replace(answered, pending=pending)
 
     def settled(self, wanted: Digests) -> Ack:
         """This record without its pending push, if the node had acknowledged *wanted* before that push.
@@ -139,7 +160,7 @@ class Ack:
             return self
         pushed = self.pending.digests if self.awaits_answer else self.digests
         certain = {mesh: digest for mesh, digest in self.digests.items() if pushed.get(mesh) == digest}
-        return Ack(digests=certain, at=self.at)
+        return replace(self, digests=certain, pending=None)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the ledger; ``from_dict`` is the inverse."""
@@ -157,6 +178,7 @@ class Ack:
                 "rolled_back": dict(pending.rolled_back),
                 **({"only_tests": True} if pending.only_tests else {}),
             },
+            **({"holds": {mesh: [hold.change, hold.since] for mesh, hold in self.holds.items()}} if self.holds else {}),
         }
 
     @classmethod
@@ -180,6 +202,8 @@ class Ack:
             )
             if pending
             else None,
+            # Earlier versions did not write it.
+            holds={mesh: Hold(change=change, since=since) for mesh, (change, since) in raw.get("holds", {}).items()},
         )
 
 
@@ -190,25 +214,3 @@ NO_ACK = Ack()
 def _pause(tries: int) -> float:
     """Seconds from that many unanswered pushes to the next one."""
     return float(min(RETRY_AFTER * 2 ** (min(tries, 16) - 1), MAX_RETRY_AFTER))
-
-
-def error_text(answer: Any, pushed: Mapping[str, Any]) -> str:
-    """Why a node with this *answer* did not apply the meshes of *pushed*: its own words, or what is wrong with them."""
-    if not isinstance(answer, dict):
-        return str(answer)[:MAX_ERROR_LENGTH]
-    values = [answer.get(mesh) for mesh in sorted(pushed)]
-    errors = [str(value["error"]) for value in values if isinstance(value, dict) and value.get("error")]
-    if not errors and PILLAR_ERROR_KEY in answer:
-        errors = [str(answer[PILLAR_ERROR_KEY])]
-    return (errors[0] if errors else "it applied another view than the published one")[:MAX_ERROR_LENGTH]
-
-
-def _only_tests(answer: Any, pushed: Digests) -> bool:
-    values = [answer.get(mesh) for mesh in pushed] if isinstance(answer, dict) else []
-    return any(isinstance(value, dict) and value.get(constants.TEST_KEY) is True for value in values)
-
-
-def _rollbacks(answer: Any, pushed: Digests) -> dict[str, str]:
-    values = answer if isinstance(answer, dict) else {}
-    found = {m: v for m, v in values.items() if m in pushed and isinstance(v, dict) and v.get(ROLLED_BACK_KEY) is True}
-    return {mesh: str(value.get("error"))[:MAX_ERROR_LENGTH] for mesh, value in sorted(found.items())}

@@ -4,6 +4,7 @@ ROOT = "wgmesh"
 """The folder of all banks, below Salt's cachedir where the cache is one of files."""
 CURRENT = "wgmesh/mesh"
 HEADS = "wgmesh/head"
+HEAD_COPIES = "wgmesh/head-copy"
 GENERATIONS = "wgmesh/generation"
 NODES = "wgmesh/node"
 ACKS = "wgmesh/acknowledged"
@@ -11,4 +12,4 @@ HEALTH = "wgmesh/health"
 GUARD = "wgmesh/guard"
 PINS = "wgmesh/pin"
 RUNS = "wgmesh/runs"
-ALL = (CURRENT, HEADS, GENERATIONS, NODES, ACKS, HEALTH, GUARD, PINS, RUNS)
+ALL = (CURRENT, HEADS, HEAD_COPIES, GENERATIONS, NODES, ACKS, HEALTH, GUARD, PINS, RUNS)

@@ -19,6 +19,19 @@ import salt.utils.verify
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import PolicyError, Problem
 from saltext_wgmesh.core.inputs import salt_key
+from saltext_wgmesh.core.model import untrusted
+from saltext_wgmesh.core.model.untrusted import Refused
+
+_UNUSABLE_ENTRY = (
+    salt.exceptions.SaltCacheError,
+    salt.exceptions.SaltDeserializationError,
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+)
+"""Errors of Salt's cache where a file is damaged, or has values that Salt can't write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +43,14 @@ class Inventory:
     accepted: Mapping[str, str]
     """Minion id → fingerprint of its accepted Salt key (``core.inputs.salt_key``)."""
     mine: Mapping[str, Any]
-    """Minion id → its raw ``wgmesh.facts``; also of ids whose key is gone, if Salt still holds them."""
+    """Minion id → its raw ``wgmesh.facts``; also of ids whose key is gone, if Salt still holds them.
+
+    An entry that is too large or too deep to be read is a ``Refused``, whichever way it came here.
+    """
+
+    def __post_init__(self) -> None:
+        mine = {node: untrusted.bounded(facts, untrusted.MINE_BOUNDS) for node, facts in self.mine.items()}
+        object.__setattr__(self, "mine", mine)
 
 
 def read_inventory(opts: dict[str, Any]) -> Inventory:
@@ -48,9 +68,13 @@ def drop_mine(opts: dict[str, Any], node: str) -> None:
     Salt 3008 keeps the mine of a minion whose key was deleted.
     """
     cache = salt.cache.factory(opts)
-    entries = _entries(cache.fetch("mine", node))
-    if entries.pop(constants.FACTS_FUNCTION, None) is not None:
-        cache.store("mine", node, entries)
+    try:
+        entries = _entries(cache.fetch("mine", node))
+        if entries.pop(constants.FACTS_FUNCTION, None) is not None:
+            cache.store("mine", node, entries)
+    except _UNUSABLE_ENTRY:
+        # Salt reads other values than it writes. The key is gone, so the other functions' values are of no use either.
+        cache.flush("mine", node)
 
 
 def raw_policy(opts: dict[str, Any]) -> Any:
@@ -91,18 +115,22 @@ def is_accepted(opts: dict[str, Any], node: str) -> bool:
 
 
 def mine_entry(cache: salt.cache.Cache, node: str) -> Any:
-    """The facts of *node* in the mine, unwrapped; None if there are none.
+    """The facts of *node* in the mine, unwrapped; None if there are none; a ``Refused`` if they can't be read.
 
     This is one or two short reads, since the bank differs by Salt version. Salt's own reader starts a minion of the
     master's own first, which takes far longer.
     """
     for bank, key in (("mine", node), (f"minions/{node}", "mine")):
-        entry = _entries(cache.fetch(bank, key)).get(constants.FACTS_FUNCTION)
+        try:
+            stored = cache.fetch(bank, key)
+        except _UNUSABLE_ENTRY as error:
+            return Refused(reason=f"can't be read ({type(error).__name__} in {bank} {key} of the master's cache)")
+        entry = _entries(stored).get(constants.FACTS_FUNCTION)
         # A minion writes what it likes, so an entry with access rights may lack its data.
         if isinstance(entry, dict) and salt.utils.mine.MINE_ITEM_ACL_ID in entry:
             entry = entry.get(salt.utils.mine.MINE_ITEM_ACL_DATA)
         if entry:
-            return entry
+            return untrusted.bounded(entry, untrusted.MINE_BOUNDS)
     return None
 
 

@@ -7,6 +7,7 @@ bank                      key           value
 ========================  ============  ==================================================================
 ``wgmesh/mesh``           ``<mesh>``    the number of the current generation, and nothing else: every pillar reads it
 ``wgmesh/head``           ``<mesh>``    ``MeshHead``: digests, allocations, last trusted facts, rotation of keys
+``wgmesh/head-copy``      ``<mesh>``    the same once more: each is written after the other one is on the disk
 ``wgmesh/generation``     ``<mesh>.N``  ``Generation``: what generation N was planned from
 ``wgmesh/node``           ``<minion>``  the node's assignments, per mesh the last few with their generations
 ``wgmesh/acknowledged``   ``<minion>``  ``Ack``: what the node said it has applied, and the push that it has not
@@ -18,6 +19,9 @@ bank                      key           value
 ``wgmesh/runs``           ``ledger``    the name of this ledger
 ========================  ============  ==================================================================
 
+A damaged record is never taken for an empty one. One of a node costs that node at most: it is pushed to once more, or
+its views are published once more. A damaged head is read from its copy. Any other damaged record is a LedgerError.
+
 A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from a node's
 record the newest assignment that is not newer.
 
@@ -27,14 +31,13 @@ in the present schema whenever it changes next (``records.migration``).
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import salt.cache
-import salt.exceptions
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import LedgerError
@@ -42,27 +45,23 @@ from saltext_wgmesh.core.liveness import mesh_health as health_module
 from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.master.records import banks
-from saltext_wgmesh.master.records.acknowledgement import Ack
+from saltext_wgmesh.master.records.acknowledgement import NO_ACK, Ack
 from saltext_wgmesh.master.records.assignment import Assignment, view_from_dict
 from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, Pin
 from saltext_wgmesh.master.records.mesh_head import MeshHead
-from saltext_wgmesh.master.records.migration import migrate
 from saltext_wgmesh.master.records.plan_inputs import Generation
+from saltext_wgmesh.master.records.stored_records import DamagedRecord, StoredRecords, parsed
 
-SCHEMA = 2
+log = logging.getLogger(__name__)
+
 KEPT_GENERATIONS = 10
 """Generations that can be inspected, or returned to."""
 _LAST_RUN = "last"
 _NAME = "ledger"
-_CACHE_ERRORS = (salt.exceptions.SaltCacheError, salt.exceptions.SaltDeserializationError, TypeError, ValueError)
-"""Records that can't be read or written, and files that hold no record."""
 
 
-class Ledger:
+class Ledger(StoredRecords):
     """Reads and writes the master's records. There is one writer at a time: the caller holds the run queue's lock."""
-
-    def __init__(self, cache: salt.cache.Cache) -> None:
-        self._cache = cache
 
     @classmethod
     def of(cls, opts: dict[str, Any]) -> Ledger:
@@ -74,22 +73,44 @@ class Ledger:
             root = Path(opts.get("cachedir", ""), banks.ROOT)
             for folder in (root, *(root.parent / bank for bank in banks.ALL)):
                 _require_readable(folder)
+            return cls(salt.cache.factory(opts), root.parent)
         return cls(salt.cache.factory(opts))
 
     # -- heads and generations --------------------------------------------------------------------------
 
     def meshes(self) -> list[str]:
         """The meshes that were ever published, sorted."""
-        return self._list(banks.HEADS)
+        return sorted({*self._list(banks.HEADS), *self._list(banks.HEAD_COPIES)})
 
     def head(self, mesh: str) -> MeshHead:
         """The head of *mesh*; an empty one if it was never published."""
-        raw = self._fetch(banks.HEADS, mesh)
-        if raw and self._current(mesh) < raw["generation"]:
+        raw = self._raw_head(mesh)
+        if raw and (self._number(mesh) or 0) < raw["generation"]:
             # A run died between the last two writes of publish, and all but the number was written. The opposite is
             # no crash: a reader without the lock may find a number that is newer than the head it read before.
             self._store(banks.CURRENT, mesh, {"generation": raw["generation"]})
-        return MeshHead.from_dict(raw)
+        return parsed(banks.HEADS, mesh, lambda: MeshHead.from_dict(raw))
+
+    def _raw_head(self, mesh: str) -> dict[str, Any]:
+        """The head, or its copy if it is damaged or gone; DamagedRecord if a later generation was published."""
+        try:
+            raw = self._fetch(banks.HEADS, mesh)
+            parsed(banks.HEADS, mesh, lambda: MeshHead.from_dict(raw))
+            damage = None if raw else DamagedRecord(f"the ledger's {banks.HEADS} {mesh} is gone")
+        except DamagedRecord as error:
+            raw, damage = {}, error
+        copy = self._fetch(banks.HEAD_COPIES, mesh) if damage else {}
+        number = self._number(mesh) if damage else None
+        if damage and (copy or number) and copy.get("generation", 0) < (number or 0):
+            raise DamagedRecord(
+                f"{damage}; generation {number} was published, and {banks.HEAD_COPIES} {mesh} is of generation "
+                f"{copy.get('generation', 0)}: restore both from a backup of the master's cachedir"
+            )
+        if damage and copy:
+            log.warning("wgmesh: used the copy in %s: %s", banks.HEAD_COPIES, damage)
+        elif damage and self._exists(banks.HEADS, mesh):
+            raise damage
+        return raw or copy
 
     def publish(self, mesh: str, head: MeshHead, changed: Mapping[str, Assignment], generation: Generation) -> None:
         """Make *head* the current one. Interrupted at any point, readers see the generation before.
@@ -99,7 +120,7 @@ class Ledger:
         """
         key = f"{mesh}.{head.generation}"
         # A run that died before it wrote the head left assignments of this generation, perhaps to other nodes.
-        for node in sorted(set(self._fetch(banks.GENERATIONS, key).get("nodes", ())) - changed.keys()):
+        for node in sorted(self._nodes_of(mesh, head.generation) - changed.keys()):
             self._put_assignments(mesh, head.generation, node)
         self._store(banks.GENERATIONS, key, {**generation.as_dict(), "nodes": sorted(changed)})
         for node, assignment in sorted(changed.items()):
@@ -107,6 +128,14 @@ class Ledger:
             self._put_assignments(mesh, head.generation, node, entry)
         self.save_head(mesh, head)
         self._drop_old(mesh, head.generation - KEPT_GENERATIONS)
+
+    def _nodes_of(self, mesh: str, generation: int) -> set[str]:
+        """The nodes that may have an assignment of that generation, which no run has finished."""
+        try:
+            raw = self._fetch(banks.GENERATIONS, f"{mesh}.{generation}")
+            return parsed(banks.GENERATIONS, f"{mesh}.{generation}", lambda: set(raw.get("nodes", ())))
+        except DamagedRecord:
+            return {node for node in self.nodes() if self.has_assignments(node, mesh)}
 
     def _drop_old(self, mesh: str, last: int) -> None:
         """Drop the generations up to *last*, but the last one of each of KEPT_GENERATIONS policies.
@@ -124,6 +153,7 @@ class Ledger:
         """Write the head alone, as when facts or allocations changed and no assignment did."""
         self._store(banks.HEADS, mesh, head.as_dict())
         self._store(banks.CURRENT, mesh, {"generation": head.generation})
+        self._store(banks.HEAD_COPIES, mesh, head.as_dict())
 
     def generation(self, mesh: str, number: int) -> Generation:
         """The inputs of that generation; LedgerError if it is no longer kept."""
@@ -133,7 +163,7 @@ class Ledger:
                 f"{mesh}: generation {number} is not in the ledger, which keeps the last {KEPT_GENERATIONS} and the "
                 "last one of each earlier policy"
             )
-        return Generation.from_dict(mesh, raw)
+        return parsed(banks.GENERATIONS, f"{mesh}.{number}", lambda: Generation.from_dict(mesh, raw))
 
     def raw_policy(self, mesh: str, number: int) -> Any:
         """The mesh's policy in the pillar when that generation was planned; None if the generation is not kept.
@@ -165,7 +195,7 @@ class Ledger:
         A mesh whose records can't be read is left out, and *problems* gets the reason; without it, LedgerError.
         """
         found = {}
-        for mesh, entries in sorted(self._fetch(banks.NODES, node).get("meshes", {}).items()):
+        for mesh, entries in sorted(self._entries(node).items()):
             try:
                 current = self._current(mesh)
             except LedgerError as error:
@@ -181,8 +211,24 @@ class Ledger:
 
     def view_with_digest(self, node: str, mesh: str, digest: str | None) -> View | None:
         """The view of *node* with that digest; None if it is not one of the last few, or of another version."""
-        entries = self._fetch(banks.NODES, node).get("meshes", {}).get(mesh, [])
+        try:
+            entries = self._entries(node).get(mesh, [])
+        except DamagedRecord:
+            return None
         return view_from_dict(next((entry for entry in reversed(entries) if entry.get("digest") == digest), None))
+
+    def has_assignments(self, node: str, mesh: str) -> bool:
+        """Whether the record of *node* is sound and has an assignment in *mesh*."""
+        try:
+            return bool(self._entries(node).get(mesh))
+        except DamagedRecord as error:
+            log.warning("wgmesh: the views of %s are published once more: %s", node, error)
+            return False
+
+    def _entries(self, node: str) -> dict[str, list[dict[str, Any]]]:
+        """Mesh → the last assignments of *node*, oldest first."""
+        raw = self._fetch(banks.NODES, node)
+        return parsed(banks.NODES, node, lambda: _checked_entries(raw))
 
     def forget(self, node: str) -> None:
         """Drop the records of a node whose key is gone. Its addresses stay allocated."""
@@ -194,20 +240,37 @@ class Ledger:
         return self._list(banks.NODES)
 
     def _current(self, mesh: str) -> int:
-        return int(self._fetch(banks.CURRENT, mesh).get("generation", 0))
+        number = self._number(mesh)
+        return int(self._raw_head(mesh).get("generation", 0)) if number is None else number
+
+    def _number(self, mesh: str) -> int | None:
+        """The number of the current generation; 0 if there is none, None if its record is damaged."""
+        try:
+            raw = self._fetch(banks.CURRENT, mesh)
+            return parsed(banks.CURRENT, mesh, lambda: int(raw["generation"]) if raw else 0)
+        except DamagedRecord:
+            return None
 
     def _put_assignments(self, mesh: str, generation: int, node: str, *entry: Mapping[str, Any]) -> None:
         """Keep the entries of *node* for *mesh* that are older than *generation*, and add *entry*."""
-        record = self._fetch(banks.NODES, node) or {"meshes": {}}
-        kept = [old for old in record["meshes"].get(mesh, []) if old["generation"] < generation]
-        record["meshes"][mesh] = [*kept[-(KEPT_GENERATIONS - 1) :], *entry]
+        try:
+            meshes = self._entries(node)
+        except DamagedRecord:
+            meshes = {}
+        kept = [old for old in meshes.get(mesh, []) if old["generation"] < generation]
+        record = {"meshes": {**meshes, mesh: [*kept[-(KEPT_GENERATIONS - 1) :], *entry]}}
         self._store(banks.NODES, node, record)
 
     # -- acknowledgements -------------------------------------------------------------------------------
 
     def ack(self, node: str) -> Ack:
-        """The acknowledgements of *node*; none if it was never pushed to."""
-        return Ack.from_dict(self._fetch(banks.ACKS, node))
+        """The acknowledgements of *node*; none if it was never pushed to, or if the record is damaged."""
+        try:
+            raw = self._fetch(banks.ACKS, node)
+            return parsed(banks.ACKS, node, lambda: Ack.from_dict(raw))
+        except DamagedRecord as error:
+            log.warning("wgmesh: %s is pushed to once more: %s", node, error)
+            return NO_ACK
 
     def acks(self, nodes: Iterable[str]) -> dict[str, Ack]:
         """Node → what it has acknowledged."""
@@ -221,7 +284,8 @@ class Ledger:
 
     def health(self, mesh: str) -> Health:
         """The last known health of the mesh; that of a mesh without trouble if there is none."""
-        return health_module.health_from_dict(self._fetch(banks.HEALTH, mesh))
+        raw = self._fetch(banks.HEALTH, mesh)
+        return parsed(banks.HEALTH, mesh, lambda: health_module.health_from_dict(raw))
 
     def save_health(self, mesh: str, health: Health) -> None:
         """Keep *health*."""
@@ -231,7 +295,8 @@ class Ledger:
 
     def guard(self, mesh: str) -> GuardRecord:
         """The prune guard's record of *mesh*; an empty one if there is none."""
-        return GuardRecord.from_dict(self._fetch(banks.GUARD, mesh))
+        raw = self._fetch(banks.GUARD, mesh)
+        return parsed(banks.GUARD, mesh, lambda: GuardRecord.from_dict(raw))
 
     def save_guard(self, mesh: str, record: GuardRecord) -> None:
         """Keep exactly *record*."""
@@ -240,7 +305,7 @@ class Ledger:
     def pin(self, mesh: str) -> Pin | None:
         """The policy that *mesh* is pinned to; None if it is planned by the pillar's."""
         raw = self._fetch(banks.PINS, mesh)
-        return Pin.from_dict(raw) if raw else None
+        return parsed(banks.PINS, mesh, lambda: Pin.from_dict(raw)) if raw else None
 
     def save_pin(self, mesh: str, pin: Pin | None) -> None:
         """Keep exactly *pin*."""
@@ -256,7 +321,14 @@ class Ledger:
 
     def idle_fingerprint(self) -> str:
         """The fingerprint of what the last run planned from, if that run left nothing to do; else empty."""
-        return str(self._fetch(banks.RUNS, _LAST_RUN).get("idle_fingerprint", ""))
+        return str(self._last_run().get("idle_fingerprint", ""))
+
+    def _last_run(self) -> dict[str, Any]:
+        """The record of the last run. A damaged one says nothing: the next run then plans, and writes it again."""
+        try:
+            return self._fetch(banks.RUNS, _LAST_RUN)
+        except DamagedRecord:
+            return {}
 
     def save_idle_fingerprint(self, fingerprint: str) -> None:
         """A run has ended. *fingerprint* is empty if it left something to do."""
@@ -264,39 +336,20 @@ class Ledger:
 
     def failed_run(self) -> FailedRun | None:
         """The last run, if it failed; None if it did not."""
-        raw = self._fetch(banks.RUNS, _LAST_RUN).get("failed")
-        return FailedRun.from_dict(raw) if raw else None
+        raw = self._last_run().get("failed")
+        return parsed(banks.RUNS, _LAST_RUN, lambda: FailedRun.from_dict(raw)) if raw else None
 
     def save_failed_run(self, failed: FailedRun) -> None:
         """A run has ended with an error; the next one that ends without clears this."""
         self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": "", "failed": failed.as_dict()})
 
-    # -- storage ----------------------------------------------------------------------------------------
 
-    def _flush(self, bank: str, key: str) -> None:
-        with _accessing(bank, key):
-            self._cache.flush(bank, key)
-
-    def _list(self, bank: str) -> list[str]:
-        with _accessing(bank):
-            return sorted(self._cache.list(bank) or [])
-
-    def _fetch(self, bank: str, key: str) -> dict[str, Any]:
-        with _accessing(bank, key):
-            raw = dict(self._cache.fetch(bank, key) or {})
-        if not raw or raw.get("schema") == SCHEMA:
-            return raw
-        migrated = migrate(bank, raw)
-        if migrated is None:
-            raise LedgerError(
-                f"the ledger's {bank} {key} is of schema {raw.get('schema')!r}, this version writes {SCHEMA}: "
-                "upgrade the master, or remove the bank to plan afresh (addresses are then assigned again)"
-            )
-        return migrated
-
-    def _store(self, bank: str, key: str, value: dict[str, Any]) -> None:
-        with _accessing(bank, key):
-            self._cache.store(bank, key, {**value, "schema": SCHEMA})
+def _checked_entries(raw: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    meshes: dict[str, list[dict[str, Any]]] = dict(raw["meshes"]) if raw else {}
+    for entry in (entry for entries in meshes.values() for entry in entries):
+        if not isinstance(entry["generation"], int) or not isinstance(entry["digest"], str):
+            raise TypeError("an assignment has no generation or no digest")
+    return meshes
 
 
 def _require_readable(folder: Path) -> None:
@@ -305,15 +358,3 @@ def _require_readable(folder: Path) -> None:
             f"the folder {folder} of the ledger can't be read by the user {os.geteuid()}: it must belong to the user "
             "that the master runs as: correct that with 'chown -R'"
         )
-
-
-@contextlib.contextmanager
-def _accessing(bank: str, key: str = "") -> Iterator[None]:
-    """Within the block, errors of Salt's cache become a LedgerError that names the record and the remedy."""
-    try:
-        yield
-    except (*_CACHE_ERRORS, OSError) as error:
-        raise LedgerError(
-            f"the ledger's {' '.join(filter(None, (bank, key)))} can't be used: {error}; all files below the master's "
-            "cachedir must be sound, and belong to the user that the master runs as: correct that with 'chown -R'"
-        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -139,3 +139,19 @@ def read_snapshot(ledger: Ledger) -> LedgerSnapshot:
         for mesh, head in heads.items()
     }
     return LedgerSnapshot(meshes=meshes, acks=acks, idle_fingerprint=ledger.idle_fingerprint())
+
+
+def without_lost_assignments(ledger: Ledger, snapshot: LedgerSnapshot, named: Collection[str]) -> LedgerSnapshot:
+    """*snapshot*, with empty digests where the record of a node is damaged or gone: its views are published once more.
+
+    The records of nodes that have not acknowledged are looked at, and those of the *named*: these may have failed for
+    such a record. To read the records of all nodes would take seconds.
+    """
+    changed = {}
+    for mesh, records in snapshot.meshes.items():
+        digests = records.head.digests
+        doubtful = sorted(node for node in digests if node in named or not records.has_applied(node))
+        lost = {node: "" for node in doubtful if not ledger.has_assignments(node, mesh)}
+        if lost:
+            changed[mesh] = replace(records, head=replace(records.head, digests={**digests, **lost}))
+    return replace(snapshot, meshes={**snapshot.meshes, **changed}) if changed else snapshot

@@ -182,6 +182,7 @@ def _renamed(raw: Mapping[str, Any], new_keys: Mapping[str, str]) -> Raw:
 _STEPS: Mapping[str, Callable[[Raw], Raw]] = {
     banks.CURRENT: _unchanged,
     banks.HEADS: _head,
+    banks.HEAD_COPIES: _head,
     banks.GENERATIONS: _generation,
     banks.NODES: _node,
     banks.ACKS: _ack,

@@ -9,7 +9,6 @@ events a second.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,18 @@ log = logging.getLogger(__name__)
 
 MAX_SUSPECTS = 16
 """Suspects that are taken from one event. The survey of links finds the others."""
+MAX_ID_BITS = 512
+"""Bits of a number that is read as a minion id. Python refuses to print very long ones."""
 
 
 def converge_reaction(opts: dict[str, Any], **names: object) -> dict[str, Any]:
     """The reaction that calls ``wgmesh.converge`` with *names*; empty if the requests were queued for a running one.
 
     The keys of *names* are parameters of the runner's function. Their values come from events, which any minion can
-    forge, and are passed on as text.
+    forge. Text that can be a minion id is passed on, and empty text for anything else: Salt keeps the arguments in its
+    job cache.
     """
-    texts = {key: _comma_separated(value) if key == "suspects" else str(value) for key, value in names.items()}
+    texts = {key: _comma_separated(value) if key == "suspects" else _id(value) for key, value in names.items()}
     try:
         if RunQueue(queue_dir(opts)).enqueue_if_running(*requests(opts, **texts)):
             return {}
@@ -77,5 +79,14 @@ def _is_known(opts: dict[str, Any], name: str) -> bool:
 
 
 def _comma_separated(value: object) -> str:
-    listed = value if isinstance(value, Iterable) and not isinstance(value, dict) else ()
-    return ",".join(map(str, listed))
+    """The first MAX_SUSPECTS entries of *value* that can be minion ids."""
+    listed = value if isinstance(value, (list, tuple)) else ()
+    return ",".join(filter(None, map(_id, listed[:MAX_SUSPECTS])))
+
+
+def _id(value: object) -> str:
+    """*value* as text; empty if no minion id is like that."""
+    if not isinstance(value, (str, bool, float)) and not (isinstance(value, int) and value.bit_length() < MAX_ID_BITS):
+        return ""
+    text = str(value)
+    return text if len(text) <= MAX_VALUE_LENGTH and text.isprintable() else ""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from saltext_wgmesh.core.liveness.mesh_health import Health, Outage
+from saltext_wgmesh.master.records.acknowledgement import HOLD_LIMIT
 from tests.unit.harness.fake_master import FakeMaster, link_reports, mine
 
 ROLLED_BACK = {"digest": "that of before", "error": "rolled back: a is not heard", "rolled_back": True}
@@ -155,17 +156,21 @@ def broken(master):
     return master
 
 
-def test_rolled_back_view_is_pushed_to_no_other(broken):
-    """Neither by the run itself, nor by later ones, however long; the node itself is left alone too."""
+def test_rolled_back_view_is_held_back(broken):
+    """Neither the run itself nor later ones tell others, for a limited time; the node itself is left alone for ever."""
     blocked = "blocked: r1: rolled back: a is not heard"
     report = broken.run()
     assert report.failed == {"r1": "rolled back: a is not heard"}
     assert report.push_blocked_by == blocked
-    broken.now += 10_000
+    broken.now += HOLD_LIMIT - 1
     report = broken.run()
     assert (report.push_blocked_by, report.failed) == (blocked, {})
     assert broken.pushes[1:] == [["r1"]]
     assert report.not_acknowledged == ("a", "b", "r1")
+    broken.now += 1
+    report = broken.run()
+    assert (report.push_blocked_by, report.applied, report.not_acknowledged) == ("", ("a", "b"), ("r1",))
+    assert broken.pushes[2:] == [["a", "b"]]
 
 
 def test_rollback_blocks_no_other_mesh(broken):

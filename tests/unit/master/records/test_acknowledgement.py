@@ -6,14 +6,15 @@ import dataclasses
 
 import pytest
 
-from saltext_wgmesh.master.records.acknowledgement import MAX_ERROR_LENGTH, NO_ACK, Ack, PendingPush
+from saltext_wgmesh.master.records.acknowledgement import NO_ACK, Ack, PendingPush
+from saltext_wgmesh.master.records.push_answer import MAX_ERROR_LENGTH, parse_push_answer
 
 WANTED = {"wg0": "d2"}
 APPLIED = {"wg0": {"digest": "d2"}}
 
 
 def after(answer: object, before: Ack = NO_ACK, now: float = 100.0, job: str = "") -> Ack:
-    return before.after(answer, WANTED, now, job)
+    return before.after(None if answer is None else parse_push_answer(answer, WANTED), WANTED, now, job)
 
 
 def test_acknowledgement_leaves_nothing_pending():
@@ -64,7 +65,7 @@ def test_rollback_counts_for_its_own_view_only():
     """By the mesh and digest that were pushed; other meshes of the node acknowledge as usual."""
     wanted = {"wg0": "d2", "wg1": "e2"}
     answer = {"wg0": {"digest": "d1", "error": "r1 is lost", "rolled_back": True}, "wg1": {"digest": "e2"}}
-    ack = NO_ACK.after(answer, wanted, 100.0)
+    ack = NO_ACK.after(parse_push_answer(answer, wanted), wanted, 100.0)
     assert ack.digests == {"wg0": "d1", "wg1": "e2"}
     assert ack.rolled_back(wanted) == {"wg0": "r1 is lost"}
     assert ack.rolled_back({"wg0": "d3"}) == {}
@@ -92,7 +93,7 @@ def test_acknowledgement_reads_as_it_was_written(ack):
 def test_node_that_only_tests_delays_no_other(kind):
     """It has not acknowledged, a transition does not wait for it, and it blocks no push, as an error would."""
     answer = {"wg0": {"error": "nothing was changed", **({"test": True} if kind == "tests only" else {})}}
-    ack = Ack().after(answer, {"wg0": "d1"}, 5.0)
+    ack = Ack().after(parse_push_answer(answer, {"wg0": "d1"}), {"wg0": "d1"}, 5.0)
     assert not ack.covers({"wg0": "d1"})
     assert ack.has_given_up
     assert ack.refused({"wg0": "d1"}) == ("" if kind == "tests only" else "nothing was changed")

@@ -1,0 +1,153 @@
+"""Any bytes in any file of the ledger: the last good state, or one LedgerError that names the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import salt.cache
+import salt.payload
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.master.records import banks
+from saltext_wgmesh.master.records.ledger import Ledger
+from tests.unit.harness.fake_master import FakeMaster
+
+FILES = [
+    (banks.HEADS, "wg0"),
+    (banks.HEAD_COPIES, "wg0"),
+    (banks.CURRENT, "wg0"),
+    (banks.GENERATIONS, "wg0.1"),
+    (banks.NODES, "a"),
+    (banks.ACKS, "a"),
+    (banks.HEALTH, "wg0"),
+    (banks.GUARD, "wg0"),
+    (banks.PINS, "wg0"),
+    (banks.RUNS, "last"),
+    (banks.RUNS, "ledger"),
+]
+OF_A_NODE = (banks.NODES, banks.ACKS)
+VALUES = st.sampled_from(
+    [None, {}, [], 0, 7, "x", {"schema": 2}, {"schema": 2, "generation": "x"}, {"schema": 1}, {1: 2}]
+)
+CONTENTS = st.binary(max_size=8) | VALUES.map(salt.payload.dumps) | st.integers(0, 40)
+"""Bytes, another record, or the number of bytes that are left of the file."""
+
+
+class DiskMaster(FakeMaster):
+    """A master whose ledger is in files below *folder*."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        opts = {"cache": "localfs", "cachedir": str(folder), "extension_modules": str(folder / "ext")}
+        self.folder = folder
+        self.ledger = Ledger.of(opts)
+        self.env = dataclasses.replace(self.env, ledger=self.ledger, master="m")
+
+    def problem_of_run(self) -> str:
+        """The LedgerError of a run that tells *a*, in words; empty if there is none."""
+        try:
+            self.run(retry={"a"})
+        except LedgerError as error:
+            return str(error)
+        return ""
+
+    def damage(self, bank: str, key: str, content: bytes | int) -> None:
+        """Replace a file of the ledger, or cut it off."""
+        path = self.folder / bank / f"{key}.p"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known = path.read_bytes() if path.exists() else b""
+        path.write_bytes(known[:content] if isinstance(content, int) else content)
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> DiskMaster:
+    """A master that has published one generation."""
+    made = DiskMaster(tmp_path)
+    made.run()
+    return made
+
+
+@settings(max_examples=150, deadline=None)
+@given(file=st.sampled_from(FILES), content=CONTENTS)
+def test_damage_gives_good_state_or_names_file(file: tuple[str, str], content: bytes | int) -> None:
+    """A run after the damage never plans from the beginning, and other nodes keep their views."""
+    bank, key = file
+    with tempfile.TemporaryDirectory() as folder:
+        master = DiskMaster(Path(folder))
+        master.run()
+        views, numbers = master.ledger.assignments("b"), dict(master.ledger.head("wg0").allocations.relay_numbers)
+        master.damage(bank, key, content)
+        if problem := master.problem_of_run():
+            assert f"{bank} {key}" in problem
+            # A record of another version may mean something that a run would destroy.
+            assert bank not in OF_A_NODE or "is of schema" in problem
+            return
+        head = master.ledger.head("wg0")
+        assert head.generation >= 1
+        assert dict(head.allocations.relay_numbers) == numbers
+        assert master.ledger.assignments("b") == views
+        assert master.ledger.ack("a").digests == {"wg0": head.digests["a"]}
+        assert master.ledger.assignments("a")["wg0"]["digest"] == head.digests["a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x81", 10])
+def test_damaged_number_costs_no_pillar(master, content):
+    """The number stands in the head as well; the next run writes it again."""
+    views = master.ledger.assignments("a")
+    master.damage(banks.CURRENT, "wg0", content)
+    assert master.ledger.assignments("a") == views
+    master.run()
+    assert salt.payload.loads((master.folder / banks.CURRENT / "wg0.p").read_bytes())["generation"] == 1
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_lost_head_is_read_from_copy(master, is_gone):
+    """A power failure leaves it empty; without the copy, all relays would be numbered afresh."""
+    head = master.ledger.head("wg0")
+    path = master.folder / banks.HEADS / "wg0.p"
+    path.unlink() if is_gone else path.write_bytes(b"")
+    assert master.ledger.head("wg0") == head
+    assert master.run().generation == 1
+
+
+def test_copy_before_published_generation_is_refused(master):
+    """It would give addresses and numbers of the generation in between to other nodes."""
+    old = (master.folder / banks.HEAD_COPIES / "wg0.p").read_bytes()
+    master.policy["wg0"]["mtu"] = 1400
+    master.run()
+    master.damage(banks.HEAD_COPIES, "wg0", old)
+    master.damage(banks.HEADS, "wg0", b"")
+    with pytest.raises(LedgerError, match="generation 2 was published"):
+        master.run()
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_power_failure_while_publishing_keeps_state(tmp_path, cut, monkeypatch):
+    """Each file that is written after the last sync is empty after it; the next run has one of the two generations."""
+    master = DiskMaster(tmp_path)
+    master.run()
+    numbers = dict(master.ledger.head("wg0").allocations.relay_numbers)
+    written: Iterator[int] = iter(range(100))
+    store = salt.cache.Cache.store
+
+    def power_fails(self, bank, key, data, **kwargs):
+        store(self, bank, key, data, **kwargs)
+        if next(written) == cut:
+            (tmp_path / bank / f"{key}.p").write_bytes(b"")
+            raise KeyboardInterrupt
+
+    master.policy["wg0"]["mtu"] = 1400
+    with monkeypatch.context() as patch:
+        patch.setattr(salt.cache.Cache, "store", power_fails)
+        with pytest.raises(KeyboardInterrupt):
+            master.run()
+    report = master.run()
+    assert report.not_acknowledged == ()
+    assert report.generation in (2, 3)
+    assert dict(master.ledger.head("wg0").allocations.relay_numbers) == numbers
