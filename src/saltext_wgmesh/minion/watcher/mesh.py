@@ -9,11 +9,12 @@ import time
 from collections.abc import Set
 
 from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.core.keys.bfd_keys import link_keys
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
 from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
-from saltext_wgmesh.minion.state import admin_down, link_report_file
+from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
@@ -103,6 +104,7 @@ class MeshMonitor:
         self.is_report_due = True
 
     def _links_steps(self, view: View, reported: LinkReport | None) -> Steps[dict[str, MonitoredLink]]:
+        own_keys = self._own_keys()
         leaves = sum(len(i.peers) for i in view.interfaces if i.kind is Kind.ACCESS) if view.forward else 0
         links: dict[str, MonitoredLink] = {}
         for interface in view.interfaces:
@@ -118,8 +120,17 @@ class MeshMonitor:
                     _reconfigure(old, peer, interface, is_relay)
                     old.session.set_interval(interval, time.monotonic())
                     old.session.set_multiplier(view.bfd.multiplier)
+                    old.authentication.set_keys(link_keys(own_keys, peer.keys))
                 yield None
         return links
+
+    def _own_keys(self) -> tuple[bytes, ...]:
+        """The private keys of this node, for use within this method's caller only; none while they cannot be read."""
+        try:
+            return keys.private_keys(self.host)
+        except (HostError, OSError) as error:
+            self._errors.failed("%s cannot be read, and BFD packets are not authenticated", self.host.key_file, error)
+            return ()
 
     def _refresh_indices(self) -> None:
         self.indices = {}

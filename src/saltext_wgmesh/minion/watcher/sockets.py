@@ -63,8 +63,8 @@ class Udp:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, constants.BFD_TTL)
         if device is not None:
-            # Another daemon of this node may have the same port on other devices.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Another daemon of this node may have the same port on other devices. SO_REUSEADDR is never set: with it
+            # any user could bind the port on this device too, and receive the packets (socket(7)).
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         self._bind(port)
 

@@ -42,7 +42,8 @@ class _Family:
 class Transport:
     """Sends and receives for all links. Each readable socket of *selector* carries a callback that reads it.
 
-    *on_packet* is called with each control packet that belongs to a link, after the checks of RFC 5880 section 6.8.6.
+    *on_packet* is called with each control packet that belongs to a link, after the checks of RFC 5880 section 6.8.6
+    and those of ``MonitoredLink.accepts``.
     """
 
     def __init__(
@@ -138,8 +139,9 @@ class Transport:
         if index is None:
             return
         family = self._families[address_family(link.peer.address)]
+        data = link.authentication.sign(packet.encode(), time.monotonic())
         with contextlib.suppress(OSError):
-            family.sender.send(packet.encode(), (link.peer.address, constants.BFD_PORT), mesh.source, index)
+            family.sender.send(data, (link.peer.address, constants.BFD_PORT), mesh.source, index)
 
     def _on_datagram(self, received: Received) -> None:
         """A control packet, if it is valid (RFC 5880 section 6.8.6) and comes from the neighbour itself (RFC 5881
@@ -151,7 +153,7 @@ class Transport:
         except bfd.BfdError:
             return
         found = self._session_of(packet, received)
-        if found is not None:
+        if found is not None and found[1].accepts(received, time.monotonic()):
             self._on_packet(*found, packet)
 
     def _session_of(self, packet: bfd.Packet, received: Received) -> LinkInMesh | None:

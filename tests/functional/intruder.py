@@ -1,0 +1,89 @@
+"""A user without rights on one machine of a test, who sends and receives BFD packets there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.liveness import bfd
+from tests.lab.scenarios.bfd_frr import speaker
+
+NOBODY = 65534
+DOWN = bfd.Packet(
+    state=bfd.BfdState.DOWN,
+    multiplier=3,
+    my_discriminator=666,
+    your_discriminator=0,
+    desired_min_tx=1_000_000,
+    required_min_rx=1_000_000,
+)
+
+
+def as_nobody(act: Callable[[], int]) -> int:
+    """Run *act* in a process of an unprivileged user, and return its result, a byte."""
+    pid = os.fork()
+    if pid == 0:
+        result = 255
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            result = act()
+        finally:
+            os._exit(result)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def send_down(own: str, to: str, seconds: float) -> int:
+    """Send Down from the node's own address *own* to *to*, 20 times a second; 0 if all packets were sent."""
+
+    def act() -> int:
+        end = time.monotonic() + seconds
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, constants.BFD_TTL)
+            opened.bind((own, 0))
+            while time.monotonic() < end:
+                opened.sendto(DOWN.encode(), (to, constants.BFD_PORT))
+                time.sleep(0.05)
+        return 0
+
+    return as_nobody(act)
+
+
+def take_port(device: str, address: str, option: int) -> int:
+    """Bind the BFD port on *device* and *address* with the socket option *option*; return the error number or 0."""
+
+    def act() -> int:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.setsockopt(socket.SOL_SOCKET, option, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            try:
+                opened.bind((address, constants.BFD_PORT))
+            except OSError as error:
+                return error.errno or errno.EIO
+            return 0
+
+    return as_nobody(act)
+
+
+_speakers: list[subprocess.Popen[bytes]] = []
+
+
+def speak(own: str, neighbour: str, device: str) -> None:
+    """Start a neighbour that knows no authentication, as a former version of the watcher or FRR's bfdd."""
+    argv = (sys.executable, str(speaker.__file__), own, neighbour, device)
+    _speakers.append(subprocess.Popen(argv, stdin=subprocess.PIPE))
+
+
+def end_speakers() -> None:
+    """End the neighbours that ``speak`` started."""
+    while _speakers:
+        process = _speakers.pop()
+        process.kill()
+        process.wait(10)
