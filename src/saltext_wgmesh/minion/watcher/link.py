@@ -47,6 +47,8 @@ class MonitoredLink:
     session_up: bool = False
     """Whether the session was up at the last check while the link was still in hold-down."""
     authentication: Authentication = field(default_factory=Authentication)
+    addresses: frozenset[str] = frozenset()
+    """The neighbour's addresses in the view, from which its packets come."""
     source_port: int = 0
     """The UDP port of the last packet that was accepted."""
     interval: int = 0
@@ -62,17 +64,23 @@ class MonitoredLink:
     def accepts(self, received: Received, now: float) -> bool:
         """Return whether *received* counts for the session: a packet of another program on the neighbour does not.
 
+        A genuine packet counts from any address: a node that gets another one may send from it before this node has
+        applied a view that has it.
+        """
+        found = self.authentication.check(received.data, now)
+        counts = found is Authenticity.GENUINE or (found is Authenticity.UNSIGNED and self._is_usual(received))
+        if counts:
+            self.source_port = received.port
+        return counts
+
+    def _is_usual(self, received: Received) -> bool:
+        """Whether *received* came from where packets without codes come from.
+
         A neighbour that sends no codes keeps its UDP port as long as the session is up (RFC 5881 section 4). A program
         of another user cannot send from that port.
         """
-        found = self.authentication.check(received.data, now)
-        if found is Authenticity.UNSIGNED:
-            is_same = received.port == self.source_port or self.session.state is not bfd.BfdState.UP
-        else:
-            is_same = found is Authenticity.GENUINE
-        if is_same:
-            self.source_port = received.port
-        return is_same
+        is_same = received.port == self.source_port or self.session.state is not bfd.BfdState.UP
+        return is_same and received.source in self.addresses
 
     @property
     def reports_isolated(self) -> bool:

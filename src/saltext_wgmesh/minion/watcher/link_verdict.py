@@ -52,7 +52,8 @@ class LinkVerdict:
     """Keyed by neighbour."""
     drained_relays: Set[str] = frozenset()
     """Relays that no route needs: they are not probed."""
-    _relays: tuple[MonitoredLink, ...] = field(init=False)
+    relays: tuple[MonitoredLink, ...] = field(init=False)
+    """The links to relays."""
     _used_relays: set[str] = field(init=False)
     """The relays whose links are up."""
     _trunks: Counter[LinkState] = field(init=False)
@@ -61,8 +62,8 @@ class LinkVerdict:
     """The path diagnostic that all sessions to leaves have; None: it is not known yet."""
 
     def __post_init__(self) -> None:
-        self._relays = tuple(link for link in self.links.values() if link.is_relay)
-        self._used_relays = {link.name for link in self._relays if link.state is LinkState.UP}
+        self.relays = tuple(link for link in self.links.values() if link.is_relay)
+        self._used_relays = {link.name for link in self.relays if link.state is LinkState.UP}
         self._trunks = Counter(link.state for link in self.links.values() if link.interface.kind is Kind.TRUNK)
 
     @property
@@ -73,7 +74,7 @@ class LinkVerdict:
     @property
     def blackholed(self) -> Set[str]:
         """The relays that are up and forward nothing."""
-        return {link.name for link in self._relays if link.state is LinkState.BLACKHOLE}
+        return {link.name for link in self.relays if link.state is LinkState.BLACKHOLE}
 
     def evaluate(self, link: MonitoredLink, now: float, wall_clock: float) -> str | None:
         """Set the state that follows from the session and the probes of *link*; return why, or None if it is unchanged.
@@ -174,9 +175,9 @@ class LinkVerdict:
 
         Each link's ``probing_since`` and ``no_probe_target`` follow.
         """
-        relays = [link for link in self._relays if link.session.state is bfd.BfdState.UP]
+        relays = [link for link in self.relays if link.session.state is bfd.BfdState.UP]
         # If this is the only relay of the mesh, no relay can answer and none has to.
-        any_other = len(relays) > 1 or len(self._relays) == 1
+        any_other = len(relays) > 1 or len(self.relays) == 1
         # The ring of relays twice, so that the successors of each are one slice.
         ring = [i for i, link in enumerate(relays) if not link.reports_isolated]
         ring += [i + len(relays) for i in ring]

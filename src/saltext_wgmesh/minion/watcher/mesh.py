@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
+import secrets
 import socket
 import time
 from collections.abc import Set
@@ -12,6 +12,7 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.keys.bfd_keys import link_keys
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
+from saltext_wgmesh.core.model.addresses import host_prefixes
 from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
 from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
@@ -29,6 +30,7 @@ from saltext_wgmesh.minion.watcher.link_verdict import (
 from saltext_wgmesh.minion.watcher.rehandshake import Rehandshaker
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
 from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, in_slices
+from saltext_wgmesh.minion.watcher.sockets import canonical
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -285,8 +287,7 @@ def _new_link(
     """A link with a new session; *interval* is in microseconds, *reported* is of an earlier watcher."""
     now, wall_clock = time.monotonic(), time.time()
     known = reported.links.get(peer.node) if reported else None
-    # Random, so that the neighbour takes no packet of an earlier session for one of this (RFC 5880 section 6.3).
-    session = bfd.Session(discriminator=random.getrandbits(32) or 1, interval=interval, multiplier=timing.multiplier)
+    session = bfd.Session(discriminator=new_discriminator(), interval=interval, multiplier=timing.multiplier)
     return MonitoredLink(
         peer=peer,
         interface=interface,
@@ -301,9 +302,26 @@ def _new_link(
     )
 
 
+def new_discriminator() -> int:
+    """Return a discriminator that no neighbour can guess from those that it knows.
+
+    It is random also since the neighbour must take no packet of an earlier session for one of this (RFC 5880 section
+    6.3).
+    """
+    return secrets.randbits(32) or 1
+
+
+def _addresses(peer: Peer) -> frozenset[str]:
+    """The addresses of *peer* itself: two of a family while it gets another one."""
+    addresses = [prefix.rpartition("/")[0] for prefix in peer.allowed_ips]
+    hosts = zip(addresses, peer.allowed_ips, host_prefixes(addresses), strict=True)
+    return frozenset((canonical(peer.address), *(address for address, prefix, host in hosts if prefix == host)))
+
+
 def _reconfigure(link: MonitoredLink, peer: Peer, interface: Interface, is_relay: bool) -> None:
     """Have *link* follow another view. Its session goes on."""
     if link.is_relay and not is_relay:
         # A leaf forwards nothing, so no probe could end its blackhole.
         link.probing_since, link.self_reported_blackhole, link.no_probe_target = None, False, True
+    link.addresses = _addresses(peer)
     link.peer, link.interface, link.is_relay = peer, interface, is_relay

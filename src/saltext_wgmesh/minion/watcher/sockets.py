@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import random
+import secrets
 import socket
 import struct
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Udp:
         if port is not None:
             self._socket.bind(("", port))
             return
-        for candidate in random.sample(_PORTS, 50):
+        for candidate in secrets.SystemRandom().sample(_PORTS, 50):
             try:
                 self._socket.bind(("", candidate))
                 return

@@ -17,7 +17,7 @@ from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.link_verdict import PROBE_EVERY, PROBES, discriminator
 from saltext_wgmesh.minion.watcher.mesh import MeshMonitor
 from saltext_wgmesh.minion.watcher.slices import Steps, groups_of
-from saltext_wgmesh.minion.watcher.sockets import Received, Udp, canonical
+from saltext_wgmesh.minion.watcher.sockets import Received, Udp
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -56,6 +56,8 @@ class Transport:
         self._by_discriminator: dict[int, LinkInMesh] = {}
         self._by_address: dict[tuple[int, str], LinkInMesh] = {}
         """Keyed by index of the interface and address of the neighbour."""
+        self._relays: dict[tuple[str, str], MonitoredLink] = {}
+        """Keyed by mesh and address of the relay."""
         self._own_indices: frozenset[int] = frozenset()
         """The indices of all interfaces of all meshes."""
         self._errors = ErrorLog(log)
@@ -79,11 +81,14 @@ class Transport:
                     by_discriminator[link.session.discriminator] = mesh, link
                     index = mesh.indices.get(link.interface.name)
                     if index is not None:
-                        by_address[index, canonical(link.peer.address)] = mesh, link
+                        by_address |= dict.fromkeys(((index, each) for each in link.addresses), (mesh, link))
                         devices.setdefault(address_family(link.peer.address), {})[index] = link.interface.name
                 yield None
         self._own_indices = frozenset(index for mesh in meshes for index in mesh.indices.values())
         self._by_discriminator, self._by_address = by_discriminator, by_address
+        self._relays = {
+            (m.view.mesh, each): relay for m in meshes for relay in m.verdict.relays for each in relay.addresses
+        }
         self.ports_missing = False
         for number, listed in devices.items():
             self._listen(number, listed)
@@ -197,8 +202,13 @@ class Transport:
                 reflector.send(answer, (received.source, received.port), received.destination)
 
     def _on_probe_reply(self, received: Received) -> None:
-        """Note that a probe of ours came back."""
+        """Note that a probe of ours came back from the relay that reflected it, and not from the one between."""
         with contextlib.suppress(bfd.BfdError):
-            found = self.link_of(bfd.decode(received.data).your_discriminator)
-            if found is not None and received.port == constants.SBFD_PORT:
-                found[1].last_probe_reply = time.monotonic()
+            packet = bfd.decode(received.data)
+            found = self.link_of(packet.your_discriminator)
+            if found is None or received.port != constants.SBFD_PORT:
+                return
+            mesh, link = found
+            reflector = self._relays.get((mesh.view.mesh, received.source))
+            if reflector not in (None, link) and packet.my_discriminator == discriminator(received.source):
+                link.last_probe_reply = time.monotonic()
