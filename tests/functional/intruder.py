@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.liveness import bfd
@@ -70,6 +73,43 @@ def take_port(device: str, address: str, option: int) -> int:
             return 0
 
     return as_nobody(act)
+
+
+def open_file(path: Path) -> int:
+    """Open *path* for reading; return the error number or 0."""
+
+    def act() -> int:
+        try:
+            os.close(os.open(path, os.O_RDONLY))
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    return as_nobody(act)
+
+
+@contextmanager
+def holding(*locks: Path) -> Iterator[None]:
+    """Hold the lock files *locks* within the block."""
+    reader, writer = os.pipe()
+    done, end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        for lock in locks:
+            fcntl.flock(os.open(lock, os.O_RDONLY), fcntl.LOCK_EX)
+        os.write(writer, b"!")
+        os.close(end)
+        os.read(done, 1)
+        os._exit(0)
+    os.read(reader, 1)
+    try:
+        yield
+    finally:
+        for handle in (reader, writer, done, end):
+            os.close(handle)
+        os.waitpid(pid, 0)
 
 
 _speakers: list[subprocess.Popen[bytes]] = []

@@ -158,7 +158,7 @@ class Loop:
             gc.freeze()
             self._relay_check.watch({name: mesh.view for name, mesh in self._meshes.items()})
         for mesh_name, mesh in self._meshes.items():
-            mesh.note_relay_faults(self._relay_check.faults(mesh_name))
+            mesh.note_faults((*self._relay_check.faults(mesh_name), *self._transport.port_faults))
             for name in mesh.apply_admin_down(now):
                 self._follow_session(mesh, mesh.links[name], now)
             indices = mesh.indices
@@ -190,7 +190,7 @@ class Loop:
             yield from mesh.reconcile_steps() if is_due or routes else mesh.reconcile_rules_steps()
         if is_due:
             self._reconciled_at = now
-            if self._transport.ports_missing:
+            if self._transport.port_faults:
                 yield from self._lookup_steps()
 
     def _lookup_steps(self) -> Steps[None]:

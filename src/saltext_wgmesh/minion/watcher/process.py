@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher.loop import Loop
 from saltext_wgmesh.version import __version__
@@ -58,13 +58,12 @@ def single_instance(host: Host, lock_name: str = WATCHER_LOCK) -> Iterator[bool]
     The default is the watcher's lock, so False means that a watcher runs on this node.
     """
     host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open(host.run_dir / lock_name, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    handle = files.try_lock(host.run_dir / lock_name, host.proc)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def read_pid_file(host: Host) -> RunningWatcher | None:

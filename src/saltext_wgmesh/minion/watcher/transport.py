@@ -61,8 +61,8 @@ class Transport:
         self._own_indices: frozenset[int] = frozenset()
         """The indices of all interfaces of all meshes."""
         self._errors = ErrorLog(log)
-        self.ports_missing = False
-        """Whether another program has a port that the watcher needs; ``lookup_steps`` tries again."""
+        self.port_faults: tuple[str, ...] = ()
+        """The ports that another program has, in words; ``lookup_steps`` tries again to open them."""
 
     # -- links and their sockets ------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Transport:
         self._relays = {
             (m.view.mesh, each): relay for m in meshes for relay in m.verdict.relays for each in relay.addresses
         }
-        self.ports_missing = False
+        self.port_faults = ()
         for number, listed in devices.items():
             self._listen(number, listed)
 
@@ -99,10 +99,13 @@ class Transport:
 
     def _listen(self, number: int, devices: dict[int, str]) -> None:
         """Have one listener on each of *devices* (index → name), and no other of this family."""
-        if number not in self._families:
-            self._families[number] = _Family(sender=Udp(number))
-            self._register(self._families[number].sender, self._on_probe_reply)
-        family = self._families[number]
+        family = self._families.get(number)
+        if family is None:
+            sender = self._opened(number)
+            if sender is None:
+                return
+            family = self._families[number] = _Family(sender=sender)
+            self._register(sender, self._on_probe_reply)
         if family.reflector is None and (reflector := self._opened(number, constants.SBFD_PORT)):
             family.reflector = reflector
             self._register(reflector, lambda received: self._reflect(reflector, received))
@@ -116,13 +119,17 @@ class Transport:
                 family.listeners[index] = opened
                 self._register(opened, self._on_datagram)
 
-    def _opened(self, number: int, port: int, device: str | None = None) -> Udp | None:
-        """A socket; None, and ``ports_missing`` is set, while another program has the port."""
+    def _opened(self, number: int, port: int | None = None, device: str | None = None) -> Udp | None:
+        """A socket; None, and ``port_faults`` has the reason, while another program has the port."""
         try:
             return Udp(number, port, device)
         except OSError as error:
-            self._errors.failed("UDP port %s cannot be opened", f"{port} on {device or 'all devices'}", error)
-            self.ports_missing = True
+            ports = port or "above 49151"
+            where = f"IPv{number} {ports} on {device or 'all devices'}"
+            self._errors.failed("UDP port %s cannot be opened", where, error)
+            remedy = f"end the program that 'ss -lunp sport = {port}' shows" if port else "see 'ss -lunp'"
+            fault = f"BFD cannot use UDP port {where} ({error.strerror or error}), so links go unchecked: {remedy}"
+            self.port_faults = (*self.port_faults, fault)
             return None
 
     def _register(self, udp: Udp, handle: Callable[[Received], None]) -> None:
@@ -141,9 +148,9 @@ class Transport:
     def send(self, mesh: MeshMonitor, link: MonitoredLink, packet: bfd.Packet) -> None:
         """Send a control packet to the neighbour of *link*. One that cannot be sent is lost, as on the way."""
         index = mesh.indices.get(link.interface.name)
-        if index is None:
+        family = self._families.get(address_family(link.peer.address))
+        if index is None or family is None:
             return
-        family = self._families[address_family(link.peer.address)]
         data = link.authentication.sign(packet.encode(), time.monotonic())
         with contextlib.suppress(OSError):
             family.sender.send(data, (link.peer.address, constants.BFD_PORT), mesh.source, index)
@@ -185,7 +192,9 @@ class Transport:
             desired_min_tx=int(PROBE_EVERY * 1e6),
             required_min_rx=0,
         )
-        family = self._families[address_family(target.peer.address)]
+        family = self._families.get(address_family(target.peer.address))
+        if family is None:
+            return
         index = mesh.indices.get(link.interface.name, 0)
         with contextlib.suppress(OSError):
             family.sender.send(packet.encode(), (target.peer.address, constants.SBFD_PORT), mesh.source, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 from dataclasses import replace
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.minion.watcher import mesh as mesh_module
+from saltext_wgmesh.minion.watcher import transport as transport_module
 from saltext_wgmesh.minion.watcher.link_verdict import discriminator
 from saltext_wgmesh.minion.watcher.slices import finish
 from saltext_wgmesh.minion.watcher.sockets import Received
@@ -73,7 +75,7 @@ def relay(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "if_nametoindex", lambda name: INDICES[name])
         patch.setattr(Transport, "_listen", lambda *_: None)
-        yield Relay(tmp_path_factory.mktemp("relay"))
+        return Relay(tmp_path_factory.mktemp("relay"))
 
 
 @settings(max_examples=300, deadline=None)
@@ -108,3 +110,19 @@ def test_discriminators_follow_from_no_random_state(relay, monkeypatch):
     monkeypatch.setattr("secrets.randbits", lambda bits: next(drawn) if bits == 32 else pytest.fail("of 32 bits"))
     assert mesh_module.new_discriminator() == 1
     assert mesh_module.new_discriminator() == 5
+
+
+def test_taken_ports_are_named_and_end_nothing(tmp_path, monkeypatch):
+    """Also if another user has all ports from which packets could be sent: nothing is sent until one is free."""
+    monkeypatch.setattr(socket, "if_nametoindex", lambda name: INDICES[name])
+    monkeypatch.setattr(transport_module, "Udp", _refuse)
+    monitor = mesh_monitor(tmp_path, nodeviews.relay(trunks=(2, 3)))
+    transport = Transport(selectors.DefaultSelector(), lambda *_: None)
+    finish(transport.lookup_steps([monitor]))
+    assert ["UDP port IPv4 above 49151 on all devices" in fault for fault in transport.port_faults] == [True]
+    transport.send(monitor, monitor.links["n2"], PACKET)
+    transport.send_probe(monitor, monitor.links["n2"], monitor.links["n3"])
+
+
+def _refuse(*_):
+    raise OSError(errno.EADDRINUSE, "Address already in use")
