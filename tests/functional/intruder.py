@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from saltext_wgmesh.core import constants
@@ -110,6 +111,58 @@ def holding(*locks: Path) -> Iterator[None]:
         for handle in (reader, writer, done, end):
             os.close(handle)
         os.waitpid(pid, 0)
+
+
+def flood(to: str, seconds: float, data: bytes = b"?" * 24) -> int:
+    """Send *data* to the BFD port of *to* as fast as possible, by two processes; return the number of packets."""
+
+    def act(pipe: int) -> None:
+        sent, end = 0, time.monotonic() + seconds
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, constants.BFD_TTL)
+            opened.connect((to, constants.BFD_PORT))
+            while time.monotonic() < end:
+                for _ in range(100):
+                    with suppress(OSError):
+                        sent += opened.send(data) > 0
+        os.write(pipe, sent.to_bytes(8, "big"))
+
+    reader, writer = os.pipe()
+    children = []
+    for _ in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                act(writer)
+            finally:
+                os._exit(0)
+    total = sum(int.from_bytes(os.read(reader, 8), "big") for _ in children)
+    for pid in children:
+        os.waitpid(pid, 0)
+    os.close(reader)
+    os.close(writer)
+    return total
+
+
+def flap(own: str, to: str, seconds: float) -> None:
+    """Bring a session up and down in turn, 180 packets in a burst, twice a second, as fast as they can be sent."""
+    states = (bfd.BfdState.DOWN, bfd.BfdState.INIT, bfd.BfdState.UP, bfd.BfdState.ADMIN_DOWN)
+    end = time.monotonic() + seconds
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, constants.BFD_TTL)
+        opened.bind((own, 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
+            heard.bind((own, constants.BFD_PORT))
+            heard.setblocking(False)
+            theirs = 0
+            while time.monotonic() < end:
+                for number in range(180):
+                    with suppress(BlockingIOError):
+                        theirs = bfd.decode(heard.recv(100)).my_discriminator
+                    packet = replace(DOWN, state=states[number % 4], your_discriminator=theirs, required_min_rx=10_000)
+                    if theirs or packet.state in (bfd.BfdState.DOWN, bfd.BfdState.ADMIN_DOWN):
+                        opened.sendto(packet.encode(), (to, constants.BFD_PORT))
+                time.sleep(0.5)
 
 
 _speakers: list[subprocess.Popen[bytes]] = []

@@ -116,7 +116,8 @@ def test_capabilities_of_unit_suffice(node, watchers, outside, tmp_path):
         process = subprocess.Popen(["setpriv", f"--bounding-set=-all,{capabilities}", *COMMAND], stderr=log, cwd="/")
     try:
         wait_until(lambda: outside("ip", "route", "show", NETWORKS[0]), 20, "the route to be back")
-        wait_until(lambda: outside("ss", "-Hlun", "sport = 3784").count("%wg0-u") == 2, 10, "both listeners")
+        listening = ("ss", "-Hlun", "sport = 3784")
+        wait_until(lambda: set(re.findall(r"%(\S+):", outside(*listening))) == {"wg0-u1", "wg0-u2"}, 10, "both")
     finally:
         process.kill()
         process.wait(10)

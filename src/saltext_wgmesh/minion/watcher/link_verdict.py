@@ -29,6 +29,9 @@ come up again."""
 MIN_UP_AFTER_DOWN = 1.0
 """Seconds that a link that was down must be up before it is used. Its other end may be about to remove and add its
 peer, which ends the session once more."""
+MAX_HOLD_OF_LEAF = 1.0
+"""Seconds for which a leaf that flaps is at most not used while this node has no other relay: it is reached by no other
+path."""
 ADMIN_DOWN_RECOVERY = 15.0
 """Seconds after an administrative down in which a link must come up: an apply waits for 10, and then rolls back."""
 PROBE_EVERY = 0.2
@@ -88,8 +91,15 @@ class LinkVerdict:
         if link.is_admin_down:
             link.admin_down_at = now
             # A link that was not usable before keeps its state, and with it its hold-down.
-            unusable = link.state in (LinkState.ADMIN_DOWN, LinkState.DOWN, LinkState.BLACKHOLE)
-            return None if unusable else self._set_state(link, LinkState.ADMIN_DOWN, wall_clock, "held down on purpose")
+            if link.state in (LinkState.ADMIN_DOWN, LinkState.DOWN, LinkState.BLACKHOLE):
+                return None
+            is_ours = link.session.state is bfd.BfdState.ADMIN_DOWN
+            if is_ours or link.hold_down.may_be_held(now):
+                link.hold_down = link.hold_down if is_ours else link.hold_down.was_held(now)
+                return self._set_state(link, LinkState.ADMIN_DOWN, wall_clock, "held down on purpose")
+            link.hold_down = link.hold_down.went_down(now)
+            link.down_since, link.rehandshakes = now, 0
+            return self._set_state(link, LinkState.DOWN, wall_clock, "held down too often")
         if link.state is LinkState.ADMIN_DOWN and now - link.admin_down_at < ADMIN_DOWN_RECOVERY:
             return None
         in_grace = now < link.grace_until
@@ -136,8 +146,11 @@ class LinkVerdict:
 
         None after an administrative down, and none while no other relay is up: waiting would cut the node off.
         """
-        if link.state is LinkState.ADMIN_DOWN or len(self._used_relays) <= (link.name in self._used_relays):
+        if link.state is LinkState.ADMIN_DOWN:
             return 0.0
+        if len(self._used_relays) <= (link.name in self._used_relays):
+            # A leaf that flaps often would have its relay log, report and set routes for each of its packets.
+            return 0.0 if link.is_relay else min(link.hold_down.hold, MAX_HOLD_OF_LEAF)
         return max(link.hold_down.hold, MIN_UP_AFTER_DOWN) if link.state is LinkState.DOWN else link.hold_down.hold
 
     def _has_better_relay(self, link: MonitoredLink) -> bool:

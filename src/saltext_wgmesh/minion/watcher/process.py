@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -102,6 +103,7 @@ def main() -> int:
             print("another watcher runs on this node", file=sys.stderr)
             return 0
         _raise_priority()
+        _raise_file_limit()
         _write_pid_file(host)
         Loop(host).run()
     return 0
@@ -113,6 +115,13 @@ def _raise_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
         # Where sessions are scheduled against each other, only the session's own value counts (sched(7), autogroup).
         AUTOGROUP.write_text(str(PRIORITY))
+
+
+def _raise_file_limit() -> None:
+    """Allow a socket for each neighbour, where the node allows it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _write_pid_file(host: Host) -> None:

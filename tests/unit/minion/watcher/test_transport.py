@@ -6,6 +6,8 @@ import errno
 import selectors
 import socket
 from dataclasses import replace
+from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.minion.watcher import mesh as mesh_module
 from saltext_wgmesh.minion.watcher import transport as transport_module
 from saltext_wgmesh.minion.watcher.link_verdict import discriminator
+from saltext_wgmesh.minion.watcher.listener import MAX_SOCKETS, selection
 from saltext_wgmesh.minion.watcher.slices import finish
 from saltext_wgmesh.minion.watcher.sockets import Received
 from saltext_wgmesh.minion.watcher.transport import Transport
@@ -126,3 +129,66 @@ def test_taken_ports_are_named_and_end_nothing(tmp_path, monkeypatch):
 
 def _refuse(*_):
     raise OSError(errno.EADDRINUSE, "Address already in use")
+
+
+class Mailbox:
+    """A socket on which a neighbour sends without end; nothing is ever read from it."""
+
+    def __init__(self):
+        self.near, self.far = socket.socketpair()
+        self.far.send(b"?")
+        self.reads = 0
+
+    def fileno(self):
+        return self.near.fileno()
+
+    def receive(self):
+        self.reads += 1
+        return Received(b"?", N7, 50_000, 1, 255, OWN)
+
+
+def test_neighbour_without_end_gets_its_quota_alone(monkeypatch):
+    """It is read one packet a turn, then not at all until the loop resumes it."""
+    selector, clock = selectors.SelectSelector(), iter(range(10_000))
+    monkeypatch.setattr(transport_module, "time", SimpleNamespace(monotonic=lambda: next(clock) / 10_000))
+    transport, mailbox = Transport(selector, lambda *_: None), Mailbox()
+    transport._read(transport_module._Inbox(mailbox))
+    for turn in range(3 * transport_module.QUOTA):
+        for key, _ in selector.select(0):
+            key.data()
+        assert mailbox.reads == min(turn + 1, transport_module.QUOTA)
+    transport.resume()
+    assert [key.fileobj for key, _ in selector.select(0)] == [mailbox]
+
+
+@given(st.integers(1, 3000), st.sampled_from([4, 6]))
+@settings(max_examples=20, deadline=None)
+def test_each_neighbour_has_its_own_socket(count, family):
+    """As long as a program of the kernel can tell them apart; then they share. Other addresses have the first one."""
+    base = int(ip_address("10.64.0.1" if family == 4 else "fd00:64::1"))
+    neighbours = [frozenset({str(ip_address(base + i))}) for i in range(count)]
+    sockets = min(count, MAX_SOCKETS)
+    program = selection(family, neighbours, sockets)
+    assert len(program) <= 4096
+    chosen = [run(program, base + i) for i in (0, count // 2, count - 1)]
+    if count <= MAX_SOCKETS:
+        assert chosen == [1, 1 + count // 2, count]
+        assert run(program, base + count) == 0
+    else:
+        assert all(0 <= number <= sockets for number in chosen)
+
+
+def run(program, source):
+    """Run a *program* for a packet from *source*, as the kernel does."""
+    at = value = 0
+    while True:
+        code, jump_true, jump_false, operand = program[at]
+        at += 1
+        if code == 0x20:
+            value = source & 0xFFFFFFFF
+        elif code == 0x15:
+            at += jump_true if value == operand else jump_false
+        elif code == 0x94:
+            value %= operand
+        else:
+            return operand if code == 0x06 else value
