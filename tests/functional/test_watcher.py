@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import multiprocessing
 import os
 import re
@@ -26,8 +27,15 @@ from saltext_wgmesh.minion.apply import apply, comparison, removal
 from saltext_wgmesh.minion.state import keys, link_report_file
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher import loop, service
-from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION, LOG_FILE, WATCHER_COMMAND, read_pid_file
-from tests.functional import namespace
+from saltext_wgmesh.minion.watcher.process import (
+    INSTALLED_VERSION,
+    LOG_FILE,
+    SUPERVISOR_LOCK,
+    WATCHER_COMMAND,
+    WATCHER_LOCK,
+    read_pid_file,
+)
+from tests.functional import intruder, namespace
 from tests.lab.wait import wait_until
 from tests.nodeviews import NETWORKS, leaf, relay
 
@@ -66,6 +74,12 @@ def running_pid():
     return watcher.pid if watcher and watcher.pid in namespace.watchers() else None
 
 
+def reported_faults():
+    """Return what the watcher's report says is wrong with this node."""
+    report = link_report_file.read_report(Host(), "wg0")
+    return report.relay_faults if report else ()
+
+
 def another(than):
     """Return the pid of a running watcher other than *than*, or None."""
     pid = running_pid()
@@ -102,7 +116,8 @@ def test_capabilities_of_unit_suffice(node, watchers, outside, tmp_path):
         process = subprocess.Popen(["setpriv", f"--bounding-set=-all,{capabilities}", *COMMAND], stderr=log, cwd="/")
     try:
         wait_until(lambda: outside("ip", "route", "show", NETWORKS[0]), 20, "the route to be back")
-        wait_until(lambda: outside("ss", "-Hlun", "sport = 3784").count("%wg0-u") == 2, 10, "both listeners")
+        listening = ("ss", "-Hlun", "sport = 3784")
+        wait_until(lambda: set(re.findall(r"%(\S+):", outside(*listening))) == {"wg0-u1", "wg0-u2"}, 10, "both")
     finally:
         process.kill()
         process.wait(10)
@@ -281,15 +296,37 @@ def test_deleted_rule_and_route_are_restored(watchers, outside, family):
 
 @pytest.mark.parametrize("port", [constants.BFD_PORT, constants.SBFD_PORT], ids=["BFD", "S-BFD"])
 def test_taken_port_is_opened_when_free(node, watchers, outside, port):
-    """The watcher starts without a port that another program holds, and opens it as soon as it is free."""
+    """The watcher starts without a port that another program holds, and opens it as soon as it is free. Until then its
+    report, and so ``status``, names the port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("", port))
         service.ensure_running(Host())
         pid = wait_until(running_pid, 20, "a watcher to run")
         wait_until(lambda: link_report_file.read_report(Host(), "wg0"), 20, "the watcher to report")
+        wait_until(lambda: any(str(port) in fault for fault in reported_faults()), 5, "the report to name the port")
     listening = ("ss", "-Hlun4", f"sport = {port}")
     wait_until(lambda: outside(*listening), 3 * loop.RECONCILE_EVERY, "the watcher to listen")
+    wait_until(lambda: not reported_faults(), 5, "the report to name no port")
     assert running_pid() == pid
+
+
+@pytest.mark.parametrize("lock", [WATCHER_LOCK, SUPERVISOR_LOCK])
+def test_lock_is_opened_by_root_alone(node, watchers, lock):
+    """A lock that other users can open is theirs to hold while the watcher restarts."""
+    service.ensure_running(Host())
+    assert intruder.open_file(Host().run_dir / lock) == errno.EACCES
+
+
+def test_watcher_starts_despite_lock_of_other_user(node, watchers):
+    """A former version left a lock file that others could open, and one of them holds it."""
+    Host().run_dir.mkdir()
+    for lock in (WATCHER_LOCK, SUPERVISOR_LOCK):
+        (Host().run_dir / lock).touch(0o644)
+    with intruder.holding(*(Host().run_dir / lock for lock in (WATCHER_LOCK, SUPERVISOR_LOCK))):
+        assert service.running_version(Host()) is None
+        service.ensure_running(Host())
+        assert sorted(watchers().values(), key=len) == [COMMAND, [*COMMAND, "--supervise"]]
+        assert running_pid()
 
 
 @pytest.fixture

@@ -53,7 +53,8 @@ def render_status(meshes: Mapping[str, Any]) -> str:
             rows.append((node, row["role"], ", ".join(row["relays"]) or "-", up, "; ".join(bad) or "-", acknowledged))
         lines += _columns(rows)
         lines += [f"DOWN: {name}" for name in told.get("down", ())]
-        lines += [f"relay {n}: {fault}" for n, row in told["nodes"].items() for fault in row.get("relay_faults", ())]
+        rows_with_faults = ((n, row) for n, row in told["nodes"].items() if "relay_faults" in row)
+        lines += [f"{row['role']} {n}: {fault}" for n, row in rows_with_faults for fault in row["relay_faults"]]
         for name, outage in told.get("outages", {}).items():
             reporters = ", ".join(outage["reporters"])
             up = f", up since {outage['up_since']}" if outage["up_since"] else ""

@@ -1,8 +1,8 @@
 """Bidirectional Forwarding Detection: asynchronous mode (RFC 5880) and the reflector of seamless BFD (RFC 7880).
 
 A ``Session`` is a state machine without sockets or a clock: packets and the time go in, packets and the time of the
-next call come out. Authentication is not implemented, since the link is a WireGuard tunnel; neither are echo and a
-demand mode of its own. Times are seconds on any clock that only runs forward. Intervals in packets are microseconds,
+next call come out. Packets are authenticated outside of it (``bfd_auth``). Neither echo nor a demand mode of its own is
+implemented. Times are seconds on any clock that only runs forward. Intervals in packets are microseconds,
 as on the wire.
 """
 

@@ -15,6 +15,9 @@ INITIAL_HOLD = 1.0
 """Seconds: the hold-down time after the first flap."""
 HOLD_CEILING = 60.0
 """Seconds: the longest hold-down time."""
+FREE_HOLDS = 8
+"""Times within FLAP_WINDOW that the neighbour may hold the link down on purpose. One more is a flap: an apply holds a
+link down once or twice, and a transition has some applies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,8 @@ class HoldDown:
     """Seconds that the link must be up before it counts as up."""
     up_at: float | None = None
     """When the link came to count as up; None: it is down, or was never up."""
+    held_at: tuple[float, ...] = ()
+    """When the neighbour held the link down on purpose, at most the last FREE_HOLDS times."""
 
     def came_up(self, now: float) -> HoldDown:
         """Return the damping of a link that counts as up from *now* on."""
@@ -39,8 +44,16 @@ class HoldDown:
             return self
         up_for = now - self.up_at
         if up_for >= FORGET_AFTER:
-            return HoldDown()
+            return HoldDown(held_at=self.held_at)
         if up_for >= FLAP_WINDOW:
             # Too long for a flap, too short to forget the earlier ones.
             return replace(self, up_at=None)
-        return HoldDown(hold=min(HOLD_CEILING, self.hold * 2 or INITIAL_HOLD))
+        return replace(self, hold=min(HOLD_CEILING, self.hold * 2 or INITIAL_HOLD), up_at=None)
+
+    def was_held(self, now: float) -> HoldDown:
+        """Return the damping of a link that the neighbour holds down on purpose since *now*."""
+        return replace(self, held_at=(*self.held_at, now)[-FREE_HOLDS:])
+
+    def may_be_held(self, now: float) -> bool:
+        """Return whether the neighbour may hold the link down at *now* without a hold-down time."""
+        return len(self.held_at) < FREE_HOLDS or now - self.held_at[0] >= FLAP_WINDOW

@@ -132,7 +132,7 @@ class LinkReport:
     links: Mapping[str, LinkStatus] = field(default_factory=lambda: MappingProxyType({}))
     """Keyed by neighbour, sorted."""
     relay_faults: tuple[str, ...] = ()
-    """The obstacles to forwarding that a relay finds on its own host, in words."""
+    """The obstacles that a node finds on its own host, in words: to forwarding, on a relay, and to BFD, on any node."""
 
     @property
     def down(self) -> DownLinks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,15 @@ def write_file(path: Path, text: str, mode: int = 0o600) -> None:
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     partial = _partial(path)
-    with naming(path), os.fdopen(_open_locked(partial, mode), "w") as stream:
+    with naming(path), os.fdopen(_open_locked(partial, 0o600), "w") as stream:
         try:
-            # A partial file of an earlier write may be readable by more users than *mode* allows.
+            # A partial file of an earlier write may be readable by more users than *mode* allows. Until the file is
+            # whole no other user can open it: the lock would be theirs to take.
+            os.fchmod(stream.fileno(), 0o600)
             os.ftruncate(stream.fileno(), 0)
-            os.fchmod(stream.fileno(), mode)
             stream.write(text)
             stream.flush()
+            os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
             os.replace(partial, path)
         except BaseException:
@@ -83,6 +86,48 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def try_lock(path: Path, proc: Path) -> int | None:
+    """Return a handle that holds the lock *path* until it is closed; None if another process holds it.
+
+    No process of another user holds it: the file can be opened by its owner alone. A file that others can open, as
+    former versions made it, is replaced, unless its holder has this user. *proc* is /proc.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if _flock_now(handle):
+                if _is_private(handle) and _is_at(handle, path):
+                    return os.dup(handle)
+            elif _is_private(handle) or not _is_held_by_other_user(path, proc):
+                return None
+            if not _is_private(handle) and _is_at(handle, path):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def _flock_now(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_private(handle: int) -> bool:
+    status = os.fstat(handle)
+    return status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
+
+
+def _is_held_by_other_user(path: Path, proc: Path) -> bool:
+    """Whether the process that holds the lock *path* has another user. One that is not visible counts as ours."""
+    pid = holder(path, proc)
+    try:
+        return pid is not None and (proc / str(pid)).stat().st_uid != os.geteuid()
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from saltext_wgmesh.core.liveness import bfd
+from saltext_wgmesh.core.liveness.bfd_auth import Authentication, Authenticity
 from saltext_wgmesh.core.liveness.hold_down import HoldDown
 from saltext_wgmesh.core.liveness.link_report import LinkState
 from saltext_wgmesh.core.model.view import Interface, Peer
+from saltext_wgmesh.minion.watcher.sockets import Received
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -44,6 +46,11 @@ class MonitoredLink:
     """Whether this end holds the session down and the neighbour has said that it knows, at the last check."""
     session_up: bool = False
     """Whether the session was up at the last check while the link was still in hold-down."""
+    authentication: Authentication = field(default_factory=Authentication)
+    addresses: frozenset[str] = frozenset()
+    """The neighbour's addresses in the view, from which its packets come."""
+    source_port: int = 0
+    """The UDP port of the last packet that was accepted."""
     interval: int = 0
     """Milliseconds between two packets, as negotiated at the last check."""
     next_timer: float = float("inf")
@@ -53,6 +60,27 @@ class MonitoredLink:
     def name(self) -> str:
         """The neighbour's name."""
         return self.peer.node
+
+    def accepts(self, received: Received, now: float) -> bool:
+        """Return whether *received* counts for the session: a packet of another program on the neighbour does not.
+
+        A genuine packet counts from any address: a node that gets another one may send from it before this node has
+        applied a view that has it.
+        """
+        found = self.authentication.check(received.data, now)
+        counts = found is Authenticity.GENUINE or (found is Authenticity.UNSIGNED and self._is_usual(received))
+        if counts:
+            self.source_port = received.port
+        return counts
+
+    def _is_usual(self, received: Received) -> bool:
+        """Whether *received* came from where packets without codes come from.
+
+        A neighbour that sends no codes keeps its UDP port as long as the session is up (RFC 5881 section 4). A program
+        of another user cannot send from that port.
+        """
+        is_same = received.port == self.source_port or self.session.state is not bfd.BfdState.UP
+        return is_same and received.source in self.addresses
 
     @property
     def reports_isolated(self) -> bool:

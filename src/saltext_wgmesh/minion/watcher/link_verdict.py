@@ -29,6 +29,9 @@ come up again."""
 MIN_UP_AFTER_DOWN = 1.0
 """Seconds that a link that was down must be up before it is used. Its other end may be about to remove and add its
 peer, which ends the session once more."""
+MAX_HOLD_OF_LEAF = 1.0
+"""Seconds for which a leaf that flaps is at most not used while this node has no other relay: it is reached by no other
+path."""
 ADMIN_DOWN_RECOVERY = 15.0
 """Seconds after an administrative down in which a link must come up: an apply waits for 10, and then rolls back."""
 PROBE_EVERY = 0.2
@@ -52,7 +55,8 @@ class LinkVerdict:
     """Keyed by neighbour."""
     drained_relays: Set[str] = frozenset()
     """Relays that no route needs: they are not probed."""
-    _relays: tuple[MonitoredLink, ...] = field(init=False)
+    relays: tuple[MonitoredLink, ...] = field(init=False)
+    """The links to relays."""
     _used_relays: set[str] = field(init=False)
     """The relays whose links are up."""
     _trunks: Counter[LinkState] = field(init=False)
@@ -61,8 +65,8 @@ class LinkVerdict:
     """The path diagnostic that all sessions to leaves have; None: it is not known yet."""
 
     def __post_init__(self) -> None:
-        self._relays = tuple(link for link in self.links.values() if link.is_relay)
-        self._used_relays = {link.name for link in self._relays if link.state is LinkState.UP}
+        self.relays = tuple(link for link in self.links.values() if link.is_relay)
+        self._used_relays = {link.name for link in self.relays if link.state is LinkState.UP}
         self._trunks = Counter(link.state for link in self.links.values() if link.interface.kind is Kind.TRUNK)
 
     @property
@@ -73,7 +77,7 @@ class LinkVerdict:
     @property
     def blackholed(self) -> Set[str]:
         """The relays that are up and forward nothing."""
-        return {link.name for link in self._relays if link.state is LinkState.BLACKHOLE}
+        return {link.name for link in self.relays if link.state is LinkState.BLACKHOLE}
 
     def evaluate(self, link: MonitoredLink, now: float, wall_clock: float) -> str | None:
         """Set the state that follows from the session and the probes of *link*; return why, or None if it is unchanged.
@@ -87,8 +91,15 @@ class LinkVerdict:
         if link.is_admin_down:
             link.admin_down_at = now
             # A link that was not usable before keeps its state, and with it its hold-down.
-            unusable = link.state in (LinkState.ADMIN_DOWN, LinkState.DOWN, LinkState.BLACKHOLE)
-            return None if unusable else self._set_state(link, LinkState.ADMIN_DOWN, wall_clock, "held down on purpose")
+            if link.state in (LinkState.ADMIN_DOWN, LinkState.DOWN, LinkState.BLACKHOLE):
+                return None
+            is_ours = link.session.state is bfd.BfdState.ADMIN_DOWN
+            if is_ours or link.hold_down.may_be_held(now):
+                link.hold_down = link.hold_down if is_ours else link.hold_down.was_held(now)
+                return self._set_state(link, LinkState.ADMIN_DOWN, wall_clock, "held down on purpose")
+            link.hold_down = link.hold_down.went_down(now)
+            link.down_since, link.rehandshakes = now, 0
+            return self._set_state(link, LinkState.DOWN, wall_clock, "held down too often")
         if link.state is LinkState.ADMIN_DOWN and now - link.admin_down_at < ADMIN_DOWN_RECOVERY:
             return None
         in_grace = now < link.grace_until
@@ -135,8 +146,11 @@ class LinkVerdict:
 
         None after an administrative down, and none while no other relay is up: waiting would cut the node off.
         """
-        if link.state is LinkState.ADMIN_DOWN or len(self._used_relays) <= (link.name in self._used_relays):
+        if link.state is LinkState.ADMIN_DOWN:
             return 0.0
+        if len(self._used_relays) <= (link.name in self._used_relays):
+            # A leaf that flaps often would have its relay log, report and set routes for each of its packets.
+            return 0.0 if link.is_relay else min(link.hold_down.hold, MAX_HOLD_OF_LEAF)
         return max(link.hold_down.hold, MIN_UP_AFTER_DOWN) if link.state is LinkState.DOWN else link.hold_down.hold
 
     def _has_better_relay(self, link: MonitoredLink) -> bool:
@@ -174,9 +188,9 @@ class LinkVerdict:
 
         Each link's ``probing_since`` and ``no_probe_target`` follow.
         """
-        relays = [link for link in self._relays if link.session.state is bfd.BfdState.UP]
+        relays = [link for link in self.relays if link.session.state is bfd.BfdState.UP]
         # If this is the only relay of the mesh, no relay can answer and none has to.
-        any_other = len(relays) > 1 or len(self._relays) == 1
+        any_other = len(relays) > 1 or len(self.relays) == 1
         # The ring of relays twice, so that the successors of each are one slice.
         ring = [i for i, link in enumerate(relays) if not link.reports_isolated]
         ring += [i + len(relays) for i in ring]

@@ -39,6 +39,9 @@ SLICE = 0.01
 """Seconds of other work between two looks for packets: a small part of the 0.3 s in which a link is found down."""
 TIMERS_AT_ONCE = 100
 """Timers that are handled between two looks for packets."""
+ROUTES_EVERY = 0.05
+"""Seconds between two changes of routes at least. Each is a process, for which the loop waits some milliseconds. The
+first change after a pause is made at once."""
 COMMAND_POLL = 0.005
 """Seconds between two looks whether a command has ended."""
 HEARTBEAT_EVERY = 5.0
@@ -73,7 +76,7 @@ class Loop:
         """Mesh → how its routes follow links at this moment; none: all have followed."""
         self._maintenance: Task | None = None
         """The round of maintenance that is in progress."""
-        self._next_maintenance = 0.0
+        self._next_maintenance = self._next_routing = 0.0
         self._errors = ErrorLog(log)
 
     def run(self) -> None:
@@ -88,9 +91,10 @@ class Loop:
             key.data()
         now = time.monotonic()
         self._tick(now)
-        for name, mesh in self._meshes.items():
-            if mesh.changed_links and name not in self._routing:
-                self._routing[name] = Task(mesh.route_steps())
+        if now >= self._next_routing and self._links_changed:
+            self._next_routing = now + ROUTES_EVERY
+            changed = {name: mesh for name, mesh in self._meshes.items() if mesh.changed_links}
+            self._routing |= {n: Task(mesh.route_steps()) for n, mesh in changed.items() if n not in self._routing}
         if self._maintenance is None and now >= self._next_maintenance:
             self._maintenance = Task(self._maintenance_steps(now))
         end = time.monotonic() + SLICE
@@ -103,9 +107,16 @@ class Loop:
         now, timer = time.monotonic(), self._timers[0][0] if self._timers else float("inf")
         if self._routing:
             return 0.0
+        if self._links_changed:
+            timer = min(timer, self._next_routing)
         if self._maintenance is None:
             return max(0.0, min(self._next_maintenance, timer) - now)
         return max(0.0, min(COMMAND_POLL, timer - now)) if self._maintenance.is_waiting else 0.0
+
+    @property
+    def _links_changed(self) -> bool:
+        """Whether routes of any mesh have to follow its links."""
+        return any(mesh.changed_links for mesh in self._meshes.values())
 
     # -- sessions ---------------------------------------------------------------------------------------
 
@@ -152,13 +163,14 @@ class Loop:
         finish(self._maintenance_steps(now))
 
     def _maintenance_steps(self, now: float) -> Steps[None]:
+        self._transport.resume()
         if (yield from self._reload_steps()):
             yield from self._lookup_steps()
             # The garbage collector would walk all links of a view again and again, each time for longer than a slice.
             gc.freeze()
             self._relay_check.watch({name: mesh.view for name, mesh in self._meshes.items()})
         for mesh_name, mesh in self._meshes.items():
-            mesh.note_relay_faults(self._relay_check.faults(mesh_name))
+            mesh.note_faults((*self._relay_check.faults(mesh_name), *self._transport.port_faults))
             for name in mesh.apply_admin_down(now):
                 self._follow_session(mesh, mesh.links[name], now)
             indices = mesh.indices
@@ -190,7 +202,7 @@ class Loop:
             yield from mesh.reconcile_steps() if is_due or routes else mesh.reconcile_rules_steps()
         if is_due:
             self._reconciled_at = now
-            if self._transport.ports_missing:
+            if self._transport.port_faults:
                 yield from self._lookup_steps()
 
     def _lookup_steps(self) -> Steps[None]:

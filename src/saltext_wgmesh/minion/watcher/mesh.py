@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import random
+import secrets
 import socket
 import time
 from collections.abc import Set
 
 from saltext_wgmesh.core.errors import HostError
+from saltext_wgmesh.core.keys.bfd_keys import link_keys
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
+from saltext_wgmesh.core.model.addresses import host_prefixes
 from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
-from saltext_wgmesh.minion.state import admin_down, link_report_file
+from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
@@ -28,6 +30,7 @@ from saltext_wgmesh.minion.watcher.link_verdict import (
 from saltext_wgmesh.minion.watcher.rehandshake import Rehandshaker
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
 from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, in_slices
+from saltext_wgmesh.minion.watcher.sockets import canonical
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -53,7 +56,7 @@ class MeshMonitor:
         """Whether the report on disk is to be written again."""
         self.changed_links: set[str] = set()
         """The neighbours whose links changed since routes last followed them."""
-        self._relay_faults: tuple[str, ...] = ()
+        self._faults: tuple[str, ...] = ()
         self._peer_keys = PeerKeyTracker(host)
         self._keys_checked_at = 0.0
         self._errors = ErrorLog(log)
@@ -103,6 +106,7 @@ class MeshMonitor:
         self.is_report_due = True
 
     def _links_steps(self, view: View, reported: LinkReport | None) -> Steps[dict[str, MonitoredLink]]:
+        own_keys = self._own_keys()
         leaves = sum(len(i.peers) for i in view.interfaces if i.kind is Kind.ACCESS) if view.forward else 0
         links: dict[str, MonitoredLink] = {}
         for interface in view.interfaces:
@@ -118,8 +122,17 @@ class MeshMonitor:
                     _reconfigure(old, peer, interface, is_relay)
                     old.session.set_interval(interval, time.monotonic())
                     old.session.set_multiplier(view.bfd.multiplier)
+                    old.authentication.set_keys(link_keys(own_keys, peer.keys))
                 yield None
         return links
+
+    def _own_keys(self) -> tuple[bytes, ...]:
+        """The private keys of this node, for use within this method's caller only; none while they cannot be read."""
+        try:
+            return keys.private_keys(self.host)
+        except (HostError, OSError) as error:
+            self._errors.failed("%s cannot be read, and BFD packets are not authenticated", self.host.key_file, error)
+            return ()
 
     def _refresh_indices(self) -> None:
         self.indices = {}
@@ -199,10 +212,10 @@ class MeshMonitor:
         self._note_session(link)
         self._rehandshaker.maintain(link, now, self.indices.keys())
 
-    def note_relay_faults(self, faults: tuple[str, ...]) -> None:
-        """Have the report name *faults* of this node as a relay."""
-        if faults != self._relay_faults:
-            self._relay_faults, self.is_report_due = faults, True
+    def note_faults(self, faults: tuple[str, ...]) -> None:
+        """Have the report name *faults* of this node."""
+        if faults != self._faults:
+            self._faults, self.is_report_due = faults, True
 
     def _note_session_up(self, link: MonitoredLink) -> bool:
         """Note whether *link* is up but in hold-down; return whether that changed.
@@ -232,7 +245,7 @@ class MeshMonitor:
             yield None
         path = link_report_file.report_path(self.host, self.view.mesh)
         try:
-            link_report_file.write_links(self.host, self.view.mesh, report, self._relay_faults)
+            link_report_file.write_links(self.host, self.view.mesh, report, self._faults)
         except OSError as error:
             self.is_report_due = True
             self._errors.failed("%s: the link report cannot be written", path, error)
@@ -274,8 +287,7 @@ def _new_link(
     """A link with a new session; *interval* is in microseconds, *reported* is of an earlier watcher."""
     now, wall_clock = time.monotonic(), time.time()
     known = reported.links.get(peer.node) if reported else None
-    # Random, so that the neighbour takes no packet of an earlier session for one of this (RFC 5880 section 6.3).
-    session = bfd.Session(discriminator=random.getrandbits(32) or 1, interval=interval, multiplier=timing.multiplier)
+    session = bfd.Session(discriminator=new_discriminator(), interval=interval, multiplier=timing.multiplier)
     return MonitoredLink(
         peer=peer,
         interface=interface,
@@ -290,9 +302,26 @@ def _new_link(
     )
 
 
+def new_discriminator() -> int:
+    """Return a discriminator that no neighbour can guess from those that it knows.
+
+    It is random also since the neighbour must take no packet of an earlier session for one of this (RFC 5880 section
+    6.3).
+    """
+    return secrets.randbits(32) or 1
+
+
+def _addresses(peer: Peer) -> frozenset[str]:
+    """The addresses of *peer* itself: two of a family while it gets another one."""
+    addresses = [prefix.rpartition("/")[0] for prefix in peer.allowed_ips]
+    hosts = zip(addresses, peer.allowed_ips, host_prefixes(addresses), strict=True)
+    return frozenset((canonical(peer.address), *(address for address, prefix, host in hosts if prefix == host)))
+
+
 def _reconfigure(link: MonitoredLink, peer: Peer, interface: Interface, is_relay: bool) -> None:
     """Have *link* follow another view. Its session goes on."""
     if link.is_relay and not is_relay:
         # A leaf forwards nothing, so no probe could end its blackhole.
         link.probing_since, link.self_reported_blackhole, link.no_probe_target = None, False, True
+    link.addresses = _addresses(peer)
     link.peer, link.interface, link.is_relay = peer, interface, is_relay

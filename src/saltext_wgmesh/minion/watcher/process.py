@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher.loop import Loop
 from saltext_wgmesh.version import __version__
@@ -58,13 +59,12 @@ def single_instance(host: Host, lock_name: str = WATCHER_LOCK) -> Iterator[bool]
     The default is the watcher's lock, so False means that a watcher runs on this node.
     """
     host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open(host.run_dir / lock_name, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    handle = files.try_lock(host.run_dir / lock_name, host.proc)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def read_pid_file(host: Host) -> RunningWatcher | None:
@@ -103,6 +103,7 @@ def main() -> int:
             print("another watcher runs on this node", file=sys.stderr)
             return 0
         _raise_priority()
+        _raise_file_limit()
         _write_pid_file(host)
         Loop(host).run()
     return 0
@@ -114,6 +115,13 @@ def _raise_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
         # Where sessions are scheduled against each other, only the session's own value counts (sched(7), autogroup).
         AUTOGROUP.write_text(str(PRIORITY))
+
+
+def _raise_file_limit() -> None:
+    """Allow a socket for each neighbour, where the node allows it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _write_pid_file(host: Host) -> None:

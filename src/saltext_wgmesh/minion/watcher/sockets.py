@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import random
+import secrets
 import socket
 import struct
 from dataclasses import dataclass
@@ -45,8 +45,12 @@ class Received:
 class Udp:
     """A UDP socket of one family on one port, or on a free one above 49152."""
 
-    def __init__(self, family: int, port: int | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, family: int, port: int | None = None, device: str | None = None, *, shared: bool = False
+    ) -> None:
         """*family* is 4 or 6. With *device* only packets that arrive there are received.
+
+        *shared*: other sockets of this user may have the same port and device.
 
         OSError if the port is taken.
         """
@@ -63,16 +67,22 @@ class Udp:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, constants.BFD_TTL)
         if device is not None:
-            # Another daemon of this node may have the same port on other devices.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Another daemon of this node may have the same port on other devices. SO_REUSEADDR is never set: with it
+            # any user could bind the port on this device too, and receive the packets (socket(7)).
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        if shared:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._bind(port)
+
+    def set_option(self, level: int, option: int, value: bytes) -> None:
+        """Set a socket option (setsockopt(2)). OSError if the kernel refuses it."""
+        self._socket.setsockopt(level, option, value)
 
     def _bind(self, port: int | None) -> None:
         if port is not None:
             self._socket.bind(("", port))
             return
-        for candidate in random.sample(_PORTS, 50):
+        for candidate in secrets.SystemRandom().sample(_PORTS, 50):
             try:
                 self._socket.bind(("", candidate))
                 return

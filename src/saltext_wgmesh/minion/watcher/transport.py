@@ -15,16 +15,30 @@ from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.link_verdict import PROBE_EVERY, PROBES, discriminator
+from saltext_wgmesh.minion.watcher.listener import Listener
 from saltext_wgmesh.minion.watcher.mesh import MeshMonitor
 from saltext_wgmesh.minion.watcher.slices import Steps, groups_of
-from saltext_wgmesh.minion.watcher.sockets import Received, Udp, canonical
+from saltext_wgmesh.minion.watcher.sockets import Received, Udp
 
 log = logging.getLogger("wgmesh.watch")
 
-MAX_PACKETS_AT_ONCE = 1024
-"""Packets that are read from one socket before the loop does anything else."""
+MAX_PACKETS_AT_ONCE = 128
+"""Packets of probes that are read from one socket before the loop does anything else."""
+QUOTA = 128
+"""Packets of one neighbour that are read within QUOTA_TIME; then it must wait for ``resume``. The shortest interval of
+a session, 10 ms, needs 20 of them."""
+QUOTA_TIME = 0.2
+"""Seconds."""
 
 LinkInMesh = tuple[MeshMonitor, MonitoredLink]
+
+
+@dataclass(slots=True)
+class _Device:
+    """One interface, and the addresses of each neighbour on it."""
+
+    name: str
+    neighbours: list[frozenset[str]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -35,14 +49,31 @@ class _Family:
     """Sends all control packets and probes; replies to probes come back to it."""
     reflector: Udp | None = None
     """Answers the probes of other nodes; None while another program has the port."""
-    listeners: dict[int, Udp] = field(default_factory=dict)
-    """Index of an interface → the socket that receives control packets there."""
+    listeners: dict[int, Listener] = field(default_factory=dict)
+    """Index of an interface → the sockets that receive control packets there."""
+
+
+@dataclass(slots=True, eq=False)
+class _Inbox:
+    """The socket of one neighbour, and how much was read from it lately."""
+
+    socket: Udp
+    since: float = 0.0
+    count: int = 0
+
+    def is_exhausted(self, now: float) -> bool:
+        """Count a packet at *now*; return whether it was the last one that is read for now."""
+        if now - self.since > QUOTA_TIME:
+            self.since, self.count = now, 0
+        self.count += 1
+        return self.count >= QUOTA
 
 
 class Transport:
     """Sends and receives for all links. Each readable socket of *selector* carries a callback that reads it.
 
-    *on_packet* is called with each control packet that belongs to a link, after the checks of RFC 5880 section 6.8.6.
+    *on_packet* is called with each control packet that belongs to a link, after the checks of RFC 5880 section 6.8.6
+    and those of ``MonitoredLink.accepts``.
     """
 
     def __init__(
@@ -55,11 +86,15 @@ class Transport:
         self._by_discriminator: dict[int, LinkInMesh] = {}
         self._by_address: dict[tuple[int, str], LinkInMesh] = {}
         """Keyed by index of the interface and address of the neighbour."""
+        self._relays: dict[tuple[str, str], MonitoredLink] = {}
+        """Keyed by mesh and address of the relay."""
         self._own_indices: frozenset[int] = frozenset()
         """The indices of all interfaces of all meshes."""
         self._errors = ErrorLog(log)
-        self.ports_missing = False
-        """Whether another program has a port that the watcher needs; ``lookup_steps`` tries again."""
+        self._waiting: list[_Inbox] = []
+        """The neighbours that have sent too much, and are not read now."""
+        self.port_faults: tuple[str, ...] = ()
+        """The ports that another program has, in words; ``lookup_steps`` tries again to open them."""
 
     # -- links and their sockets ------------------------------------------------------------------------
 
@@ -71,19 +106,23 @@ class Transport:
         meshes = tuple(meshes)
         by_discriminator: dict[int, LinkInMesh] = {}
         by_address: dict[tuple[int, str], LinkInMesh] = {}
-        devices: dict[int, dict[int, str]] = {}
+        devices: dict[int, dict[int, _Device]] = {}
         for mesh in meshes:
             for group in groups_of(mesh.links.values()):
                 for link in group:
                     by_discriminator[link.session.discriminator] = mesh, link
                     index = mesh.indices.get(link.interface.name)
                     if index is not None:
-                        by_address[index, canonical(link.peer.address)] = mesh, link
-                        devices.setdefault(address_family(link.peer.address), {})[index] = link.interface.name
+                        by_address |= dict.fromkeys(((index, each) for each in link.addresses), (mesh, link))
+                        listed = devices.setdefault(address_family(link.peer.address), {})
+                        listed.setdefault(index, _Device(link.interface.name)).neighbours.append(link.addresses)
                 yield None
         self._own_indices = frozenset(index for mesh in meshes for index in mesh.indices.values())
         self._by_discriminator, self._by_address = by_discriminator, by_address
-        self.ports_missing = False
+        self._relays = {
+            (m.view.mesh, each): relay for m in meshes for relay in m.verdict.relays for each in relay.addresses
+        }
+        self.port_faults = ()
         for number, listed in devices.items():
             self._listen(number, listed)
 
@@ -91,33 +130,76 @@ class Transport:
         """The link whose session has *discriminator*; None if no view has it any longer."""
         return self._by_discriminator.get(discriminator)
 
-    def _listen(self, number: int, devices: dict[int, str]) -> None:
-        """Have one listener on each of *devices* (index → name), and no other of this family."""
-        if number not in self._families:
-            self._families[number] = _Family(sender=Udp(number))
-            self._register(self._families[number].sender, self._on_probe_reply)
-        family = self._families[number]
+    def resume(self) -> None:
+        """Read the neighbours again that had sent too much."""
+        waiting, self._waiting = self._waiting, []
+        for inbox in waiting:
+            if inbox.socket.fileno() >= 0:
+                self._read(inbox)
+
+    def _listen(self, number: int, devices: dict[int, _Device]) -> None:
+        """Have one listener on each of *devices* (by index), and no other of this family."""
+        family = self._families.get(number)
+        if family is None:
+            sender = self._opened(number)
+            if sender is None:
+                return
+            family = self._families[number] = _Family(sender=sender)
+            self._register(sender, self._on_probe_reply)
         if family.reflector is None and (reflector := self._opened(number, constants.SBFD_PORT)):
             family.reflector = reflector
             self._register(reflector, lambda received: self._reflect(reflector, received))
         # A device that was made again has another index, and its old socket receives nothing.
         for index in family.listeners.keys() - devices.keys():
-            listener = family.listeners.pop(index)
-            self._selector.unregister(listener)
-            listener.close()
+            self._close(family.listeners.pop(index))
         for index, device in devices.items():
-            if index not in family.listeners and (opened := self._opened(number, constants.BFD_PORT, device)):
-                family.listeners[index] = opened
-                self._register(opened, self._on_datagram)
+            self._serve(number, family, index, device)
 
-    def _opened(self, number: int, port: int, device: str | None = None) -> Udp | None:
-        """A socket; None, and ``ports_missing`` is set, while another program has the port."""
+    def _serve(self, number: int, family: _Family, index: int, device: _Device) -> None:
+        """Receive the packets of the neighbours on *device*, if no other program has the port."""
         try:
-            return Udp(number, port, device)
+            if index not in family.listeners:
+                family.listeners[index] = Listener(number, device.name)
+            for opened in family.listeners[index].serve(device.neighbours):
+                self._read(_Inbox(opened))
         except OSError as error:
-            self._errors.failed("UDP port %s cannot be opened", f"{port} on {device or 'all devices'}", error)
-            self.ports_missing = True
+            self._note_fault(number, constants.BFD_PORT, device.name, error)
+
+    def _read(self, inbox: _Inbox) -> None:
+        """Read *inbox* whenever there is a packet, one at a time: each neighbour has its turn."""
+
+        def read() -> None:
+            received = inbox.socket.receive()
+            if received is None:
+                return
+            self._on_datagram(received)
+            if inbox.is_exhausted(time.monotonic()):
+                self._selector.unregister(inbox.socket)
+                self._waiting.append(inbox)
+
+        self._selector.register(inbox.socket, selectors.EVENT_READ, read)
+
+    def _close(self, listener: Listener) -> None:
+        waiting = {inbox.socket for inbox in self._waiting}
+        for each in listener.sockets:
+            if each not in waiting:
+                self._selector.unregister(each)
+        listener.close()
+
+    def _opened(self, number: int, port: int | None = None) -> Udp | None:
+        """A socket; None, and ``port_faults`` has the reason, while another program has the port."""
+        try:
+            return Udp(number, port)
+        except OSError as error:
+            self._note_fault(number, port, "all devices", error)
             return None
+
+    def _note_fault(self, number: int, port: int | None, device: str, error: OSError) -> None:
+        where = f"IPv{number} {port or 'above 49151'} on {device}"
+        self._errors.failed("UDP port %s cannot be opened", where, error)
+        remedy = f"end the program that 'ss -lunp sport = {port}' shows" if port else "see 'ss -lunp'"
+        fault = f"BFD cannot use UDP port {where} ({error.strerror or error}), so links go unchecked: {remedy}"
+        self.port_faults = (*self.port_faults, fault)
 
     def _register(self, udp: Udp, handle: Callable[[Received], None]) -> None:
         def drain() -> None:
@@ -135,11 +217,12 @@ class Transport:
     def send(self, mesh: MeshMonitor, link: MonitoredLink, packet: bfd.Packet) -> None:
         """Send a control packet to the neighbour of *link*. One that cannot be sent is lost, as on the way."""
         index = mesh.indices.get(link.interface.name)
-        if index is None:
+        family = self._families.get(address_family(link.peer.address))
+        if index is None or family is None:
             return
-        family = self._families[address_family(link.peer.address)]
+        data = link.authentication.sign(packet.encode(), time.monotonic())
         with contextlib.suppress(OSError):
-            family.sender.send(packet.encode(), (link.peer.address, constants.BFD_PORT), mesh.source, index)
+            family.sender.send(data, (link.peer.address, constants.BFD_PORT), mesh.source, index)
 
     def _on_datagram(self, received: Received) -> None:
         """A control packet, if it is valid (RFC 5880 section 6.8.6) and comes from the neighbour itself (RFC 5881
@@ -151,7 +234,7 @@ class Transport:
         except bfd.BfdError:
             return
         found = self._session_of(packet, received)
-        if found is not None:
+        if found is not None and found[1].accepts(received, time.monotonic()):
             self._on_packet(*found, packet)
 
     def _session_of(self, packet: bfd.Packet, received: Received) -> LinkInMesh | None:
@@ -178,7 +261,9 @@ class Transport:
             desired_min_tx=int(PROBE_EVERY * 1e6),
             required_min_rx=0,
         )
-        family = self._families[address_family(target.peer.address)]
+        family = self._families.get(address_family(target.peer.address))
+        if family is None:
+            return
         index = mesh.indices.get(link.interface.name, 0)
         with contextlib.suppress(OSError):
             family.sender.send(packet.encode(), (target.peer.address, constants.SBFD_PORT), mesh.source, index)
@@ -195,8 +280,13 @@ class Transport:
                 reflector.send(answer, (received.source, received.port), received.destination)
 
     def _on_probe_reply(self, received: Received) -> None:
-        """Note that a probe of ours came back."""
+        """Note that a probe of ours came back from the relay that reflected it, and not from the one between."""
         with contextlib.suppress(bfd.BfdError):
-            found = self.link_of(bfd.decode(received.data).your_discriminator)
-            if found is not None and received.port == constants.SBFD_PORT:
-                found[1].last_probe_reply = time.monotonic()
+            packet = bfd.decode(received.data)
+            found = self.link_of(packet.your_discriminator)
+            if found is None or received.port != constants.SBFD_PORT:
+                return
+            mesh, link = found
+            reflector = self._relays.get((mesh.view.mesh, received.source))
+            if reflector not in (None, link) and packet.my_discriminator == discriminator(received.source):
+                link.last_probe_reply = time.monotonic()

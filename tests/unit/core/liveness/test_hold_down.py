@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext_wgmesh.core.liveness.hold_down import FLAP_WINDOW, FORGET_AFTER, HOLD_CEILING, HoldDown
+from saltext_wgmesh.core.liveness.hold_down import (
+    FLAP_WINDOW,
+    FORGET_AFTER,
+    FREE_HOLDS,
+    HOLD_CEILING,
+    HoldDown,
+)
 
 
 def after(*lasted: float) -> HoldDown:
@@ -57,3 +63,15 @@ def test_link_that_stays_down_keeps_its_damping():
 def test_hold_down_is_bounded_by_ceiling(lasted):
     """For any sequence of returns."""
     assert 0 <= after(*lasted).hold <= HOLD_CEILING
+
+
+def test_neighbour_may_hold_link_down_some_times():
+    """Applies of a transition do so. Once more within the window is a flap, and after the window it is none."""
+    damping = HoldDown(up_at=0.0)
+    for second in range(FREE_HOLDS):
+        assert damping.may_be_held(float(second))
+        damping = damping.was_held(float(second))
+    assert not damping.may_be_held(FLAP_WINDOW - 0.1)
+    assert damping.may_be_held(FLAP_WINDOW)
+    assert len(damping.was_held(FLAP_WINDOW).held_at) == FREE_HOLDS
+    assert damping.went_down(10.0).held_at == damping.held_at

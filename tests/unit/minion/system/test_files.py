@@ -139,3 +139,38 @@ def test_full_disk_is_named(tmp_path, monkeypatch):
         files.write_file(tmp_path / "view.json", "text")
     assert caught.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_that_others_can_open_is_replaced(tmp_path):
+    """A former version made it with mode 0644. A handle of it that another user has kept locks nothing."""
+    path = tmp_path / "watch.lock"
+    path.touch(0o644)
+    kept = os.open(path, os.O_RDONLY)
+    first = files.try_lock(path, Path("/proc"))
+    fcntl.flock(kept, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert first is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert files.try_lock(path, Path("/proc")) is None
+    os.close(first)
+    second = files.try_lock(path, Path("/proc"))
+    assert second is not None
+    os.close(second)
+    os.close(kept)
+
+
+def test_lock_of_former_version_is_respected(tmp_path):
+    """Its watcher runs still, under the same user."""
+    path = tmp_path / "watch.lock"
+    path.touch(0o644)
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert files.try_lock(path, Path("/proc")) is None
+
+
+def test_file_being_written_opens_for_owner_alone(tmp_path, monkeypatch):
+    """Also if all users may read it in the end: until then it is a lock."""
+    seen = []
+    monkeypatch.setattr(os, "ftruncate", lambda handle, _: seen.append(stat.S_IMODE(os.fstat(handle).st_mode)))
+    files.write_file(tmp_path / "request", "text", mode=0o644)
+    assert seen == [0o600]
+    assert stat.S_IMODE((tmp_path / "request").stat().st_mode) == 0o644

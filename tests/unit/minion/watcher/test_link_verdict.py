@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from saltext_wgmesh.core.liveness import bfd
+from saltext_wgmesh.core.liveness.hold_down import FREE_HOLDS
 from saltext_wgmesh.core.liveness.link_report import LinkState, LinkStatus
 from saltext_wgmesh.minion.watcher.link_verdict import (
     ADMIN_DOWN_RECOVERY,
@@ -241,6 +242,32 @@ def test_down_link_stays_down_if_held_down(leaf):
     leaf.neighbour_holds_down("n1")
     leaf.evaluate(101.0)
     assert leaf.states()["n1"] is DOWN
+
+
+def test_neighbour_holding_down_often_is_damped(leaf):
+    """In a minute of changes the link takes a bounded number of states, however many packets come."""
+    before, changes = leaf.states(), 0
+    for step in range(600):
+        (leaf.neighbour_holds_down("n1") if step % 2 else leaf.sessions(100.0 + step / 10, "n1", "n2"))
+        leaf.links["n1"].session.remote_state = bfd.BfdState.ADMIN_DOWN if step % 2 else bfd.BfdState.UP
+        leaf.evaluate(100.0 + step / 10)
+        changes += leaf.states() != before
+        before = leaf.states()
+    assert changes <= 2 * FREE_HOLDS + 8
+
+
+def test_leaf_flapping_at_only_relay_is_damped():
+    """The relay has no other path to it. It is used again within a second, and not for each packet."""
+    links, changes = Links.of(access(5)), 0
+    before = links.states()
+    for step in range(100):
+        links.sessions(step / 10, *(["n5"] if step % 2 else []))
+        changes += links.states() != before
+        before = links.states()
+    assert changes <= 2 * 10 + 4
+    links.sessions(11.0, "n5")
+    links.sessions(12.1, "n5")
+    assert links.states() == {"n5": UP}
 
 
 # --- what a relay announces, and what is remembered ----------------------------------------------------

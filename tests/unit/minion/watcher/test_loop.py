@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from saltext_wgmesh.core.liveness.link_report import LinkState
 from saltext_wgmesh.minion.state import link_report_file
-from saltext_wgmesh.minion.watcher.loop import Loop
+from saltext_wgmesh.minion.watcher.loop import ROUTES_EVERY, Loop
 from tests import nodeviews
 from tests.unit.harness.fakehost import FakeHost, Kernel
 
@@ -90,3 +91,21 @@ def test_changed_view_keeps_sessions(host, loop):
     write_view(host, "wg0")
     maintain(loop)
     assert {name: link.session for name, link in loop._meshes["wg0"].links.items()} == before
+
+
+def test_routes_follow_bounded_times_a_second(host, loop, monkeypatch):
+    """A link that changes all the time has its routes set at once, and then some times a second."""
+    write_view(host, "wg0")
+    maintain(loop)
+    now, done = [1e9], []
+    monkeypatch.setattr("saltext_wgmesh.minion.watcher.loop.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loop, "_pause", lambda: 0.0)
+    loop._next_maintenance = 2e9
+    mesh = loop._meshes["wg0"]
+    monkeypatch.setattr(mesh, "route_steps", lambda: iter((done.append(now[0]), mesh.changed_links.clear())[:0]))
+    for _ in range(1000):
+        mesh.changed_links.add("n1")
+        loop.turn()
+        now[0] += 0.001
+    assert done[0] == 1e9
+    assert len(done) <= 1 / ROUTES_EVERY + 1

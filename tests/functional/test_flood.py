@@ -1,0 +1,94 @@
+"""One leaf sends its relay BFD packets without end. Packets to and from all others arrive in time.
+
+n1 is a relay on the test's own machine, n5 an honest leaf, and n6 a leaf that does as it likes.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from saltext_wgmesh.core import constants
+from saltext_wgmesh.minion.watcher import service
+from saltext_wgmesh.minion.watcher.listener import Listener
+from tests.functional import far, intruder
+from tests.functional.test_turns import with_keys
+from tests.functional.test_watcher_sockets import downs, key_of, state_of, take
+from tests.lab.wait import wait_until
+from tests.nodeviews import leaf, peer, relay
+
+N1, N6 = "10.100.0.1", "10.100.0.6"
+SECONDS = 4.0
+
+
+@pytest.fixture
+def leaves(watchers):
+    """Yield the machines of n5 and n6. The link of n1 and n5 is up, and n6 runs no watcher."""
+    with far.machines(n5="192.0.2.50", n6="192.0.2.60") as machines:
+        far.run("ip", "address", "add", "192.0.2.10/24", "dev", "eth0")
+        known = {name: machine.call(key_of) for name, machine in machines.items()} | {"n1": key_of()}
+        take(with_keys(relay(leaves=(peer(5), peer(6)), trunks=()), known))
+        machines["n5"].call(take, with_keys(leaf(relays=(1,)), known))
+        machines["n6"].call(take, with_keys(renamed(leaf(relays=(1,))), known))
+        service.start_supervisor()
+        machines["n5"].call(service.start_supervisor)
+        wait_until(lambda: state_of("n5") == machines["n5"].call(state_of, "n1") == "up", 60, "n5 to be up")
+        yield machines
+        machines["n6"].call(intruder.end_speakers)
+
+
+def renamed(view):
+    """Return *view*, of n5, as that of n6."""
+    return view.__class__.from_dict({**view.as_dict(), "node": "n6", "addresses": [N6, "fd00:64::6"]})
+
+
+def of_honest_leaf(lines):
+    return [line for line in lines if line.startswith("n5 ")]
+
+
+@pytest.mark.parametrize("data", [b"?" * 24, intruder.DOWN.encode()], ids=["garbage", "Down"])
+def test_flood_ends_no_other_session(leaves, data):
+    """As fast as two processes can send."""
+    sent = leaves["n6"].call(intruder.flood, N1, SECONDS, data)
+    assert sent > 1000 * SECONDS
+    assert (of_honest_leaf(downs()), leaves["n5"].call(downs)) == ([], [])
+
+
+def test_flood_of_changes_ends_no_other_session(leaves):
+    """Down, Init, Up and AdminDown in turn, 360 packets a second in two bursts. Routes follow a bounded number."""
+    before = len(downs())
+    leaves["n6"].call(intruder.flap, N6, N1, SECONDS)
+    assert (of_honest_leaf(downs()), leaves["n5"].call(downs)) == ([], [])
+    assert len(downs()) - before < 12
+
+
+def test_flood_fills_buffer_of_its_sender_alone(leaves):
+    """n6 sends more than a buffer holds before anything is read. The packets of n5 are all there."""
+    own = Listener(4, "net0")
+    try:
+        first, second = own.serve([frozenset({"192.0.2.60"}), frozenset({"192.0.2.50"})])
+        leaves["n6"].call(intruder.flood, "192.0.2.1", 0.5)
+        leaves["n5"].call(send_three)
+        time.sleep(0.2)
+        assert sources(first) == {"192.0.2.60"}
+        assert [second.receive().source for _ in range(3)] == ["192.0.2.50"] * 3
+        assert second.receive() is None
+        own.serve([frozenset({"192.0.2.70"}), frozenset({"192.0.2.50"})])
+        leaves["n6"].call(intruder.flood, "192.0.2.1", 0.1)
+        time.sleep(0.2)
+        assert [sources(each) for each in own.sockets] == [set(), set()]
+    finally:
+        own.close()
+
+
+def send_three():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        for _ in range(3):
+            opened.sendto(b"?", ("192.0.2.1", constants.BFD_PORT))
+
+
+def sources(udp):
+    """Return the source addresses of all packets that wait in *udp*."""
+    return {received.source for received in iter(udp.receive, None)}
