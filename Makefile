@@ -16,13 +16,14 @@ APT_BENCH := nebula tinc babeld openssl
 # listeners have been seen to hang at the end of a run.
 NO_LISTENERS := -p no:salt-factories-log-server -p no:salt-factories-event-listener
 
-.PHONY: help demo test test-salt check format bench changelog clean tools venv
+.PHONY: help demo test test-salt test-unit check format bench changelog clean tools venv
 
 help:
 	@echo 'make demo [KEEP=1]        a real mesh of nine nodes in network namespaces, built and checked (root)'
 	@echo 'make test                 everything: unit, functional, integration, lab (root)'
 	@echo 'make check                the quick part: format, lint, spelling, types, import contracts, unit tests'
 	@echo 'make test-salt SALT=3006  unit, functional and one integration run on another Salt (3006, 3007, 3008)'
+	@echo 'make test-unit            the unit tests alone, on the python3 that is found first'
 	@echo 'make bench [NAME=...]     measure; results go to bench/results'
 	@echo 'make changelog            the text that the fragments in changelog/ give the next release'
 	@echo 'make clean                remove the environments and what runs have left'
@@ -41,6 +42,9 @@ test-salt: tools venv
 	$(PY) -m pytest -q $(NO_LISTENERS) tests/unit
 	$(PY) -m pytest $(NO_LISTENERS) tests/functional
 	$(PY) -m pytest tests/integration
+
+test-unit: venv
+	$(PY) -m pytest -q -n auto $(NO_LISTENERS) tests/unit
 
 check: venv
 	$(PY) -m ruff format --check src tests bench

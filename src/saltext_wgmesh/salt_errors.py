@@ -11,6 +11,7 @@ from typing import Any
 
 import salt.exceptions
 
+from saltext_wgmesh import master_user
 from saltext_wgmesh.core.errors import WgmeshError
 
 Shell = Callable[..., Any]
@@ -48,8 +49,30 @@ def _failed_state(error: Exception, name: str, *_: Any, **__: Any) -> dict[str, 
     return {"name": name, "result": False, "changes": {}, "comment": str(error)}
 
 
-# salt-run prints this one exception without a traceback, and exits with status 1. Errors of the operating system keep
-# their traceback there: on the master they are no expected outcome.
-for_runner = salt_errors(_raise_for_runner, WgmeshError)
+def for_runner(function: Shell) -> Shell:
+    """A decorator for a function of the runner: it runs as the master's user, and expected errors are Salt's.
+
+    ``salt-run`` prints this one exception without a traceback, and exits with status 1. Records that can't be read are
+    expected, since another process may have written them. Other errors of the operating system keep their traceback.
+
+    A result with an ``error`` has the orchestration that called the function fail.
+    """
+    as_salt = salt_errors(_raise_for_runner, WgmeshError, PermissionError, salt.exceptions.SaltCacheError)
+    translated = as_salt(function)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Salt's loader puts the master's options into the module of the function.
+        module: dict[str, Any] = function.__globals__  # type: ignore[attr-defined]
+        done = master_user.run_as_master_user(
+            module.get("__opts__", {}), functools.partial(translated, *args, **kwargs)
+        )
+        if isinstance(done, dict) and isinstance(done.get("error"), str):
+            # An orchestration takes the success from here. The function may have run in a child process.
+            module.get("__context__", {})["retcode"] = 1
+        return done
+
+    return functools.wraps(function)(as_salt(call))
+
+
 for_module = salt_errors(_raise_for_module, WgmeshError, OSError)
 for_state = salt_errors(_failed_state, WgmeshError, OSError, salt.exceptions.CommandExecutionError)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError
+from saltfactories.utils.functional import Loaders
 
 from saltext_wgmesh.core.inputs import salt_key
 from saltext_wgmesh.minion.state import keys
@@ -29,6 +30,7 @@ FUNCTIONS = (
     "enrol",
     "watch_unit",
     "renew_key",
+    "replace_key",
 )
 
 
@@ -58,7 +60,7 @@ def test_function_is_documented(modules, name):
         ("public_key", []),
         ("show", ["mesh"]),
         ("diff", ["mesh"]),
-        ("apply", ["mesh", "retry_rolled_back"]),
+        ("apply", ["mesh", "retry_rolled_back", "new_ledger"]),
         ("rollback", ["mesh"]),
         ("links", []),
         ("forwarded", []),
@@ -66,6 +68,7 @@ def test_function_is_documented(modules, name):
         ("enrol", []),
         ("watch_unit", []),
         ("renew_key", []),
+        ("replace_key", []),
     ],
     ids=FUNCTIONS,
 )
@@ -93,6 +96,7 @@ class TestFacts:
             "salt_key": salt_key.fingerprint(PEM),
             "underlay": ["192.0.2.1", "10.9.0.4", "2001:db8::4"],
             "networks": ["10.9.0.0/24", "192.0.2.0/24", "2001:db8::/64"],
+            "lans": ["10.9.0.0/24", "192.0.2.0/24", "2001:db8::/64"],
             "ipv6": True,
         }
 
@@ -318,3 +322,36 @@ def test_private_key_is_in_no_output(modules, offer, public_key, caplog, monkeyp
     assert str(keys.next_file(Host())) in repr(ran)
     for form in forms:
         assert form not in output
+
+
+class TestOnlyTests:
+    """A minion whose configuration has ``test: True``."""
+
+    @pytest.fixture
+    def tests_only(self, minion_opts):
+        """Return the loaders of a minion that is configured so."""
+        return Loaders({**minion_opts, "test": True})
+
+    @pytest.fixture
+    def modules(self, tests_only, machine):
+        """Return its execution functions."""
+        return tests_only.modules
+
+    def test_push_changes_nothing(self, modules, offer, public_key, outside):
+        """The return says so, and what would change; it has no digest, which would acknowledge the view."""
+        offer(wg0=leaf())
+        before = dump(outside)
+        result = modules.wgmesh.apply()
+        assert "test: True" in result["wg0"]["error"]
+        assert result["wg0"]["test"] is True
+        assert "digest" not in result["wg0"]
+        assert result["wg0"]["changes"]
+        assert dump(outside) == before
+        assert modules.wgmesh.meshes() == []
+
+    @pytest.mark.parametrize("call", ["renew_key", "rollback"])
+    def test_other_change_is_refused(self, modules, public_key, call):
+        """No key is made, and no view is restored."""
+        with pytest.raises(CommandExecutionError, match="test: True"):
+            getattr(modules.wgmesh, call)(*(["wg0"] if call == "rollback" else []))
+        assert keys.public_key(Host()) == public_key

@@ -80,7 +80,7 @@ def test_state_takes_preshared_keys_from_pillar(loaders, states, deliver, outsid
     view = deliver(leaf(direct=(peer(7, preshared=FIRST),), relays=()))
     box = json.loads(Path(loaders.opts["pillar_roots"]["base"][0], "keys.sls").read_text())
     monkeypatch.setitem(loaders.opts, "pillar", box)
-    done = states.wgmesh.interface_present("wg0")
+    done = states.wgmesh.interface_present("wg0", patience=0)
     assert (done["result"], held(outside)) == (True, {nodeviews.key(7): KEYS[FIRST]})
     assert view.digest() == Store(host=Host(), mesh="wg0").view().digest()
 

@@ -125,13 +125,13 @@ class TestJoined:
         assert ret.result is None
         assert ret.changes["wg0"]["device"] == {"old": None, "new": "present"}
         assert devices(outside) == []
-        done = states.wgmesh.joined("mesh")
+        done = states.wgmesh.joined("mesh", patience=0)
         assert done.result is True
         assert sorted(devices(outside)) == ["wg0", "wg0-u1", "wg0-u2"]
         assert done.changes["routes"]["10.100.0.0/16"] == {"old": None, "new": "wg0-u1 from 10.100.0.5"}
-        again = states.wgmesh.joined("mesh")
+        again = states.wgmesh.joined("mesh", patience=0)
         assert (again.result, again.changes) == (True, {})
-        tested = states.wgmesh.joined("mesh", test=True)
+        tested = states.wgmesh.joined("mesh", patience=0, test=True)
         assert (tested.result, tested.changes) == (True, {})
 
     def test_joined_replaces_stale_pillar(self, states, modules, offer, with_key, monkeypatch):
@@ -151,7 +151,7 @@ class TestJoined:
         modules.wgmesh.apply()
         monkeypatch.setattr(assignments, "is_stale", look)
         offer(wg0=old)
-        ret = states.wgmesh.joined("mesh")
+        ret = states.wgmesh.joined("mesh", patience=0)
         assert (ret.result, ret.changes, seen) == (True, {}, [False, True])
         offer(wg0=old)
         assert modules.wgmesh.apply()["wg0"]["digest"] == old.digest()
@@ -159,7 +159,7 @@ class TestJoined:
     def test_joined_repeats_reason_of_master(self, states, offer, with_key):
         """A reason in place of a view is no failure. The comment repeats it."""
         offer(wg0={"reason": "no entry of wgmesh:wg0:nodes matches this id", "digest": "reason: x"})
-        ret = states.wgmesh.joined("mesh")
+        ret = states.wgmesh.joined("mesh", patience=0)
         assert (ret.result, ret.changes) == (True, {})
         assert "no entry of wgmesh:wg0:nodes matches this id" in ret.comment
 
@@ -173,7 +173,7 @@ class TestJoined:
 
         clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=push)
         monkeypatch.setattr("saltext_wgmesh.minion.apply.await_push.time", clock)
-        ret = states.wgmesh.joined("mesh", timeout=5)
+        ret = states.wgmesh.joined("mesh", timeout=5, patience=0)
         assert ret.result is True
         assert ret.changes["wg0-u1"] == {"old": None, "new": "peers n1"}
         assert sorted(ret.changes) == ["wg0", "wg0-u1", "wg0-u2"]
@@ -188,7 +188,7 @@ class TestJoined:
 
         clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=push)
         monkeypatch.setattr("saltext_wgmesh.minion.apply.await_push.time", clock)
-        ret = states.wgmesh.joined("mesh", timeout=5)
+        ret = states.wgmesh.joined("mesh", timeout=5, patience=0)
         assert ret.result is True
         assert sorted(ret.changes) == ["wg0", "wg0-u1", "wg0-u2"]
 
@@ -214,12 +214,27 @@ class TestJoined:
     def test_joined_applies_mesh_though_another_fails(self, states, offer, outside, with_key):
         """A damaged view fails the state, which names it. The other mesh is applied."""
         offer(wg0=leaf(relays=()), wg1={"schema": 99, "interfaces": []})
-        ret = states.wgmesh.joined("mesh")
+        ret = states.wgmesh.joined("mesh", patience=0)
         assert ret.result is False
         assert "wg1: " in ret.comment
         assert "schema 99" in ret.comment
         assert devices(outside) == ["wg0"]
         assert ret.changes["wg0"]["device"] == {"old": None, "new": "present"}
+
+    def test_joined_fails_without_any_neighbour(self, states, offer, outside, with_key):
+        """Interfaces whose neighbours are silent are no success: the comment names them, and the port to open."""
+        offer(wg0=leaf(relays=(1,)))
+        ret = states.wgmesh.joined("mesh", patience=1)
+        assert ret.result is False
+        assert ret.changes["wg0"]["device"] == {"old": None, "new": "present"}
+        assert "wg0: 0 of 1 links up: n1 (192.0.2.10:51820) " in ret.comment
+        again = states.wgmesh.joined("mesh", patience=0.1, test=True)
+        assert (again.result, again.changes) == (False, {})
+
+    def test_joined_without_neighbours_succeeds(self, states, offer, with_key):
+        """The first node of a mesh has no neighbour to wait for."""
+        offer(wg0=leaf(relays=()))
+        assert states.wgmesh.joined("mesh", patience=600).result is True
 
 
 class TestInterfacePresent:
@@ -228,11 +243,17 @@ class TestInterfacePresent:
         offer(wg0=leaf(relays=()), wg1=relay(mesh="wg1"))
         assert states.wgmesh.interface_present("wg1", test=True).result is None
         assert devices(outside) == []
-        done = states.wgmesh.interface_present("wg1")
+        done = states.wgmesh.interface_present("wg1", patience=0)
         assert done.result is True
         assert sorted(devices(outside)) == ["wg1", "wg1-t2"]
-        again = states.wgmesh.interface_present("wg1")
+        again = states.wgmesh.interface_present("wg1", patience=0)
         assert (again.result, again.changes) == (True, {})
+
+    def test_interface_present_fails_without_any_neighbour(self, states, with_key):
+        """Interfaces whose neighbours are silent are no success."""
+        done = states.wgmesh.interface_present("wg0", view=leaf(relays=(1,)).as_dict(), patience=0.1)
+        assert done.result is False
+        assert "wg0: 0 of 1 links up: n1 " in done.comment
 
     def test_interface_present_takes_view_argument(self, states, outside, with_key):
         """A view in the SLS file needs no pillar."""
@@ -275,7 +296,7 @@ class TestAbsent:
     def test_absent_leaves_the_other_mesh(self, states, offer, outside, with_key):
         """Devices, routes, rules, files and state of the mesh are removed. The other mesh and the key stay."""
         offer(wg0=relay(leaves=(peer(7),)), wg1=leaf(mesh="wg1", relays=(), port=51900))
-        assert states.wgmesh.joined("mesh").result is True
+        assert states.wgmesh.joined("mesh", patience=0).result is True
         rest = outside("wg", "show", "wg1", "dump")
         assert states.wgmesh.absent("wg0", test=True).result is None
         assert "wg0" in devices(outside)
@@ -286,13 +307,17 @@ class TestAbsent:
         assert outside("wg", "show", "wg1", "dump") == rest
         assert "8700" not in outside("ip", "rule") + outside("ip", "-6", "rule")
         assert "wg0 " not in outside("ip", "route", "show", "table", "all", "proto", "87")
-        assert sorted(p.name for p in Path("/etc/wireguard").iterdir()) == ["wg1.conf", "wgmesh.key"]
+        assert sorted(p.name for p in Path("/etc/wireguard").iterdir()) == [
+            "wg1.conf",
+            "wgmesh.key",
+            "wgmesh.key.minion",
+        ]
         again = states.wgmesh.absent("wg0", key=True)
         assert (again.result, again.changes) == (True, {})
 
     def test_absent_deletes_key_with_last_mesh(self, states, with_key):
         """With ``key=True`` the key file is deleted too, once no mesh needs it."""
-        states.wgmesh.interface_present("wg0", view=leaf().as_dict())
+        states.wgmesh.interface_present("wg0", view=leaf().as_dict(), patience=0)
         assert states.wgmesh.absent("wg0", key=True, test=True).changes["key"] == {"old": str(KEY_FILE), "new": None}
         assert KEY_FILE.exists()
         assert states.wgmesh.absent("wg0", key=True).result is True
@@ -301,7 +326,7 @@ class TestAbsent:
     def test_absent_of_last_mesh_leaves_no_file(self, states, modules, offer, with_key):
         """After the last mesh no state, lock or outcome file is left, and the formula can start again."""
         offer(wg0=leaf(relays=()), wg1=leaf(mesh="wg1", relays=(), port=51900))
-        assert states.wgmesh.joined("mesh").result is True
+        assert states.wgmesh.joined("mesh", patience=0).result is True
         assert modules.wgmesh.meshes() == ["wg0", "wg1"]
         states.wgmesh.absent("wg0")
         left = {p.name for p in Path("/var/lib/wgmesh").iterdir()}
@@ -311,7 +336,7 @@ class TestAbsent:
         assert not Path("/var/lib/wgmesh").exists()
         assert list(Path("/etc/wireguard").iterdir()) == []
         assert states.wgmesh.key_present("key").result is True
-        assert states.wgmesh.joined("mesh").result is True
+        assert states.wgmesh.joined("mesh", patience=0).result is True
 
     def test_absent_removes_remains_of_failed_apply(self, states, modules, with_key):
         """The state of an apply that failed early is removed: preshared keys and the record of a rollback."""
@@ -338,10 +363,10 @@ def test_private_key_is_in_no_output(states, offer, with_key, caplog, outside):
     returned = [
         states.wgmesh.key_present("key").raw,
         states.wgmesh.facts_published("facts").raw,
-        states.wgmesh.joined("mesh").raw,
+        states.wgmesh.joined("mesh", patience=0).raw,
         states.wgmesh.absent("wg0", key=False).raw,
     ]
-    states.wgmesh.joined("mesh")
+    states.wgmesh.joined("mesh", patience=0)
     files = [p.read_text() for p in Path("/etc/wireguard").glob("*.conf")]
     files += [p.read_text() for p in Path("/var/lib/wgmesh").rglob("*") if p.is_file()]
     output = json.dumps(returned) + caplog.text + "".join(files)

@@ -261,6 +261,24 @@ def test_removed_mesh_leaves_no_route(watchers, outside, monkeypatch):
     assert outside(*routes) == ""
 
 
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_deleted_rule_and_route_are_restored(watchers, outside, family):
+    """Long before the next reconciliation, since the kernel tells of both. The master has no part in it."""
+    keys.ensure(Host())
+    apply.apply(Host(), relay())
+    service.ensure_running(Host())
+    wait_until(lambda: link_report_file.watcher_is_alive(Host(), "wg0"), 20, "the watcher to report")
+    rules = (family, "rule", "show", "priority", str(constants.RULE_PRIORITY))
+    network = NETWORKS[0] if family == "-4" else NETWORKS[1]
+    routes = (family, "route", "show", "table", str(constants.trunk_table("wg0")), network)
+    before = outside("ip", *rules), outside("ip", *routes)
+    assert all(before)
+    outside("ip", family, "rule", "del", "priority", str(constants.RULE_PRIORITY))
+    wait_until(lambda: outside("ip", *rules) == before[0], 3, "the rule to be back")
+    outside("ip", family, "route", "del", "unreachable", network, "table", str(constants.trunk_table("wg0")))
+    wait_until(lambda: outside("ip", *routes) == before[1], 3, "the route to be back")
+
+
 @pytest.mark.parametrize("port", [constants.BFD_PORT, constants.SBFD_PORT], ids=["BFD", "S-BFD"])
 def test_taken_port_is_opened_when_free(node, watchers, outside, port):
     """The watcher starts without a port that another program holds, and opens it as soon as it is free."""

@@ -65,7 +65,7 @@ def test_absent_state_removes_all_traces(salt, minion):
     assert traces(minion) == before
     done = changes(salt.run("state.apply", "wgmesh.absent", minion_tgt=MINION))
     assert set(done) == set(planned)
-    assert traces(minion) == ["/etc/wireguard/wgmesh.key"]
+    assert traces(minion) == ["/etc/wireguard/wgmesh.key", "/etc/wireguard/wgmesh.key.minion"]
     assert changes(salt.run("state.apply", "wgmesh.absent", minion_tgt=MINION)) == {}
 
 

@@ -127,6 +127,16 @@ class Machine:
 
     def run(self, *args: str, check: bool = True, timeout: float = 120, stdin: str = "") -> str:
         """Run *args* and return its standard output. With *check*, CommandFailed for a status other than 0."""
+        output, failure = self.attempt(*args, timeout=timeout, stdin=stdin)
+        if check and failure:
+            raise failure
+        return output
+
+    def attempt(self, *args: str, timeout: float = 120, stdin: str = "") -> tuple[str, CommandFailed | None]:
+        """Run *args* and return its standard output, and the error for a status other than 0.
+
+        CommandFailed is raised if the command does not end within *timeout* seconds.
+        """
         process = self.spawn(*args)
         try:
             out, err = process.communicate(stdin, timeout=timeout)
@@ -137,10 +147,10 @@ class Machine:
             if isinstance(error, subprocess.TimeoutExpired):
                 raise CommandFailed(f"{self.name}: {' '.join(args)}: no end within {timeout:g} s") from None
             raise
-        if check and process.returncode:
-            output = f"{out.strip()}\n{err.strip()}".strip()[-2000:]
-            raise CommandFailed(f"{self.name}: {' '.join(args)}: status {process.returncode}: {output}")
-        return out
+        if not process.returncode:
+            return out, None
+        output = f"{out.strip()}\n{err.strip()}".strip()[-2000:]
+        return out, CommandFailed(f"{self.name}: {' '.join(args)}: status {process.returncode}: {output}")
 
     def json(self, *args: str) -> Any:
         """Return the output of the command, read as JSON."""

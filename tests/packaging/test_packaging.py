@@ -24,6 +24,8 @@ found = {
     "states": "wgmesh.joined" in salt.loader.states(opts, mods, {}, None),
     "runners": "wgmesh.converge" in salt.loader.runner(master),
     "pillar": "wgmesh" in salt.loader.pillars(master, mods),
+    "beacons": "wgmesh.beacon" in salt.loader.beacons(opts, mods),
+    "engines": "wgmesh.start" in salt.loader.engines(opts, mods, {}, {}),
 }
 print(json.dumps(found))
 """
@@ -62,7 +64,8 @@ def environment(built, tmp_path_factory) -> Path:
 def test_every_loader_finds_its_module(environment):
     """Salt finds each loader folder of the package by its entry point."""
     found = json.loads(run(environment / "bin/python", "-c", LOADERS, cwd=environment))
-    assert found == {"modules": True, "states": True, "runners": True, "pillar": True}
+    folders = {path.parent.name for path in (REPOSITORY / "src" / "saltext_wgmesh").glob("*/wgmesh.py")}
+    assert found == dict.fromkeys(sorted(folders), True)
 
 
 def test_wheel_metadata_has_version_and_license(built):

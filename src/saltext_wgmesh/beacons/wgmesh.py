@@ -35,6 +35,7 @@ If no watcher runs, the beacon also moves the routes off a stale link, and back 
 An event is only a hint: the master asks the node itself before it changes anything.
 """
 
+from saltext_wgmesh import supported
 from saltext_wgmesh.minion.reporting import events
 from saltext_wgmesh.minion.system.host import Host
 
@@ -42,7 +43,7 @@ __virtualname__ = "wgmesh"
 
 
 def __virtual__():
-    return __virtualname__
+    return supported.virtual(__opts__, __virtualname__)
 
 
 def validate(config):

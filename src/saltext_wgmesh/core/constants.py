@@ -18,10 +18,19 @@ PILLAR_PSKS = "wgmesh_preshared"
 """The pillar key under which the ext_pillar gives a node the sealed preshared keys of its views: ``{mesh: text}``."""
 PILLAR_FACTS_DIGEST = "wgmesh_published"
 """The pillar key under which the ext_pillar gives a node the digest of its facts in the mine."""
+PILLAR_ERROR = "wgmesh_error"
+"""The pillar key under which the ext_pillar says which records of the master it could not read, as one text."""
+PILLAR_FAILED_RUN = "wgmesh_failed_run"
+"""The pillar key of a node without a view, while runs fail: ``{reason: text, run: number of the failed run}``."""
 FACTS_FUNCTION = "wgmesh.facts"
 """The execution function that returns a node's facts, and their key in the mine."""
 VIEW_SCHEMA = 4
 FACTS_SCHEMA = 1
+
+LEDGER_KEY = "ledger"
+"""The key of an assignment in the pillar with the name of the ledger that it is from."""
+TEST_KEY = "test"
+"""The key in ``wgmesh.apply``'s return by which a node says that it changed nothing, since its minion only tests."""
 
 # Policy ----------------------------------------------------------------------------------------------
 DEFAULT_PRUNE_GUARD = 20

@@ -5,7 +5,8 @@ Each message says what is wrong, where, and what to do. Salt modules turn them i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -42,6 +43,12 @@ class PolicyError(ProblemsError):
     """The policy can't be used: correct the pillar."""
 
     title = "the policy has errors"
+
+
+class NoPolicyError(PolicyError):
+    """There is no policy yet: write one."""
+
+    title = "there is no policy"
 
 
 class PlanError(ProblemsError):
@@ -82,3 +89,17 @@ class LedgerError(WgmeshError):
 
 class FleetError(WgmeshError):
     """The master can't reach any node: correct the master."""
+
+
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Within the block, an error of the operating system names *path*, unless it names a path itself.
+
+    A write to a full disk fails without any name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

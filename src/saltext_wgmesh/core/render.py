@@ -51,6 +51,7 @@ def render_status(meshes: Mapping[str, Any]) -> str:
             acknowledged = "yes" if row["acknowledged"] else "NO"
             rows.append((node, row["role"], ", ".join(row["relays"]) or "-", up, "; ".join(bad) or "-", acknowledged))
         lines += _columns(rows)
+        lines += [f"DOWN: {name}" for name in told.get("down", ())]
         for name, outage in told.get("outages", {}).items():
             reporters = ", ".join(outage["reporters"])
             up = f", up since {outage['up_since']}" if outage["up_since"] else ""
@@ -58,6 +59,7 @@ def render_status(meshes: Mapping[str, Any]) -> str:
                 f"counts as {outage['counts_as']}: {name}, down since {outage['since']} by {reporters}{up}; "
                 f"{outage['flaps']} flaps, hold-down {outage['hold_down']:g} s"
             )
+        lines += [f"{node}: {why}" for node, why in told.get("clocks", {}).items()]
         lines += [f"not yet at the last preshared keys: {node}" for node in told.get("psk_laggards", ())]
         lines += [f"drained: {node}" for node in told.get("drained", ())]
         lines += [f"kept until others carry: {link}" for link in told.get("transition", {}).get("waits_for", ())]
@@ -146,20 +148,18 @@ def _escaped(text: str) -> str:
 def explain_path(plan: Plan, mesh: MeshPolicy, a: str, b: str) -> dict[str, Any]:
     """Return the path of packets from member *a* to member *b* with nothing down, and the reasons for it.
 
-    ``path`` lists its nodes, both ends included; ``why`` is a list of sentences; ``text`` has both. KeyError if *a* or
-    *b* is not a member.
+    ``path`` lists its nodes, both ends included, and is empty if there is none; ``why`` is a list of sentences.
+    KeyError if *a* or *b* is not a member.
     """
     source, target = plan.members[a], plan.members[b]
     if a == b:
-        return {"text": f"{a} is one node: its packets to itself never leave it.", "path": [a], "why": []}
+        return {"path": [a], "why": [f"{a} is one node: its packets to itself never leave it."]}
     address = packet_walk.shared_address(plan, a, b)
     if address is None:
-        why = [f"{a} and {b} have no address family in common in this mesh."]
-        return {"text": " ".join(why), "path": [], "why": why}
+        return {"path": [], "why": [f"{a} and {b} have no address family in common in this mesh."]}
     walk = packet_walk.walk(plan, a, address)
-    why = [*_reasons(mesh, source, target), *([] if walk.delivered else [f"{walk.detail}."])]
-    path = f"{' → '.join(walk.hops)}{'' if walk.delivered else ' → not delivered'}"
-    return {"text": " ".join([f"{path}.", *why]), "path": list(walk.hops), "why": why}
+    why = [*_reasons(mesh, source, target), *([] if walk.delivered else [f"It is not delivered: {walk.detail}."])]
+    return {"path": list(walk.hops), "why": why}
 
 
 def _reasons(mesh: MeshPolicy, source: Member, target: Member) -> list[str]:

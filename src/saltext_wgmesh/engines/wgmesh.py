@@ -14,6 +14,7 @@ The formula configures it. The watcher is a separate process: it keeps running w
 import logging
 import time
 
+from saltext_wgmesh import supported
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.minion.state import store
 from saltext_wgmesh.minion.system.host import Host
@@ -28,7 +29,7 @@ EVERY = 1
 
 
 def __virtual__():
-    return __virtualname__
+    return supported.virtual(__opts__, __virtualname__)
 
 
 def start():

@@ -51,6 +51,7 @@ def converge(
         return []
     drafts = draft(_draft_input(env, found, request))
     _prove_changed(drafts)
+    env.ledger.ensure_name(env.master)
     published = _publish_all(env, found, drafts)
     enrolling = _enrol(env, found.inventory, drafts, request.started)
     _request_new_keys(env, published)
@@ -120,7 +121,8 @@ def _fingerprint(found: Assessment, new_heads: Mapping[str, MeshHead], now: floa
         ]
         for mesh, known in ((mesh, records.health) for mesh, records in found.snapshot.meshes.items())
     }
-    generations = {mesh: head.generation for mesh, head in sorted(heads.items())}
+    # A time in the future was written while the clock was ahead: one run more sets it right.
+    generations = {m: (head.generation, head.published_at > now) for m, head in sorted(heads.items())}
     rotations = {mesh: key_rotation.rotation_fingerprint(head, now) for mesh, head in sorted(heads.items())}
     inventory = found.inventory
     accepted, mine = sorted(inventory.accepted.items()), sorted(inventory.mine.items())
@@ -193,7 +195,7 @@ def _publication(one: Draft, snapshot: LedgerSnapshot, now: float) -> Publicatio
         without_view=one.without_view,
         allocations=one.plan.allocations,
         facts=one.facts,
-        published_at=now if was_published else one.head.published_at,
+        published_at=now if was_published else min(now, one.head.published_at),
         drained=one.drained,
         transition=one.inputs.transition,
         # Written before the nodes are told: a node that was told twice would make no third key, but take longer.
@@ -285,7 +287,7 @@ def _push(
         views_of=views_of,
         request=replace(request, drifted=request.drifted | unconfirmed),
         responsive=found.reports.keys(),
-        down=frozenset[str]().union(*(one.draft.health.down_nodes for one in published)),
+        down=frozenset[str]().union(*(health_module.silent_nodes(one.draft.health) for one in published)),
         now=now,
     )
     return push(env.fleet, given, env.ledger.save_ack)

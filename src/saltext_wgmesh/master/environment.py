@@ -38,6 +38,8 @@ class Environment:
     """Fires the event of a run that changed something."""
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
+    master: str = ""
+    """The master's id, after which its ledger is named; empty: the ledger gets no name."""
 
     @classmethod
     def of(cls, opts: dict[str, Any]) -> Environment:
@@ -49,6 +51,7 @@ class Environment:
             secrets=functools.partial(PskSecrets.of, opts),
             fleet=SaltFleet(opts=opts),
             announce=functools.partial(_announce, opts),
+            master=str(opts.get("id", "")),
         )
 
 

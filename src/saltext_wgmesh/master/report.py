@@ -64,6 +64,8 @@ class MeshReport:
     """Why nodes that have another view to apply were not told of it; empty if all were."""
     transition_waits_for: tuple[str, ...] = ()
     """The obstacles to the next step of a transition, as ``Transition.describe`` gives them."""
+    policy_pin: Mapping[str, Any] = field(default_factory=_none)
+    """The generation to whose policy the mesh is pinned, and until when; empty if it is not."""
     rotating: Mapping[str, str] = field(default_factory=_none)
     """Nodes that are about to get another key → what they wait for."""
     warnings: tuple[str, ...] = ()

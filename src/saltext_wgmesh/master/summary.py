@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from saltext_wgmesh.master.drafting import key_rotation, next_step
+from saltext_wgmesh.master.drafting import key_rotation, next_step, policy_pin
 from saltext_wgmesh.master.report import MeshReport
 from saltext_wgmesh.master.run import Publication, RunOutcome
 
@@ -49,11 +51,20 @@ def _report(outcome: RunOutcome, one: Publication, requested: frozenset[str]) ->
         newly_unanswered=_newly_unanswered(outcome, one),
         push_blocked_by=outcome.pushed.blocked_by.get(mesh, ""),
         transition_waits_for=tuple(head.transition.describe()),
+        policy_pin=_policy_pin(outcome, mesh),
         rotating=key_rotation.rotation_blockers(context),
         warnings=_warnings(outcome, one, requested),
         has_follow_up=_transition_continues(outcome, one)
         or key_rotation.rotation_can_continue(drafted.policy, context),
     )
+
+
+def _policy_pin(outcome: RunOutcome, mesh: str) -> Mapping[str, Any]:
+    """The pin by which this run planned *mesh*. A pin whose policy in the pillar has changed has ended."""
+    snapshot = outcome.found.snapshot
+    ended = mesh in policy_pin.outdated_pins(snapshot, outcome.found.pillar_policy)
+    described: Mapping[str, Any] = policy_pin.describe_pin(None if ended else snapshot.mesh(mesh).pin, mesh)
+    return dict(described.get("policy_pin", {}))
 
 
 def _warnings(outcome: RunOutcome, one: Publication, requested: frozenset[str]) -> tuple[str, ...]:
@@ -79,7 +90,9 @@ def _newly_unanswered(outcome: RunOutcome, one: Publication) -> tuple[str, ...]:
 
 def _transition_continues(outcome: RunOutcome, one: Publication) -> bool:
     """Whether the next step of a transition may be possible within seconds; later, the scheduled runs look."""
-    if one.mesh in outcome.pushed.blocked_by or outcome.now - one.head.published_at >= FOLLOW_UP_WINDOW:
+    # A time in the future was written while the clock was ahead: it says nothing of how recent the generation is.
+    is_recent = 0 <= outcome.now - one.head.published_at < FOLLOW_UP_WINDOW
+    if one.mesh in outcome.pushed.blocked_by or not is_recent:
         return False
     # While the policy is not the pillar's, leaving relays are drained. Once every node has applied that, they may go.
     is_drained = one.draft.inputs.policy != one.draft.policy and not outcome.behind(one)

@@ -9,11 +9,12 @@ It runs on the master, where the policy, the accepted keys and the mine are. Fun
 
 from saltext_wgmesh import salt_errors
 from saltext_wgmesh.master.operator import drain as draining
-from saltext_wgmesh.master.operator import install, run_converge, show
+from saltext_wgmesh.master.operator import merged_config, plain, run_converge, show
 from saltext_wgmesh.master.operator import release as releasing
 from saltext_wgmesh.master.operator import rollback as rolling_back
 from saltext_wgmesh.master.operator import rotate as rotating
 from saltext_wgmesh.master.operator import status as state
+from saltext_wgmesh.master.records import spelling
 from saltext_wgmesh.master.requests.request import Request, RequestKind
 
 __virtualname__ = "wgmesh"
@@ -35,7 +36,7 @@ def plan():
 
         salt-run wgmesh.plan
     """
-    return show.plan(__opts__)
+    return plain.without_empty(show.plan(__opts__))
 
 
 @salt_errors.for_runner
@@ -47,7 +48,9 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None, co
     once more. On the command line the call then waits for its turn, to report the result. Nodes whose view is unchanged
     get no job.
 
-    The exit status is 1 if facts of a node were rejected, a node does not run what is published, or a loss is held.
+    The exit status is 1 if facts of a node were rejected, a node does not run what is published, or a loss is held. It
+    is also 1 if a member or a link is down. On the command line the call asks the nodes for that, and gives new links
+    20 seconds to come up.
 
     node
         A minion id that gets a push even if it left the last ones unanswered.
@@ -86,6 +89,7 @@ def verify():
     """
     Return whether every pair of nodes that must reach each other does, with everything up, with each relay down and
     with each link down. The published plan is checked, and the one that a converge would publish now.
+    The exit status is 1 if some pair does not.
 
     CLI Example:
 
@@ -93,7 +97,7 @@ def verify():
 
         salt-run wgmesh.verify
     """
-    return show.proof(__opts__)
+    return show.with_proof_status(show.proof(__opts__))
 
 
 @salt_errors.for_runner
@@ -102,8 +106,11 @@ def status(live=True, watch=False):
     Return generation, nodes, relays, links, the nodes that do not run what is published, and all outages. An outage
     says what is down since when, which nodes report it, and how long it must be up before it counts as up.
 
+    The exit status is 1 if a member or a link is down now; ``down`` lists them. A member that did not answer is down
+    unless a neighbour reports a link to it as up.
+
     live
-        False: no node is asked for its links.
+        False: no node is asked for its links, and only outages count as down.
 
     watch
         True: print tables, refreshed in place until Ctrl-C. Needs a terminal.
@@ -115,7 +122,9 @@ def status(live=True, watch=False):
         salt-run wgmesh.status
         salt-run wgmesh.status watch=True
     """
-    return state.watch(__opts__) if watch else state.status(__opts__, live=live)
+    if watch:
+        return state.watch(__opts__)
+    return plain.without_empty(state.with_exit_status(state.status(__opts__, live=live)))
 
 
 @salt_errors.for_runner
@@ -138,7 +147,7 @@ def drain(node):
     """
     Move everything off a relay or a gateway, and wait until it forwards no packets. It is then safe to stop, and stays
     drained until ``wgmesh.undrain``. The exit status is 1 if something still depends on it after a minute;
-    ``remaining`` lists what.
+    ``remaining`` lists what. It is an error to name any other node, since that forwards nothing.
 
     node
         A minion id.
@@ -149,7 +158,7 @@ def drain(node):
 
         salt-run wgmesh.drain relay1
     """
-    return draining.drain_node(__opts__, str(node)).as_dict()
+    return draining.drain_node(__opts__, spelling.minion_id(__opts__, node)).as_dict()
 
 
 @salt_errors.for_runner
@@ -166,7 +175,7 @@ def undrain(node):
 
         salt-run wgmesh.undrain relay1
     """
-    return draining.undrain_node(__opts__, str(node))
+    return draining.undrain_node(__opts__, spelling.minion_id(__opts__, node))
 
 
 @salt_errors.for_runner
@@ -191,7 +200,8 @@ def rotate_preshared(mesh=None):
 def rollback(generation, mesh=None):
     """
     Plan a mesh by the policy of an earlier generation, and converge. Facts, keys and health are the present ones, and
-    the plan goes through proof and push like any other. This lasts until the mesh's policy in the pillar changes.
+    the plan goes through proof and push like any other. The mesh is then pinned until its policy in the pillar changes.
+    ``policy_pin`` says so, also in the report of each later converge.
 
     generation
         The number of one of the last generations; an error lists them. 0: back to the pillar's policy.
@@ -206,8 +216,7 @@ def rollback(generation, mesh=None):
         salt-run wgmesh.rollback generation=7
         salt-run wgmesh.rollback generation=0 mesh=wg0
     """
-    rolling_back.pin_to_generation(__opts__, generation, mesh)
-    return run_converge.run_converge(__opts__)
+    return rolling_back.pin_and_converge(__opts__, generation, mesh)
 
 
 @salt_errors.for_runner
@@ -230,8 +239,7 @@ def rotate(target):
         salt-run wgmesh.rotate web7
         salt-run wgmesh.rotate '*'
     """
-    # Salt's command line reads an id of digits as a number.
-    return rotating.rotate_keys(__opts__, str(target))
+    return rotating.rotate_keys(__opts__, spelling.minion_id(__opts__, target))
 
 
 @salt_errors.for_runner
@@ -249,7 +257,7 @@ def release(node):
 
         salt-run wgmesh.release web7
     """
-    return releasing.release(__opts__, str(node))
+    return releasing.release(__opts__, spelling.minion_id(__opts__, node))
 
 
 @salt_errors.for_runner
@@ -272,7 +280,8 @@ def explain(source, destination, mesh=None):
 
         salt-run wgmesh.explain web1 db1
     """
-    return show.explain(__opts__, source, destination, mesh)
+    ends = (spelling.minion_id(__opts__, node) for node in (source, destination))
+    return plain.without_empty(show.explain(__opts__, *ends, mesh))
 
 
 @salt_errors.for_runner
@@ -293,7 +302,28 @@ def whatif(down, mesh=None):
         salt-run wgmesh.whatif down=relay-fra1
         salt-run wgmesh.whatif down=relay-fra1--relay-nyc1,web1
     """
-    return show.whatif(__opts__, down, mesh)
+    return plain.without_empty(show.whatif(__opts__, spelling.minion_id(__opts__, down), mesh))
+
+
+@salt_errors.for_runner
+def ports(mesh=None):
+    """
+    Return the UDP ports that firewalls must open at each node, and the nodes that call them, with their addresses.
+
+    The published plan counts, and the one that a converge would publish now. A node that is not listed is called by no
+    other. A port that a router forwards is listed with the address and port at which the node is called.
+
+    mesh
+        The mesh's name; by default all meshes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run wgmesh.ports
+        salt-run wgmesh.ports wg0
+    """
+    return show.ports(__opts__, mesh)
 
 
 @salt_errors.for_runner
@@ -338,10 +368,13 @@ def config():
     """
     Return the master configuration for this installation, to be written to ``/etc/salt/master.d/wgmesh.conf``.
 
+    It contains what the master's files have under the same keys, so that nothing is lost. If a key can't be merged, the
+    exit status is 1, and a comment names the key, its file and the remedy.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf
     """
-    return install.master_config()
+    return merged_config.merged_config(__opts__)

@@ -19,15 +19,14 @@ Ensure that this node has its part in WireGuard meshes that the master plans.
           - wgmesh: wgmesh-facts
 """
 
-import time
-
-from saltext_wgmesh import current_pillar, salt_errors
+from saltext_wgmesh import current_pillar, salt_errors, supported
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import descriptions
 from saltext_wgmesh.core.inputs import facts_format
-from saltext_wgmesh.minion.apply import assignments, await_push, removal
+from saltext_wgmesh.minion.apply import assignments, await_push, first_link, removal
 from saltext_wgmesh.minion.apply.health_check import Master
-from saltext_wgmesh.minion.state import keys, store
+from saltext_wgmesh.minion.state import key_holder, keys, store
+from saltext_wgmesh.minion.state.key_holder import Minion
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher import service
 from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION
@@ -35,11 +34,11 @@ from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION
 __virtualname__ = "wgmesh"
 
 TOLD_AT = "wgmesh_told_at"
-"""Key in ``__context__``: when this run sent the master the event of new facts, in seconds since the epoch."""
+"""Key in ``__context__``: the version of the outcomes when this run sent the master the event of new facts."""
 
 
 def __virtual__():
-    return __virtualname__
+    return supported.virtual(__opts__, __virtualname__)
 
 
 @salt_errors.for_state
@@ -58,7 +57,7 @@ def key_present(name):
 
         salt web1 state.single wgmesh.key_present wgmesh-key
     """
-    host = Host()
+    host = _held_host()
     changes = keys.pending_changes(host)
     if changes and not __opts__["test"]:
         public_key = keys.ensure(host)
@@ -83,6 +82,7 @@ def facts_published(name):
 
         salt web1 state.single wgmesh.facts_published wgmesh-facts
     """
+    current_pillar.require_master(__opts__, "the mine, where facts are published,")
     if __opts__["test"] and keys.public_key(Host()) is None:
         changes = {"facts": {"old": None, "new": "to be gathered when the key exists"}}
     else:
@@ -101,12 +101,13 @@ def facts_published(name):
 
 
 @salt_errors.for_state
-def joined(name, timeout=30):
+def joined(name, timeout=30, patience=30):
     """
-    Ensure that this node has applied its view of every mesh in its pillar.
+    Ensure that this node has applied its view of every mesh in its pillar, and hears a neighbour in each.
 
-    If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It is no
-    failure that a mesh has no place for this node: the comment says why.
+    If the pillar has no view for this node yet, the state waits for the master's push and reports its result. It fails
+    at once if the master's run fails, for instance since there is no policy. It is no failure that a mesh has no place
+    for this node: the comment says why.
 
     name
         The name of the state; it has no other meaning.
@@ -114,13 +115,17 @@ def joined(name, timeout=30):
     timeout
         Seconds to wait for the push.
 
+    patience
+        Seconds to wait until the node hears a neighbour in each mesh that has any. If it hears none by then, the result
+        is False, and the comment has the cause as far as it is known. 0: links are not looked at.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt web1 state.single wgmesh.joined wgmesh-joined timeout=60
     """
-    host = Host()
+    host = _held_host()
     pillar = __pillar__
     if assignments.is_stale(host, pillar.get(constants.PILLAR_VIEWS)):
         # The master pushed while earlier states ran. The generation alone does not show what is older: a master
@@ -129,10 +134,13 @@ def joined(name, timeout=30):
     offered = pillar.get(constants.PILLAR_VIEWS)
     if offered:
         sealed, master = pillar.get(constants.PILLAR_PSKS), Master.of(__opts__)
-        return _taken(
-            name,
-            assignments.apply_assignments(host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master),
+        outcomes = assignments.apply_assignments(
+            host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master
         )
+        return _with_pillar_error(_heard(name, outcomes, patience), pillar)
+    current_pillar.require_master(__opts__, "a view")
+    if constants.PILLAR_ERROR in pillar:
+        return _with_pillar_error(_failed(name, "The pillar has no view for this node"), pillar)
     if __opts__["test"]:
         changes = {"meshes": {"old": None, "new": "as the master plans them when it has this node's facts"}}
         return _outcome(name, changes, would="The node would join")
@@ -140,13 +148,25 @@ def joined(name, timeout=30):
     # The mine of a node that came back may already have its facts. The master has dropped the node all the same,
     # so it needs the event.
     told_at = __context__.pop(TOLD_AT, None) or _tell_master()
-    pushed = await_push.await_push(host, told_at, timeout, __salt__["wgmesh.apply"])
+    failed_before = current_pillar.failed_run(pillar)
+    pushed = await_push.await_push(
+        host,
+        told_at,
+        timeout,
+        __salt__["wgmesh.apply"],
+        lambda: current_pillar.refusal(__opts__, __grains__, failed_before),
+        await_push.ASK_AFTER_FAILED_RUN if failed_before else await_push.FETCH_AFTER,
+    )
+    if isinstance(pushed, str):
+        return _failed(name, f"The master sent no view: {pushed}")
+    if pushed is None and failed_before:
+        return _failed(name, f"The master sent no view within {timeout} s: {failed_before['reason']}")
     if pushed is None:
         return _failed(
             name,
             f"The master sent no view within {timeout} s: 'salt-run wgmesh.plan' on the master shows why",
         )
-    return _taken(name, pushed, await_push.new_interfaces(before, await_push.interfaces(host)))
+    return _heard(name, pushed, patience, await_push.new_interfaces(before, await_push.interfaces(host)))
 
 
 @salt_errors.for_state
@@ -165,7 +185,7 @@ def watcher_running(name):
 
         salt web1 state.single wgmesh.watcher_running wgmesh-watch
     """
-    host = Host()
+    host = _held_host()
     changes = {}
     if not service.is_current(host):
         changes["watcher"] = {"old": service.running_version(host), "new": INSTALLED_VERSION}
@@ -195,7 +215,7 @@ def uninstalled(name, key=False):
 
         salt web1 state.single wgmesh.uninstalled wgmesh-uninstalled key=True
     """
-    host, test = Host(), __opts__["test"]
+    host, test = _held_host(removes=True), __opts__["test"]
     there = store.meshes(host)
     if there and not test:
         return _failed(
@@ -217,9 +237,10 @@ def uninstalled(name, key=False):
 
 
 @salt_errors.for_state
-def interface_present(name, view=None):
+def interface_present(name, view=None, patience=30):
     """
-    Ensure that this node has applied its view of one mesh: interfaces, peers, addresses, routes and boot files.
+    Ensure that this node has applied its view of one mesh: interfaces, peers, addresses, routes and boot files. It must
+    also hear a neighbour, if it has any.
 
     name
         The mesh's name.
@@ -227,23 +248,27 @@ def interface_present(name, view=None):
     view
         The view, as in the pillar key ``wgmesh_view``; by default the one in this node's pillar.
 
+    patience
+        Seconds to wait until the node hears a neighbour. If it hears none by then, the result is False, and the comment
+        has the cause as far as it is known. 0: links are not looked at.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt web1 state.single wgmesh.interface_present wg0
     """
+    host = _held_host()
     offered = {name: view} if view else __pillar__.get(constants.PILLAR_VIEWS) or {}
     if name not in offered:
-        return _failed(
-            name, f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
-        )
+        current_pillar.require_master(__opts__, f"a view of {name}")
+        missing = f"The pillar has no view of {name} for this node: 'salt-run wgmesh.plan' on the master shows why"
+        return _with_pillar_error(_failed(name, missing), __pillar__)
     sealed, master = __pillar__.get(constants.PILLAR_PSKS), Master.of(__opts__)
-    return _taken(
+    return _heard(
         name,
-        assignments.apply_assignments(
-            Host(), offered, name, sealed_psks=sealed, dry_run=__opts__["test"], master=master
-        ),
+        assignments.apply_assignments(host, offered, name, sealed_psks=sealed, dry_run=__opts__["test"], master=master),
+        patience,
     )
 
 
@@ -267,7 +292,7 @@ def absent(name, key=False):
 
         salt web1 state.single wgmesh.absent wg0
     """
-    host, test = Host(), __opts__["test"]
+    host, test = _held_host(removes=True), __opts__["test"]
     changes = descriptions.salt_changes(removal.remove_mesh(host, name, dry_run=test).changes)
     if key and keys.exists(host) and not set(store.meshes(host)) - {name}:
         changes["key"] = {"old": str(host.key_file), "new": None}
@@ -284,6 +309,16 @@ def absent(name, key=False):
         would=f"{name} would be removed",
         done=f"{name} was removed",
     )
+
+
+def _held_host(removes=False):
+    """This host, which from now on this minion alone changes; HostError if another minion of the host does already."""
+    host, minion = Host(), Minion.of(__opts__)
+    if removes or __opts__["test"]:
+        key_holder.require_holder(host, minion)
+    else:
+        key_holder.take_hold(host, minion)
+    return host
 
 
 def _leftovers(host, key):
@@ -312,10 +347,19 @@ def _unpublished():
 
 
 def _tell_master():
-    """The master got the event that this node has new facts. Returns when, in seconds since the epoch."""
-    now = time.time()
+    """The master got the event that this node has new facts. Returns the version of the outcomes before that."""
+    before = store.outcomes_version(Host())
     __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
-    return now
+    return before
+
+
+def _heard(name, outcomes, patience, changes=None):
+    """A state's return for the results of applying views: a node that hears no neighbour has not joined."""
+    ret = _taken(name, outcomes, changes)
+    if ret["result"] is not True or not patience:
+        return ret
+    silent = first_link.await_first_links(Host(), [o.mesh for o in outcomes if not o.reason], patience)
+    return {**ret, "result": False, "comment": "\n".join([ret["comment"], *silent])} if silent else ret
 
 
 def _taken(name, outcomes, changes=None):
@@ -341,6 +385,12 @@ def _outcome(name, changes, same="", would="", done=""):
     if __opts__["test"]:
         return {"name": name, "result": None, "changes": changes, "comment": would}
     return {"name": name, "result": True, "changes": changes, "comment": done}
+
+
+def _with_pillar_error(ret, pillar):
+    """The same return; a failed one if the master could not read some of this node's records."""
+    error = pillar.get(constants.PILLAR_ERROR)
+    return {**ret, "result": False, "comment": f"{ret['comment']}\nOn the master: {error}"} if error else ret
 
 
 def _failed(name, error):

@@ -139,7 +139,8 @@ def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
 
 def why(lab: Lab, source: str, target: str) -> str:
     """Return the master's explanation of a path."""
-    return str(lab.salt.salt_run("wgmesh.explain", source, target, mesh=MESH)["text"])
+    found = lab.salt.salt_run("wgmesh.explain", source, target, mesh=MESH)
+    return " ".join([f"{' → '.join(found['path'])}.", *found["why"]])
 
 
 def _await_addresses(lab: Lab, step: Step, nets: list[str]) -> dict[str, tuple[str, ...]]:

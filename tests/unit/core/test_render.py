@@ -138,9 +138,9 @@ PATHS = {
 
 @pytest.mark.parametrize(("a", "b"), PATHS)
 def test_explain_path_gives_path_and_reasons(a, b):
-    """The result has the path of packets and the reasons; the text has both."""
+    """The result has the path of packets and the reasons, each once."""
     path, why = PATHS[a, b]
-    assert explain(a, b) == {"path": path, "why": why, "text": " ".join([f"{' → '.join(path)}.", *why])}
+    assert explain(a, b) == {"path": path, "why": why}
 
 
 def test_explain_path_foreign_relay_says_so():
@@ -165,9 +165,8 @@ def test_explain_path_gives_reason_of_relays():
 def test_explain_path_to_itself_is_one_node():
     """Packets of a node to itself never leave it."""
     assert explain("a", "a") == {
-        "text": "a is one node: its packets to itself never leave it.",
         "path": ["a"],
-        "why": [],
+        "why": ["a is one node: its packets to itself never leave it."],
     }
 
 

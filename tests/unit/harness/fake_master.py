@@ -57,6 +57,7 @@ class FakeFleet:
     def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
         """A push, which the master records."""
         self._master.retried_rolled_back = retry_rolled_back
+        self._master.not_awaited = set(not_awaited)
         return self._master.push(list(nodes))
 
     def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
@@ -92,6 +93,8 @@ class FakeMaster:
         self.deleted: set[str] = set()
         """Nodes whose Salt keys are deleted."""
         self.pushes: list[list[str]] = []
+        self.not_awaited: set[str] = set()
+        """Nodes for which the last push did not wait."""
         self.late: dict[str, Any] = {}
         """What nodes return to the job that they left unanswered at first."""
         self.enrolled: list[list[str]] = []

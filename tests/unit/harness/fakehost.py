@@ -26,6 +26,7 @@ class FakePeer:
     allowed_ips: set[str] = field(default_factory=set)
     handshake_at: int = 0
     received: int = 0
+    sent: int = 0
     preshared: str | None = None
     """The key itself, as the kernel has it."""
 
@@ -40,6 +41,8 @@ class FakeDevice:
     public_key: str | None = None
     port: int = 0
     peers: dict[str, FakePeer] | None = field(default_factory=dict)
+    kind: str | None = None
+    master: str | None = None
 
 
 @dataclass
@@ -154,7 +157,7 @@ def _dump(kernel: Kernel) -> str:
                     ",".join(peer.allowed_ips) or "(none)",
                     str(peer.handshake_at),
                     str(peer.received),
-                    "0",
+                    str(peer.sent),
                     str(peer.keepalive or "off"),
                 )
             )
@@ -266,6 +269,8 @@ def _ip_show(kernel: Kernel, argv: tuple[str, ...]) -> str:
         )
     if argv[-1] == "default":
         return "[]"
+    if argv == ("ip", "-json", "route", "show", "table", "all"):
+        return json.dumps([_shown_route(p, r) | {"protocol": r["proto"]} for p, r in kernel.routes.items()])
     *words, protocol = argv
     assert words == ["ip", "-json", "route", "show", "table", "all", "proto"], argv
     return json.dumps([_shown_route(p, r) for p, r in kernel.routes.items() if r["proto"] == protocol])
@@ -277,7 +282,11 @@ def _shown(name: str, device: FakeDevice) -> dict[str, object]:
         "ifname": name,
         "flags": ["UP"] if device.up else [],
         "mtu": device.mtu,
-        "addr_info": [{"local": a, "prefixlen": int(n), "scope": "global"} for a, n in addresses],
+        "addr_info": [
+            {"local": a, "prefixlen": int(n), "scope": "host" if name == "lo" else "global"} for a, n in addresses
+        ],
+        **({"linkinfo": {"info_kind": device.kind}} if device.kind else {}),
+        **({"master": device.master} if device.master else {}),
     }
 
 

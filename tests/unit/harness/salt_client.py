@@ -11,12 +11,16 @@ JOB, FIND_JOB = "1", "2"
 class FakeClient:
     """A local client with a job cache in which one more of *returns* stands at each read.
 
-    *running* are the nodes that say in answer to ``saltutil.find_job`` that the job still runs there.
+    *running* are the nodes that say in answer to ``saltutil.find_job`` that the job still runs there. Those that are
+    *dead* do not answer it at all.
     """
 
-    def __init__(self, *returns: tuple[str, dict[str, Any]], running: Collection[str] = ()) -> None:
+    def __init__(
+        self, *returns: tuple[str, dict[str, Any]], running: Collection[str] = (), dead: Collection[str] = ()
+    ) -> None:
         self.returns = returns
         self.running = running
+        self.dead = dead
         self.reads = 0
         self.inquiries: list[list[str]] = []
         """The nodes of each ``saltutil.find_job``."""
@@ -42,6 +46,7 @@ class FakeClient:
     def get_cache_returns(self, jid: str) -> dict[str, Any]:
         """The returns that have arrived so far."""
         if jid == FIND_JOB:
-            return {node: {"ret": {"jid": JOB} if node in self.running else {}} for node in self.inquiries[-1]}
+            answering = (node for node in self.inquiries[-1] if node not in self.dead)
+            return {node: {"ret": {"jid": JOB} if node in self.running else {}} for node in answering}
         self.reads += 1
         return dict(self.returns[: self.reads])

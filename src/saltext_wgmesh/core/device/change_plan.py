@@ -7,6 +7,7 @@ the old name loses its peers in the same step. Routes and removals come last.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -67,7 +68,7 @@ class _Group:
 
     interface: str
     changes: list[DeviceChange | SettingChange | AddressChange | PeerChange] = field(default_factory=list)
-    neighbours: frozenset[str] = frozenset()
+    neighbours: set[str] = field(default_factory=set)
     after: frozenset[str] = frozenset()
     """Interfaces that must release a port before this one gets it."""
 
@@ -90,15 +91,18 @@ def plan_changes(changes: Iterable[Change], before: View | None, after: View, up
         ports = {c.new for c in group.changes if isinstance(c, SettingChange) and c.setting is Setting.PORT}
         group.after = frozenset(released[p] for p in ports if p in released and released[p] != group.interface)
     if not any(group.neighbours for group in groups.values()):
-        return ChangePlan(harmless=tuple(c for c in listed if c not in set(cleanup)), cleanup=tuple(cleanup))
+        last = set(cleanup)
+        return ChangePlan(harmless=tuple(c for c in listed if c not in last), cleanup=tuple(cleanup))
     harmless = [
         g for g in groups.values() if not g.neighbours and not g.after and not any(map(_releases_port, g.changes))
     ]
-    disruptive = [g for g in groups.values() if g not in harmless]
+    are_harmless = {g.interface for g in harmless}
+    disruptive = [g for g in groups.values() if g.interface not in are_harmless]
+    lasting, created = self_initiated_links(before, after), frozenset(recreated.values())
     return ChangePlan(
         harmless=tuple(c for group in harmless for c in group.changes),
         disruptive=tuple(
-            _disruptive_step(together, before, after, recreated)
+            _disruptive_step(together, lasting, created)
             for together in _ordered(disruptive, up, _access_interface(after))
         ),
         cleanup=tuple(cleanup),
@@ -155,7 +159,7 @@ def _groups(
             interface = have[change.device]
             group = groups.setdefault(recreated[change.device], _Group(interface=recreated[change.device]))
             group.changes += _peer_removals(interface)
-            group.neighbours |= frozenset(p.node for p in interface.peers)
+            group.neighbours.update(p.node for p in interface.peers)
         if not is_replaced and (_removes(change) or not isinstance(change, _OF_DEVICES)):
             cleanup.append(change)
             continue
@@ -221,38 +225,48 @@ def _ordered(groups: list[_Group], up: Set[str], access: str) -> Iterable[list[_
     The access interface comes last. Leaves behind NAT may not hear a relay at its new port before they have the view
     with it. Until then its trunks must carry their packets.
     """
-    left = sorted(groups, key=lambda g: (bool(g.neighbours & up), g.interface == access, g.interface))
+    order = sorted(groups, key=lambda g: (bool(g.neighbours & up), g.interface == access, g.interface))
+    left = {g.interface: place for place, g in enumerate(order)}
+    waiting = {g.interface: g.after & left.keys() for g in order}
+    followers: dict[str, list[str]] = {}
+    for interface, ahead in waiting.items():
+        for name in ahead:
+            followers.setdefault(name, []).append(interface)
+    # Sorted, so it is a heap already: the first group in order that waits for no other.
+    ready = [place for name, place in left.items() if not waiting[name]]
     while left:
-        names = {g.interface for g in left}
-        ready = next((g for g in left if not g.after & names), None)
-        together = [ready] if ready else [g for g in left if _is_cyclic(g, left)]
+        together = [order[heapq.heappop(ready)]] if ready else _in_rings([order[place] for place in left.values()])
         yield together
-        left = [g for g in left if g not in together]
+        for group in together:
+            del left[group.interface]
+        for name in {f for group in together for f in followers.get(group.interface, ()) if f in left}:
+            if not waiting[name] & left.keys():
+                heapq.heappush(ready, left[name])
 
 
 def _access_interface(view: View) -> str:
     return next((i.name for i in view.interfaces if i.kind is Kind.ACCESS), "")
 
 
-def _is_cyclic(group: _Group, groups: Iterable[_Group]) -> bool:
-    """Return whether *group* waits, by way of others, for itself."""
-    after = {g.interface: g.after for g in groups}
-    seen: set[str] = set()
-    ahead = set(group.after)
-    while ahead:
-        name = ahead.pop()
-        if name == group.interface:
-            return True
-        if name not in seen:
-            seen.add(name)
-            ahead |= after.get(name, frozenset())
-    return False
+def _in_rings(groups: list[_Group]) -> list[_Group]:
+    """Return those of *groups* that wait for each other in a ring: groups that no other waits for are left out."""
+    by_name = {g.interface: g for g in groups}
+    followers = Counter(name for g in groups for name in g.after if name in by_name)
+    unawaited = [name for name in by_name if not followers[name]]
+    while unawaited:
+        group = by_name.pop(unawaited.pop())
+        for name in group.after & by_name.keys():
+            followers[name] -= 1
+            if not followers[name]:
+                unawaited.append(name)
+    return list(by_name.values())
 
 
-def _disruptive_step(
-    together: list[_Group], before: View | None, after: View, recreated: Mapping[str, str]
-) -> DisruptiveStep:
-    """Return the step of the groups *together*."""
+def _disruptive_step(together: list[_Group], lasting: Set[str], created: Set[str]) -> DisruptiveStep:
+    """Return the step of the groups *together*.
+
+    *lasting* are the neighbours whose links keep both ends, *created* the devices that replace others.
+    """
     neighbours = frozenset().union(*(group.neighbours for group in together))
     changes = [c for group in together for c in group.changes]
     if len(together) > 1:
@@ -265,9 +279,9 @@ def _disruptive_step(
     return DisruptiveStep(
         interfaces=tuple(group.interface for group in together),
         neighbours=neighbours,
-        must_return=neighbours & self_initiated_links(before, after),
+        must_return=neighbours & lasting,
         changes=tuple(changes),
-        recreates_device=any(group.interface in recreated.values() for group in together),
+        recreates_device=any(group.interface in created for group in together),
     )
 
 

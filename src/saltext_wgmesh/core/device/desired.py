@@ -36,7 +36,7 @@ def desired_state(view: View, routes: Iterable[KernelRoute], own: LocalNode) -> 
     return KernelState(
         devices=tuple(devices),
         routes=tuple(sorted(entries, key=lambda r: r.key)),
-        rules=tuple(sorted(_rules(view, families))),
+        rules=rule_entries(view, own.families),
         sysctls=tuple(sorted(_sysctls(view, families, own.advertised), key=_write_order)),
     )
 
@@ -90,12 +90,11 @@ def route_entry(mesh: str, route: KernelRoute, addresses: tuple[str, ...]) -> Ro
     )
 
 
-def _rules(view: View, families: Iterable[int]) -> Iterator[RuleEntry]:
-    table = constants.trunk_table(view.mesh)
-    for interface in view.interfaces:
-        if interface.kind is Kind.TRUNK:
-            for family in families:
-                yield RuleEntry(family=family, device=interface.name, table=table)
+def rule_entries(view: View, families: Collection[int]) -> tuple[RuleEntry, ...]:
+    """Return the rules of *view* for those of its networks that are of *families*, sorted."""
+    used = {address_family(n) for n in view.networks}.intersection(families)
+    table, trunks = constants.trunk_table(view.mesh), [i.name for i in view.interfaces if i.kind is Kind.TRUNK]
+    return tuple(sorted(RuleEntry(family=f, device=name, table=table) for name in trunks for f in used))
 
 
 def _write_order(sysctl: tuple[str, str]) -> tuple[bool, tuple[str, str]]:

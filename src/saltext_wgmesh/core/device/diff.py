@@ -117,11 +117,11 @@ def diff(live: KernelState, desired: KernelState) -> tuple[Change, ...]:
 
 def _freed_ports(have: Mapping[str, Device], want: Mapping[str, Device]) -> Iterator[SettingChange]:
     """Yield the release of each port that one device has and another one is to get: a port has one socket."""
+    wanted = {d.listen_port for d in want.values()}
     for name, device in sorted(have.items()):
         own = want[name].listen_port if name in want else 0
-        others = {d.listen_port for d in want.values() if d.name != name}
         # A port that stays, or that no other device gets, is not released: that would interrupt its links.
-        if device.listen_port and device.listen_port != own and device.listen_port in others:
+        if device.listen_port and device.listen_port != own and device.listen_port in wanted:
             yield SettingChange(device=name, setting=Setting.PORT, old=str(device.listen_port), new="0")
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_interface, ip_network
 from typing import Any
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.state import MAIN_TABLE, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.model.addresses import address_family, host_prefixes
-
-_DEFAULT_METRIC = 1024
-"""IP6_RT_PRIO_USER of <net/ipv6.h>; IPv4 has 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +23,16 @@ class IpLink:
     up: bool
     addresses: tuple[str, ...]
     """With prefix length, in the kernel's order; only of scope global, without temporary and deprecated ones."""
+    networks: tuple[str, ...] = ()
+    """The prefixes of all its addresses, of any scope and age: the kernel has a route for each."""
+    kind: str | None = None
+    """The kernel's type of a virtual device, such as ``bridge``; None: hardware, or not asked for."""
+    master: str | None = None
+    """The bridge or bond of which the device is a port."""
 
 
 def parse_links(text: str) -> dict[str, IpLink]:
-    """Return the devices of ``ip -json address`` by name."""
+    """Return the devices of ``ip -json address`` by name; only with ``-details`` they have a kind."""
     return {entry["ifname"]: _link(entry) for entry in _entries(text)}
 
 
@@ -44,12 +48,31 @@ def _link(entry: Mapping[str, Any]) -> IpLink:
         mtu=int(entry["mtu"]),
         up="UP" in entry["flags"],
         addresses=tuple(addresses),
+        networks=tuple(dict.fromkeys(prefix for a in entry.get("addr_info", []) for prefix in _connected(a))),
+        kind=entry.get("linkinfo", {}).get("info_kind"),
+        master=entry.get("master"),
     )
+
+
+def _connected(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the prefixes for which the kernel makes routes of one address."""
+    if "local" not in info:
+        return ()
+    if "address" not in info:
+        return (str(ip_interface(f"{info['local']}/{info['prefixlen']}").network),)
+    # On a point-to-point address the length is that of the other end (ip-address(8), "peer").
+    peer = ip_interface(f"{info['address']}/{info['prefixlen']}").network
+    return str(peer), str(ip_network(info["local"]))
 
 
 def parse_routes(text: str) -> tuple[RouteEntry, ...]:
     """Return the routes of ``ip -json route show table all proto …`` (one family or both), sorted."""
-    return tuple(sorted((_route(entry) for entry in _entries(text)), key=lambda route: route.key))
+    return tuple(sorted(each_route(text), key=lambda route: route.key))
+
+
+def each_route(text: str) -> Iterator[RouteEntry]:
+    """Yield the routes that ``parse_routes`` returns, one by one and unsorted."""
+    return (_route(entry) for entry in _entries(text))
 
 
 def _route(entry: Mapping[str, Any]) -> RouteEntry:
@@ -63,15 +86,33 @@ def _route(entry: Mapping[str, Any]) -> RouteEntry:
     )
 
 
-def parse_replaceable(text: str) -> tuple[tuple[str, str], ...]:
-    """Return prefix and device (or type) of the routes that a route of this program would replace.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainRoute:
+    """A route of the main table, whichever program made it."""
 
-    *text* is of ``ip -json route show table all …``. These routes are in the main table and have the default metric.
-    """
-    return tuple(
-        (_prefix(entry), str(entry.get("dev") or entry.get("type")))
-        for entry in _entries(text)
-        if "table" not in entry and int(entry.get("metric", 0)) == (_DEFAULT_METRIC if _family(entry) == 6 else 0)
+    prefix: str
+    device: str | None
+    """None: it has no device, or several."""
+    by: str
+    """Its device, else its type, for a message."""
+    is_ours: bool
+    """Whether it has the route protocol of this program."""
+
+
+def each_main_route(text: str) -> Iterator[MainRoute]:
+    """Yield the routes of the main table in ``ip -json route show table all``, of every protocol and metric."""
+    return (_main_route(entry) for entry in _entries(text) if "table" not in entry)
+
+
+def _main_route(entry: Mapping[str, Any]) -> MainRoute:
+    kind = str(entry.get("type", "unicast"))
+    # IPv6 shows a route without a device on "lo".
+    device = entry.get("dev") if kind == "unicast" else None
+    return MainRoute(
+        prefix=_prefix(entry),
+        device=device,
+        by=str(device or ("several devices" if kind == "unicast" else kind)),
+        is_ours=str(entry.get("protocol")) == str(constants.ROUTE_PROTOCOL),
     )
 
 
@@ -125,11 +166,11 @@ def _entries(text: str) -> Iterable[Mapping[str, Any]]:
         entries = json.loads(text) if text.strip() else []
     except ValueError as error:
         raise HostError(f"'ip -json' printed no JSON ({error}): iproute2 of 2018 or newer is needed") from error
-    return [entry for entry in entries if entry]
+    return filter(None, entries)
 
 
 def route_line(verb: str, route: RouteEntry) -> tuple[str, ...]:
-    """Return ``route <verb> …`` for *route*; *verb* is ``replace`` or ``del``."""
+    """Return ``route <verb> …`` for *route*; *verb* is ``add``, ``replace`` or ``del``."""
     device = ("dev", route.device) if route.device else ()
     source = ("src", route.source) if route.source and verb != "del" else ()
     table = () if route.table == MAIN_TABLE else ("table", str(route.table))

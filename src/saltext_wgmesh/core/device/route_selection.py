@@ -6,7 +6,7 @@ a relay stops forwarding, the new routes follow from the view alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -53,12 +53,23 @@ class KernelRoute:
 
 def candidate_routes(view: View) -> tuple[CandidateRoute, ...]:
     """Return all routes of the node with all their next hops, sorted. A node without trunks has no trunk table."""
-    interfaces = {peer.node: interface.name for interface in view.interfaces for peer in interface.peers}
-    neighbours_at = {host_prefixes((p.address,))[0]: p.node for i in view.interfaces for p in i.peers}
-    trunks = tuple(p.node for i in view.interfaces if i.kind is Kind.TRUNK for p in i.peers)
-    routes: list[CandidateRoute] = []
+    found = (candidate for candidate in candidates(view) if candidate is not None)
+    return tuple(sorted(found, key=lambda r: (r.prefix, r.table)))
+
+
+def candidates(view: View) -> Iterator[CandidateRoute | None]:
+    """Yield what ``candidate_routes`` returns, unsorted. None: nothing is found yet, but a caller may pause here."""
+    interfaces: dict[str, str] = {}
+    neighbours_at: dict[str, str] = {}
+    trunks: list[str] = []
+    for interface in view.interfaces:
+        for peer in interface.peers:
+            interfaces[peer.node] = interface.name
+            neighbours_at[host_prefixes((peer.address,))[0]] = peer.node
+            yield None
+        trunks += [peer.node for peer in interface.peers if interface.kind is Kind.TRUNK]
     for route in view.routes:
-        tables = {MAIN: _with_detours(route, trunks)}
+        tables = {MAIN: _with_detours(route, tuple(trunks))}
         # Without trunks no packet arrives by one, so the table would never be used.
         if route.from_trunk is not None and trunks:
             tables[TRUNK] = route.from_trunk
@@ -68,8 +79,8 @@ def candidate_routes(view: View) -> tuple[CandidateRoute, ...]:
             owner = None
         for table, neighbours in tables.items():
             hops = tuple(NextHop(neighbour=n, interface=interfaces[n]) for n in neighbours)
-            routes += [CandidateRoute(prefix=prefix, table=table, hops=hops, owner=owner) for prefix in route.prefixes]
-    return tuple(sorted(routes, key=lambda r: (r.prefix, r.table)))
+            for prefix in route.prefixes:
+                yield CandidateRoute(prefix=prefix, table=table, hops=hops, owner=owner)
 
 
 def select_routes(view: View, down: DownLinks = ALL_UP, blackholed: Set[str] = frozenset()) -> tuple[KernelRoute, ...]:
@@ -89,7 +100,7 @@ def select(
     down, it keeps the one that went down last. A link that is wrongly reported down then still carries, and a packet
     over a link that is down is lost in any case.
     """
-    return tuple(KernelRoute(prefix=r.prefix, table=r.table, device=_device(r, down, blackholed)) for r in routes)
+    return tuple(KernelRoute(prefix=r.prefix, table=r.table, device=select_device(r, down, blackholed)) for r in routes)
 
 
 def _with_detours(route: Route, trunks: tuple[str, ...]) -> tuple[str, ...]:
@@ -97,7 +108,8 @@ def _with_detours(route: Route, trunks: tuple[str, ...]) -> tuple[str, ...]:
     return (*route.via, *(t for t in trunks if t not in route.via)) if route.detour else route.via
 
 
-def _device(route: CandidateRoute, down: DownLinks, blackholed: Set[str]) -> str | None:
+def select_device(route: CandidateRoute, down: DownLinks, blackholed: Set[str]) -> str | None:
+    """Return the device of the next hop that ``select`` takes for *route*; None: unreachable."""
     if not route.hops:
         return None
     up = [hop for hop in route.hops if hop.neighbour not in down]

@@ -6,11 +6,11 @@ Each interface has its own file, and the interfaces may come up in any order. Th
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from saltext_wgmesh.core.device import ip_cli, wg_cli
 from saltext_wgmesh.core.device.commands import KeyPaths
-from saltext_wgmesh.core.device.state import Device, KernelState, PeerConfig
+from saltext_wgmesh.core.device.state import MAIN_TABLE, Device, KernelState, PeerConfig, RouteEntry
 
 HEADER = "# Written by saltext-wgmesh for mesh {mesh}: the next apply writes it again."
 
@@ -22,15 +22,14 @@ def header(mesh: str) -> str:
 
 def texts(mesh: str, desired: KernelState, paths: KeyPaths) -> dict[str, str]:
     """Return interface → text of its file. Settings that belong to no interface are in the first file."""
+    lines = _kernel_lines(desired)
     return {
-        device.name: "\n".join(
-            (header(mesh), *_interface(desired, device, paths, first=index == 0), *_peers(device), "")
-        )
-        for index, device in enumerate(desired.devices)
+        device.name: "\n".join((header(mesh), *_interface(device, paths, lines[device.name]), *_peers(device), ""))
+        for device in desired.devices
     }
 
 
-def _interface(desired: KernelState, device: Device, paths: KeyPaths, *, first: bool) -> Iterator[str]:
+def _interface(device: Device, paths: KeyPaths, kernel_lines: Iterable[str]) -> Iterator[str]:
     yield "[Interface]"
     yield f"Address = {', '.join(device.addresses)}"
     if device.listen_port:
@@ -51,25 +50,40 @@ def _interface(desired: KernelState, device: Device, paths: KeyPaths, *, first: 
         if peer.keepalive:
             # Last, since a new keepalive starts the handshake, which needs the private key.
             yield f"PostUp = wg set %i peer {peer.public_key} persistent-keepalive {peer.keepalive}"
+    yield from kernel_lines
+
+
+def _kernel_lines(desired: KernelState) -> dict[str, list[str]]:
+    """Return interface → its lines for kernel settings, routes and rules: one pass for all, as there are many routes.
+
+    The first interface has those that belong to none.
+    """
+    lines: dict[str, list[str]] = {device.name: [] for device in desired.devices}
+    first = next(iter(lines), "")
     for key, value in desired.sysctls:
-        if f"/{device.name}/" in key:
-            yield f"PostUp = echo {value} > /proc/sys/{key}"
-        elif first and not _is_of_device(desired, key):
-            # The device of an accept_ra may be gone: that must not keep the interface down.
-            lenient = " || true" if key.endswith("/accept_ra") else ""
-            yield f"PostUp = echo {value} > /proc/sys/{key}{lenient}"
+        devices = lines.keys() & key.split("/")[1:-1]
+        # The device of an accept_ra may be gone: that must not keep the interface down.
+        lenient = " || true" if key.endswith("/accept_ra") and not devices else ""
+        for device in devices or {first}:
+            lines[device].append(f"PostUp = echo {value} > /proc/sys/{key}{lenient}")
     for route in desired.routes:
-        if route.device == device.name or (first and route.device is None):
-            # "replace" and not "add": the route may be there from a run before.
-            yield f"PostUp = ip -{route.family} {' '.join(ip_cli.route_line('replace', route))}"
+        device = route.device or first
+        if device in lines:
+            lines[device].append(f"PostUp = ip -{route.family} {_route(route)}")
     for rule in desired.rules:
-        if rule.device == device.name:
+        if rule.device in lines:
             # The rule outlives the device, so it may exist already.
-            yield f"PostUp = ip -{rule.family} {' '.join(ip_cli.rule_line('add', rule))} 2>/dev/null || true"
+            words = " ".join(ip_cli.rule_line("add", rule))
+            lines[rule.device].append(f"PostUp = ip -{rule.family} {words} 2>/dev/null || true")
+    return lines
 
 
-def _is_of_device(desired: KernelState, key: str) -> bool:
-    return any(f"/{device.name}/" in key for device in desired.devices)
+def _route(route: RouteEntry) -> str:
+    """Return the words that set *route* at boot; the route may be there from a run before."""
+    if route.table != MAIN_TABLE:
+        return " ".join(ip_cli.route_line("replace", route))
+    # "add" leaves a route of the node's own network in its place, where "replace" would remove it.
+    return f"{' '.join(ip_cli.route_line('add', route))} || true"
 
 
 def _peers(device: Device) -> Iterator[str]:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 
 from saltext_wgmesh.core.inputs.converters import Converter, InvalidValue, integer, quoted, text
-from saltext_wgmesh.core.inputs.prefixes import address, is_local
+from saltext_wgmesh.core.inputs.prefixes import address, host_network, special_range
 from saltext_wgmesh.core.model.policy import Endpoint
 
 _BRACKETED = re.compile(r"\[([^\[\]]*)\](?::(.*))?", re.DOTALL)
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+"""A label in lower case. The resolver takes underscores, which RFC 1123 does not have; ``-`` begins an option."""
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+"""A last label that makes the whole host an IPv4 address, to the C library (inet_aton(3)) and to browsers."""
+_LOOPBACK = re.compile(r"(.+\.)?localhost|localhost[46]?(\.localdomain[46]?)?|ip6-(localhost|loopback)|loopback")
+"""Names of the host itself (RFC 6761 section 6.3), and those that distributions write to /etc/hosts."""
+_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
+"""Characters that the two standards for names outside of ASCII encode differently (RFC 5894 section 7.2)."""
 _MAX_HOST = 253
 """Characters of a DNS name (RFC 1035 section 2.3.4, without the root's dot)."""
 _FORMS = "write host, host:port, an IPv6 address or [IPv6 address]:port"
@@ -18,8 +25,9 @@ _FORMS = "write host, host:port, an IPv6 address or [IPv6 address]:port"
 def endpoint(default_port: int) -> Converter[Endpoint]:
     """Return a converter from ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address.
 
-    The host is an IP address that other nodes can reach, or a host name (RFC 1123). The endpoint has it in canonical
-    form, names in lower case. Without a port, the endpoint has *default_port*.
+    The host is an IP address that other nodes can reach, or a name that the resolver of a node takes. The endpoint has
+    it in canonical form: names in lower case and in ASCII (RFC 3490), with the dot at the end if there is one. Without
+    a port, the endpoint has *default_port*.
     """
 
     def convert(value: object) -> Endpoint:
@@ -50,13 +58,28 @@ def _port(word: str, port: str) -> int:
 
 
 def _host(host: str, word: str) -> str:
-    labels = host.split(".")
+    name = _ascii(host, word).lower()
+    labels = name.removesuffix(".").split(".")
     # The last label of a host name is never a number (RFC 1123 section 2.1), so this must be an IPv4 address.
-    if labels[-1].isdigit():
-        return _literal(host)
-    if len(host) > _MAX_HOST or not all(_LABEL.fullmatch(label) for label in labels):
+    if _NUMBER.fullmatch(labels[-1]):
+        return _literal(name)
+    if len(name.removesuffix(".")) > _MAX_HOST or not all(_LABEL.fullmatch(label) for label in labels):
         raise InvalidValue(f"{quoted(word)} is neither an IP address nor a host name", _FORMS)
-    return host.lower()
+    if _LOOPBACK.fullmatch(name.removesuffix(".")):
+        raise _unreachable(host)
+    return name
+
+
+def _ascii(host: str, word: str) -> str:
+    """Return *host* as the resolver sends it: names with other characters are encoded (RFC 3490)."""
+    if host.isascii():
+        return host
+    if _DEVIATIONS & set(host):
+        raise InvalidValue(f"{quoted(word)} has two encodings", "write its ASCII form, which begins with xn--")
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise InvalidValue(f"{quoted(word)} is neither an IP address nor a host name", _FORMS) from None
 
 
 def _literal(host: str) -> str:
@@ -64,11 +87,15 @@ def _literal(host: str) -> str:
         found = address(host)
     except InvalidValue as error:
         raise InvalidValue(error.message, _FORMS) from None
-    if is_local(found) or found.is_unspecified:
-        raise InvalidValue(
-            f"{quoted(host)} can't be reached from other nodes", "write the address that other nodes can reach"
-        )
+    if special_range(host_network(found)):
+        raise _unreachable(host)
     return str(found)
+
+
+def _unreachable(host: str) -> InvalidValue:
+    return InvalidValue(
+        f"{quoted(host)} can't be reached from other nodes", "write the address that other nodes can reach"
+    )
 
 
 def literal_of(where: Endpoint) -> str | None:

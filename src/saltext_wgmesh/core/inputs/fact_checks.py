@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.inputs.converters import name_in_path
+from saltext_wgmesh.core.inputs.key_claims import key_disputes
 from saltext_wgmesh.core.inputs.node_matching import rules_for
 from saltext_wgmesh.core.inputs.prefixes import PrefixSet, host_network
 from saltext_wgmesh.core.model.facts import Facts, Rejection
@@ -20,35 +21,8 @@ def cross_check(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> tuple[Rejection
     """Return every contradiction in the facts of the mesh's members, sorted; facts of other nodes are ignored."""
     rules = rules_for(mesh, facts)
     members = {node: facts[node] for node in rules}
-    keys = {node: own.keys for node, own in members.items()}
-    return tuple(sorted([*duplicate_keys(keys, {}), *against_policy(mesh, rules, members)]))
-
-
-def duplicate_keys(
-    published: Mapping[str, tuple[str, ...]], previously_used: Mapping[str, tuple[str, ...]]
-) -> Iterator[Rejection]:
-    """Yield a rejection of each node that publishes a key, current or next, of another node.
-
-    *published* and *previously_used* are node → keys: a key belongs to the nodes that publish it, and to the nodes that
-    have run with it.
-    """
-    owners: dict[str, list[str]] = {}
-    for node in sorted({*published, *previously_used}):
-        for key in {key for keys in (published, previously_used) for key in keys.get(node, ())}:
-            owners.setdefault(key, []).append(node)
-    for node, keys in published.items():
-        # One rejection a node is enough: the key that most other nodes have.
-        count, key = max((len(owners[key]) - 1, key) for key in keys)
-        if count:
-            listed = ", ".join([name_in_path(other) for other in owners[key][:4] if other != node][:3])
-            more = f" and {count - 3} more" if count > 3 else ""
-            which = "public" if key == keys[0] else "next public"
-            delete = f"delete {constants.KEY_FILE} there and apply the state again"
-            yield Rejection(
-                node=node,
-                reason=f"its {which} key is also that of {listed}{more}",
-                remedy=f"find out which of them is the copy, {delete}",
-            )
+    shared = {d.node: d.rejection(is_next=d.key != facts[d.node].public_key) for d in key_disputes(members, {})}
+    return tuple(sorted([*shared.values(), *against_policy(mesh, rules, members)]))
 
 
 def against_policy(mesh: MeshPolicy, rules: Mapping[str, NodeRule], facts: Mapping[str, Facts]) -> Iterator[Rejection]:

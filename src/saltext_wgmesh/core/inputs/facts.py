@@ -47,6 +47,7 @@ def facts_from_dict(node: str, raw: object) -> Facts:
             salt_key=_field(raw, "salt_key", _fingerprint),
             underlay=_field(raw, "underlay", _underlay),
             networks=_field(raw, "networks", _networks),
+            lans=_field(raw, "lans", _networks) if raw.get("lans") is not None else None,
             ipv6=_field(raw, "ipv6", flag),
             next_key=_field(raw, "next_key", _next_key(public_key)),
         )
@@ -103,7 +104,7 @@ def _items(value: object, maximum: int) -> list[object]:
     if not isinstance(value, (list, tuple)):
         raise InvalidValue(f"it is {kind(value)}, not a list", "")
     if len(value) > maximum:
-        raise InvalidValue(f"it has {len(value)} entries, more than {maximum}", "")
+        raise InvalidValue(f"it has more than {maximum} entries", "")
     return list(value)
 
 

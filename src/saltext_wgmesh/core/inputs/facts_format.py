@@ -14,10 +14,10 @@ from typing import Any
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.model.facts import Facts
 
-MAX_ADDRESSES = 64
+MAX_ADDRESSES = 1024
 """The most underlay addresses that one node may publish."""
-MAX_NETWORKS = 256
-"""The most prefixes that one node may publish."""
+MAX_NETWORKS = 4096
+"""The most prefixes that one node may publish; a proxy of Kubernetes gives a node an address for each service."""
 
 
 def facts_as_dict(facts: Facts) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def facts_as_dict(facts: Facts) -> dict[str, Any]:
         "salt_key": facts.salt_key,
         "underlay": list(facts.underlay),
         "networks": list(facts.networks),
+        **({"lans": list(facts.lans)} if facts.lans is not None else {}),
         "ipv6": facts.ipv6,
         **({"next_key": facts.next_key} if facts.next_key else {}),
     }

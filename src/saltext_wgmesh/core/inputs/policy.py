@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from saltext_wgmesh.core import constants
-from saltext_wgmesh.core.errors import PolicyError, Problem
-from saltext_wgmesh.core.inputs import policy_checks
+from saltext_wgmesh.core.errors import NoPolicyError, PolicyError, Problem
+from saltext_wgmesh.core.inputs import policy_checks, port_checks
 from saltext_wgmesh.core.inputs.converters import (
     InvalidValue,
     Problems,
@@ -82,11 +82,12 @@ def parse_policy(raw: object) -> Policy:
     meshes = [mesh for mesh in read if mesh]
     if not pairs and not problems.found:
         remedy = "give the master's own id ('salt-run config.get id') this pillar key, with a mesh below it"
-        problems.add(constants.PILLAR_POLICY, "has no mesh", remedy)
+        raise NoPolicyError([Problem(path=constants.PILLAR_POLICY, message="has no mesh", remedy=remedy)])
     policy_checks.check_policy(meshes, problems)
     if problems.found:
         raise PolicyError(problems.found)
-    return Policy(meshes=MappingProxyType({mesh.name: mesh for mesh in sorted(meshes, key=lambda m: m.name)}))
+    limited = port_checks.with_port_limits(sorted(meshes, key=lambda m: m.name))
+    return Policy(meshes=MappingProxyType({mesh.name: mesh for mesh in limited}))
 
 
 def _mesh(mesh_name: str, raw: object, problems: Problems) -> MeshPolicy | None:

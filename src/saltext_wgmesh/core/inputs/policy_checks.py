@@ -14,6 +14,7 @@ from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.inputs.converters import Problems, name_in_path, quoted, suggestion
 from saltext_wgmesh.core.inputs.endpoints import literal_of
 from saltext_wgmesh.core.inputs.node_matching import has_wildcards, matcher
+from saltext_wgmesh.core.inputs.port_checks import check_ports
 from saltext_wgmesh.core.inputs.prefixes import (
     AddressClaim,
     ClaimKind,
@@ -50,7 +51,7 @@ def check_policy(meshes: Sequence[MeshPolicy], problems: Problems) -> None:
     for mesh in meshes:
         _MeshChecks(mesh, mesh_path(mesh.name), matcher(mesh.nodes), problems).check()
     _check_claims(meshes, problems)
-    _check_ports(meshes, problems)
+    check_ports(meshes, problems)
     _check_interfaces(meshes, problems)
 
 
@@ -292,30 +293,6 @@ def _claims(meshes: Sequence[MeshPolicy]) -> Iterable[AddressClaim]:
             if literal:
                 host = host_network(ip_address(literal))
                 yield AddressClaim(prefix=host, kind=ClaimKind.ENDPOINT, mesh=mesh.name, path=f"{node}:endpoint")
-
-
-def _last_port(mesh: MeshPolicy) -> int:
-    """Return the highest UDP port that a node of the mesh may listen on; trunks exist from two relays on."""
-    relays = relay_count(mesh)
-    return constants.trunk_port(mesh.listen_port, relays) if relays >= 2 else mesh.listen_port
-
-
-def _check_ports(meshes: Sequence[MeshPolicy], problems: Problems) -> None:
-    """Check that no two meshes share a UDP port, since one node may be in all meshes."""
-    for index, mesh in enumerate(meshes):
-        path = f"{mesh_path(mesh.name)}:listen_port"
-        if _last_port(mesh) > 65535:
-            message = f"its relays would need ports {mesh.listen_port} to {_last_port(mesh)}"
-            problems.add(path, message, f"choose at most {65535 - relay_count(mesh)}")
-        for other in meshes[:index]:
-            if mesh.listen_port <= _last_port(other) and other.listen_port <= _last_port(mesh):
-                ports = f"UDP ports {_ports(mesh)} overlap {_ports(other)} of {mesh_path(other.name)}"
-                problems.add(path, ports, "choose ports that are apart: one, and one more a relay")
-
-
-def _ports(mesh: MeshPolicy) -> str:
-    last = _last_port(mesh)
-    return str(last) if last == mesh.listen_port else f"{mesh.listen_port}-{last}"
 
 
 def _check_interfaces(meshes: Sequence[MeshPolicy], problems: Problems) -> None:

@@ -22,9 +22,23 @@ _PREFIX = re.compile(r"[0-9A-Fa-f:.]{2,45}/[0-9]{1,3}")
 """An address and a length. netaddr alone would also take a netmask, and read a bare address as a host prefix."""
 _SPECIAL = tuple(
     IPNetwork(n)
-    for n in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::/127", "fe80::/10", "ff00::/8")
+    for n in (
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "255.255.255.255/32",
+        "::/96",
+        "::ffff:0:0/96",
+        "fe80::/10",
+        "ff00::/8",
+    )
 )
-"""This host, loopback, link-local and multicast (RFC 6890): never routed, so never in a mesh or a subnet."""
+"""This host, loopback, link-local, multicast, broadcast, and IPv4 in IPv6 form (RFC 6890; RFC 4291 section 2.5.5).
+
+They are never routed, so never in a mesh or a subnet. The kernel's tools spell IPv4 in IPv6 form with dots, so that an
+apply could not compare it.
+"""
 _RANGES = "write an address, a prefix, or the first and the last address as in 10.100.0.10-10.100.0.20"
 
 # --- reading -------------------------------------------------------------------------------------------
@@ -76,11 +90,16 @@ def routable_network(value: object) -> Network:
     Raises InvalidValue for anything else.
     """
     found = network(value)
-    cidr = to_netaddr(found)
-    special = next((s for s in _SPECIAL if _touch(s, cidr)), None)
+    special = special_range(found)
     if special:
         raise InvalidValue(f"{found} touches {special}, which is never routed", "choose another prefix")
     return found
+
+
+def special_range(prefix: Network) -> Network | None:
+    """Return the range of special addresses that *prefix* touches; None: all its addresses may be routed."""
+    cidr = to_netaddr(prefix)
+    return next((from_netaddr(special) for special in _SPECIAL if _touch(special, cidr)), None)
 
 
 def address_range(value: object) -> AddressRange:

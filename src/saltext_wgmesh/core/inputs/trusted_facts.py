@@ -6,14 +6,15 @@ mine has one bank for each minion, so the bank names the node; the facts do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.inputs.converters import InvalidValue, name_in_path, quoted
-from saltext_wgmesh.core.inputs.fact_checks import against_policy, duplicate_keys
+from saltext_wgmesh.core.inputs.fact_checks import against_policy
 from saltext_wgmesh.core.inputs.facts import facts_from_dict
+from saltext_wgmesh.core.inputs.key_claims import KeyDispute, KeyOwners, key_disputes, key_owners
 from saltext_wgmesh.core.inputs.node_matching import rules_for
 from saltext_wgmesh.core.model.facts import Facts, Rejection
 from saltext_wgmesh.core.model.policy import MeshPolicy
@@ -34,9 +35,9 @@ class TrustedFacts:
     """The facts from which one mesh is planned."""
 
     facts: Mapping[str, Facts]
-    """Sorted by node. The facts of nodes that are not members are included and not checked."""
+    """Sorted by node. The facts of nodes that are not members are included, and only their keys are checked."""
     rejected: tuple[Rejection, ...]
-    """Members whose current facts are not used, and whether their last good facts are; sorted."""
+    """Nodes whose current facts are not used, or not their next key, and what is used until then; sorted."""
 
 
 def parse_facts(raw: Mapping[str, object], accepted: Mapping[str, str]) -> ParsedFacts:
@@ -70,34 +71,53 @@ def _accepted_facts(node: str, raw: object, accepted: Mapping[str, str]) -> Fact
 
 
 def select_facts(
-    mesh: MeshPolicy, parsed: ParsedFacts, last_good: Mapping[str, Facts], accepted: Mapping[str, str]
+    mesh: MeshPolicy,
+    parsed: ParsedFacts,
+    last_good: Mapping[str, Facts],
+    accepted: Mapping[str, str],
+    *,
+    placed: Container[str] = (),
+    owners_elsewhere: KeyOwners = MappingProxyType({}),
 ) -> TrustedFacts:
     """Return the facts for a plan of *mesh*: the current facts of each node, else its last good facts.
 
-    Last good facts replace current facts that are missing, can't be read, or contradict the policy or other nodes. They
-    must have been published under the Salt key that is accepted now; *accepted* is minion id → fingerprint of that key.
-    A public key that a node has run with belongs to that node: another node that publishes it is rejected. A node
-    without usable facts is left out.
+    Last good facts replace current facts that are missing, can't be read, or contradict the policy. They must have been
+    published under the Salt key that is accepted now; *accepted* is minion id → fingerprint of that key. A node without
+    usable facts is left out.
+
+    A public key belongs to the node that published it first, by the last good facts and by *owners_elsewhere*, which
+    are those of other records. *placed* are the nodes that the published plan has: they go first if the records name
+    several nodes. A node that publishes the key of another one costs that one nothing. It falls back to its last good
+    facts itself, or loses only its next key.
 
     Raises PlanError if last good facts that are needed contradict the policy. Then the policy has changed, and a plan
     without these facts would remove a running node.
     """
     usable = {node: facts for node, facts in last_good.items() if accepted.get(node) == facts.salt_key}
+    owners = {**owners_elsewhere, **key_owners([[f for n, f in usable.items() if n in placed], usable.values()])}
     rules = rules_for(mesh, {*parsed.facts, *usable, *(r.node for r in parsed.rejected)})
     missing = usable.keys() - parsed.facts.keys() - {r.node for r in parsed.rejected}
-    rejections = [
+    unusable = [
         *parsed.rejected,
         *(Rejection(node=node, reason="it has no facts in the mine", remedy=_publish(node)) for node in missing),
-        *_objections(mesh, parsed.facts, usable),
+        *_contradictions(mesh, parsed.facts),
     ]
-    # Facts of nodes that no rule matches are passed on unchecked: no plan uses them.
-    rejections = [rejection for rejection in rejections if rejection.node in rules]
-    rejected = {rejection.node for rejection in rejections}
-    current = {node: facts for node, facts in parsed.facts.items() if node not in rejected}
-    old = _usable_old_facts(mesh, {node: facts for node, facts in usable.items() if node not in current})
+    # Facts of nodes that no rule matches need not fit the policy: no plan uses them.
+    unusable = [rejection for rejection in unusable if rejection.node in rules]
+    left = {node: facts for node, facts in parsed.facts.items() if node not in {r.node for r in unusable}}
+    claims = _claims(left, list(key_disputes(left, owners, rules)))
+    current = dict(claims.facts)
+    old = _usable_old_facts(mesh, {node: facts for node, facts in usable.items() if node not in current}, owners)
+    outcomes = {
+        **dict.fromkeys(old, "until then its last good facts are used"),
+        **dict.fromkeys(current, "until then the node keeps its present key"),
+    }
+    rejected = (
+        replace(r, remedy=f"{r.remedy}; {outcomes.get(r.node, 'until then it is left out')}")
+        for r in (*unusable, *claims.rejected)
+    )
     return TrustedFacts(
-        facts=MappingProxyType(dict(sorted({**current, **old}.items()))),
-        rejected=tuple(sorted(_with_outcome(rejection, rejection.node in old) for rejection in rejections)),
+        facts=MappingProxyType(dict(sorted({**current, **old}.items()))), rejected=tuple(sorted(rejected))
     )
 
 
@@ -105,16 +125,28 @@ def _publish(node: str) -> str:
     return f"have it publish them: salt {name_in_path(node)} state.apply wgmesh"
 
 
-def _objections(mesh: MeshPolicy, current: Mapping[str, Facts], last_good: Mapping[str, Facts]) -> Iterator[Rejection]:
-    """Yield the rejections of current facts: contradictions, and keys that other members have run with."""
+def _contradictions(mesh: MeshPolicy, current: Mapping[str, Facts]) -> Iterator[Rejection]:
+    """Yield the rejections of current facts that contradict the policy."""
     rules = rules_for(mesh, current)
-    members = {node: current[node] for node in rules}
-    yield from duplicate_keys(_keys(members), _keys({node: last_good[node] for node in rules_for(mesh, last_good)}))
-    yield from against_policy(mesh, rules, members)
+    yield from against_policy(mesh, rules, {node: current[node] for node in rules})
 
 
-def _usable_old_facts(mesh: MeshPolicy, old: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Return *old* without members that share a key; PlanError if the facts of one contradict the policy."""
+def _claims(facts: Mapping[str, Facts], disputes: Iterable[KeyDispute]) -> ParsedFacts:
+    """Return *facts* without nodes whose public key is disputed, and without disputed next keys; and the rejections."""
+    kept, rejected = dict(facts), {}
+    for dispute in disputes:
+        is_next = dispute.key != facts[dispute.node].public_key
+        if not is_next:
+            kept.pop(dispute.node, None)
+        elif dispute.node in kept:
+            kept[dispute.node] = replace(kept[dispute.node], next_key=None)
+        if not is_next or dispute.node not in rejected:
+            rejected[dispute.node] = dispute.rejection(is_next=is_next)
+    return ParsedFacts(facts=kept, rejected=tuple(rejected.values()))
+
+
+def _usable_old_facts(mesh: MeshPolicy, old: Mapping[str, Facts], owners: KeyOwners) -> dict[str, Facts]:
+    """Return *old* without keys that belong to other nodes; PlanError if the facts of one contradict the policy."""
     rules = rules_for(mesh, old)
     members = {node: old[node] for node in rules}
     problems = [
@@ -123,14 +155,4 @@ def _usable_old_facts(mesh: MeshPolicy, old: Mapping[str, Facts]) -> dict[str, F
     ]
     if problems:
         raise PlanError(problems)
-    duplicates = {r.node for r in duplicate_keys(_keys(members), {})}
-    return {node: facts for node, facts in old.items() if node not in duplicates}
-
-
-def _keys(facts: Mapping[str, Facts]) -> dict[str, tuple[str, ...]]:
-    return {node: own.keys for node, own in facts.items()}
-
-
-def _with_outcome(rejection: Rejection, has_old_facts: bool) -> Rejection:
-    outcome = "until then its last good facts are used" if has_old_facts else "until then it is left out"
-    return replace(rejection, remedy=f"{rejection.remedy}; {outcome}")
+    return dict(_claims(old, key_disputes(old, owners)).facts)

@@ -159,7 +159,8 @@ def _with_laggards(before: PskRollover, laggards: Mapping[str, Laggard]) -> PskR
 def _notify(node: str, laggard: Laggard, fleet: FleetState) -> Laggard:
     """Return *laggard* as notified, if the master can reach the node and its last timeout is long enough ago."""
     is_reachable = node in fleet.acknowledged and node not in fleet.unreachable
-    if is_reachable and fleet.now - laggard.since >= LAGGARD_RETRY:
+    # A time in the future was written while the clock was ahead: no pause can be derived from it.
+    if is_reachable and not 0 <= fleet.now - laggard.since < LAGGARD_RETRY:
         return replace(laggard, notified=True, since=fleet.now)
     return replace(laggard, notified=False)
 

@@ -88,12 +88,28 @@ def request_due(before: Rotation, nodes: Iterable[str], period: int, now: float)
     Each node has one moment in every *period* (seconds; 0: no node has), by a hash of its name, so that the rotations
     of a fleet are spread over the period. A changed period begins at *now*.
     """
+    before = without_future(before, now)
     if period != before.period or not before.checked_at:
         return replace(before, period=period, checked_at=now if period else 0.0)
     if not period:
         return before
     found = [n for n in nodes if _moments(n, period, now) > _moments(n, period, before.checked_at)]
     return replace(request(before, found), checked_at=now) if found else before
+
+
+def without_future(before: Rotation, now: float) -> Rotation:
+    """Return *before* with times that a clock ahead of *now* wrote set to *now*, so that nothing waits for them."""
+
+    def clamped(times: Times, latest: float) -> Times:
+        return {node: min(at, latest) for node, at in times.items()}
+
+    return replace(
+        before,
+        requested=clamped(before.requested, now),
+        activated=clamped(before.activated, now),
+        backed_off_until=clamped(before.backed_off_until, now + ACTIVATION_BACKOFF),
+        checked_at=min(before.checked_at, now),
+    )
 
 
 def _moments(node: str, period: int, now: float) -> int:

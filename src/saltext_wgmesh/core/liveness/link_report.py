@@ -95,6 +95,18 @@ class LinkStatus:
             return NEVER_UP
         return DownLink(availability=LinkAvailability.FAILED, since=self.since)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, without the name of the neighbour."""
+        return {
+            "interface": self.interface,
+            "state": self.state.value,
+            "since": self.since,
+            "hold": self.hold,
+            "interval": self.interval,
+            **({"admin_down_acknowledged": True} if self.admin_down_acknowledged else {}),
+            **({"session_up": True} if self.session_up else {}),
+        }
+
 
 _AVOIDED = (LinkState.DOWN, LinkState.NEW, LinkState.ADMIN_DOWN)
 
@@ -129,18 +141,7 @@ class LinkReport:
             "schema": LINK_REPORT_SCHEMA,
             "mesh": self.mesh,
             "from_watcher": self.from_watcher,
-            "links": {
-                name: {
-                    "interface": link.interface,
-                    "state": link.state.value,
-                    "since": link.since,
-                    "hold": link.hold,
-                    "interval": link.interval,
-                    **({"admin_down_acknowledged": True} if link.admin_down_acknowledged else {}),
-                    **({"session_up": True} if link.session_up else {}),
-                }
-                for name, link in sorted(self.links.items())
-            },
+            "links": {name: link.as_dict() for name, link in sorted(self.links.items())},
         }
 
     @classmethod

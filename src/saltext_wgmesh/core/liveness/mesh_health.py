@@ -86,6 +86,7 @@ def update(
 
     *neighbours* are those of each node in the published plan; *asked* are the nodes that were asked for their reports.
     """
+    before = _without_future(before, now)
     verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}
     nodes = _outages({n: outage for n, outage in before.nodes.items() if n in neighbours}, verdicts, now)
     down = frozenset(n for n, outage in nodes.items() if outage.is_down(now))
@@ -112,6 +113,23 @@ def update(
     )
 
 
+def _without_future(before: Health, now: float) -> Health:
+    """Return *before* with times after *now* set to *now*.
+
+    The clock was ahead when they were written. Left alone, an outage would last until the clock gets there again.
+    """
+
+    def clamped(outage: Outage) -> Outage:
+        up_since = outage.up_since if outage.up_since is None else min(outage.up_since, now)
+        return replace(outage, since=min(outage.since, now), up_since=up_since)
+
+    return replace(
+        before,
+        nodes={node: clamped(outage) for node, outage in before.nodes.items()},
+        links={pair: clamped(outage) for pair, outage in before.links.items()},
+    )
+
+
 def clear_recovered(before: Health) -> Health:
     """Return *before* without the outages that are over, so that these nodes and links are used as before.
 
@@ -127,6 +145,12 @@ def clear_recovered(before: Health) -> Health:
         recovering=frozenset(),
         down_links=frozenset(links),
     )
+
+
+def silent_nodes(health: Health) -> frozenset[str]:
+    """Return the nodes that count as down, without those in hold-down: their neighbours hear these again."""
+    heard = {node for node, outage in health.nodes.items() if outage.up_since is not None}
+    return health.down_nodes - heard
 
 
 def confirmed_down(neighbours: Mapping[str, frozenset[str]], reports: LinkStates) -> frozenset[str]:

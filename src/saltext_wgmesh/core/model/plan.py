@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from saltext_wgmesh.core.model.addresses import host_prefixes
+from saltext_wgmesh.core.model.facts import usable_families
 from saltext_wgmesh.core.model.policy import Endpoint, Role
 from saltext_wgmesh.core.model.view import Kind, View
 
@@ -55,6 +56,10 @@ class Member:
     endpoint: Endpoint | None
     """The policy's endpoint of the access interface; None if the policy gives none."""
     underlay: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+    """The prefixes of the node's own interfaces."""
+    lans: tuple[str, ...] | None = None
+    """Those of ``networks`` in which the underlay addresses are; None: not known."""
     addresses: tuple[str, ...]
     """Bare overlay addresses: IPv4 first, then IPv6; only the families that the node has. While a node is renumbered
     it has two of a family, and the second is about to be removed."""
@@ -75,6 +80,11 @@ class Member:
     def keys(self) -> tuple[str, ...]:
         """The public keys that the node's neighbours accept, the current key first."""
         return (self.public_key, self.next_key) if self.next_key else (self.public_key,)
+
+    @property
+    def families(self) -> frozenset[int]:
+        """The address families in which the node may open connections; empty: not known."""
+        return usable_families(self.underlay, self.networks)
 
     @property
     def is_relay(self) -> bool:

@@ -113,6 +113,16 @@ class NodeRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PortLimit:
+    """How far the numbers of a mesh's relays may grow, since trunks have the ports after the access interface's."""
+
+    number: int
+    """The highest number."""
+    reason: str
+    """The user of the next port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeshPolicy:
     """The operator's policy of one mesh."""
 
@@ -139,6 +149,8 @@ class MeshPolicy:
     """Seconds within which each node gets a new key once; 0: only on request."""
     preshared_keys: bool = False
     """Whether each pair of neighbours has its own preshared key."""
+    port_limit: PortLimit | None = None
+    """The limit that BFD's ports and the endpoints at one host set. None: the mesh has no trunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

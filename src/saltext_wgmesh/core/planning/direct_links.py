@@ -14,6 +14,8 @@ from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.policy import Endpoint, MeshPolicy, Topology
+from saltext_wgmesh.core.planning import underlay_choice
+from saltext_wgmesh.core.planning.openers import can_open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +47,16 @@ def direct_pairs(mesh: MeshPolicy, leaves: Iterable[Member]) -> list[NodePair]:
 def endpoint_for(mesh: MeshPolicy, opener: Member, target: Member) -> Endpoint | None:
     """Return where *opener* reaches the access interface of *target*; None if it can't open a connection.
 
-    The policy's endpoint is used first. Without one, *target* is reached at its first underlay address of a family that
-    *opener* has too. For this, *target* must not be behind NAT, and both must share an underlay (``_shares_underlay``).
+    The policy's endpoint is used first, if *opener* has its family. Without one, *target* is reached at the best of its
+    underlay addresses (``underlay_choice.usable_addresses``). For this, *target* must not be behind NAT, and both must
+    share an underlay (``_shares_underlay``).
     """
-    if target.endpoint is not None:
+    if can_open(opener.families, target.endpoint):
         return target.endpoint
     if target.nat or not _shares_underlay(mesh, opener, target):
         return None
-    families = {address_family(a) for a in opener.underlay}
-    for address in target.underlay:
-        # An opener that reports no address may have any family: a first try is better than none.
-        if not families or address_family(address) in families:
-            return Endpoint(host=address, port=target.listen_port)
-    return None
+    address = next(iter(underlay_choice.usable_addresses(opener, target)), None)
+    return None if address is None else Endpoint(host=address, port=target.listen_port)
 
 
 def direct_link_verdict(mesh: MeshPolicy, a: Member, b: Member) -> Verdict:
@@ -124,7 +123,9 @@ def _why_not_openable(mesh: MeshPolicy, opener: Member, target: Member) -> str:
         return f"{target.node} has no endpoint and shares no underlay with {opener.node}"
     if not target.underlay:
         return f"{target.node} has no endpoint and reports no underlay address"
-    return f"{opener.node} has no address family in common with {target.node}"
+    if not opener.families & {address_family(a) for a in target.underlay}:
+        return f"{opener.node} has no address family in common with {target.node}"
+    return f"the addresses of {target.node} are those of {opener.node} too, or in networks within it"
 
 
 def _opens(mesh: MeshPolicy, a: Member, b: Member) -> bool:

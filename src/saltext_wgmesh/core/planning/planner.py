@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.inputs import node_matching
 from saltext_wgmesh.core.liveness.mesh_health import Health
@@ -16,7 +15,7 @@ from saltext_wgmesh.core.model.pairs import NodePair
 from saltext_wgmesh.core.model.plan import AccessSocket, Allocations, Link, Member, Plan
 from saltext_wgmesh.core.model.policy import MeshPolicy, NodeRule, Role
 from saltext_wgmesh.core.model.view import Kind, View
-from saltext_wgmesh.core.planning import addresses, direct_links, relay_assignment, views
+from saltext_wgmesh.core.planning import addresses, direct_links, openers, relay_assignment, relay_numbers, views
 from saltext_wgmesh.core.planning.prune_guard import Membership
 from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
 from saltext_wgmesh.core.transition import gateway_move, state
@@ -47,15 +46,17 @@ def plan_mesh(
     inputs = _PlanInputs(
         mesh=mesh, facts=facts, allocations=allocations, health=health, drained=drained, transition=transition
     )
-    rules, unplaced = _placeable(inputs)
+    rules, unplaced = _with_a_way(inputs, *_placeable(inputs))
     relays = _relays(mesh, rules)
     leaves = {node: rule.site for node, rule in rules.items() if rule.role is Role.LEAF}
 
     assigned, problems = addresses.assign_addresses(mesh, rules, allocations)
     # A node that changes its role is a leaf with links of a relay, which are named after its number.
-    numbers = _numbers([*relays, *sorted(transition.role_changes.keys() & rules.keys())], allocations)
-    problems += _unusable_numbers(mesh, relays, numbers) + _subnets_without_gateway(mesh)
-    chosen = _choose_relays(inputs, leaves, relays)
+    numbers = relay_numbers.number_relays(
+        [*relays, *sorted(transition.role_changes.keys() & rules.keys())], allocations
+    )
+    problems += relay_numbers.unusable_numbers(mesh, relays, numbers) + _subnets_without_gateway(mesh)
+    chosen = _choose_relays(inputs, rules, leaves, relays)
     members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen))
     linked, direct = _direct_links(inputs, [members[leaf] for leaf in leaves])
     if not relays:
@@ -145,6 +146,15 @@ def _unplaced(mesh: MeshPolicy, nodes: Mapping[str, NodeRule], facts: Mapping[st
     return dict(sorted(reasons.items()))
 
 
+def _with_a_way(
+    inputs: _PlanInputs, rules: Mapping[str, NodeRule], unplaced: Mapping[str, str]
+) -> tuple[dict[str, NodeRule], dict[str, str]]:
+    """Return *rules* and *unplaced*, with the new nodes moved that could open no link."""
+    stuck = openers.without_way(rules, _relays(inputs.mesh, rules), inputs.facts, inputs.allocations)
+    placed = {node: rule for node, rule in rules.items() if node not in stuck}
+    return placed, dict(sorted({**unplaced, **stuck}.items()))
+
+
 def _in_rule_order(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]:
     """Return *nodes* in the operator's order; nodes of one glob are sorted by name."""
     position = {rule.pattern: i for i, rule in enumerate(mesh.nodes)}
@@ -154,35 +164,6 @@ def _in_rule_order(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]
 def _relays(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]:
     """Return the relays of *nodes*, in the operator's order."""
     return _in_rule_order(mesh, {n: r for n, r in nodes.items() if r.role is Role.RELAY})
-
-
-def _numbers(relays: Sequence[str], allocations: Allocations) -> dict[str, int]:
-    """Return relay → number: its allocated one, else the smallest that no relay has had, in the order of *relays*."""
-    numbers = dict(allocations.relay_numbers)
-    used = set(numbers.values())
-    free = 1
-    for relay in relays:
-        if relay not in numbers:
-            while free in used:
-                free += 1
-            numbers[relay] = free
-            used.add(free)
-    return dict(sorted(numbers.items()))
-
-
-def _unusable_numbers(mesh: MeshPolicy, relays: Iterable[str], numbers: Mapping[str, int]) -> list[Problem]:
-    """Return a problem for each relay whose number makes an interface name too long or a port too high."""
-    problems = []
-    for relay in relays:
-        name = constants.trunk_name(mesh.interface, numbers[relay])
-        port = constants.trunk_port(mesh.listen_port, numbers[relay])
-        if len(name) > constants.IFNAMSIZ:
-            message = f"interfaces towards it would be named {name}, longer than {constants.IFNAMSIZ} characters"
-            problems.append(Problem(path=f"node {relay}", message=message, remedy="give the mesh a shorter interface"))
-        if port > 65535:
-            message = f"trunks towards it would listen on port {port}"
-            problems.append(Problem(path=f"node {relay}", message=message, remedy="give the mesh a lower listen_port"))
-    return problems
 
 
 def _subnets_without_gateway(mesh: MeshPolicy) -> list[Problem]:
@@ -244,6 +225,8 @@ def _members(
             interface=socket.interface,
             endpoint=socket.endpoint,
             underlay=facts.underlay,
+            networks=facts.networks,
+            lans=facts.lans,
             addresses=own_addresses if facts.ipv6 else tuple(a for a in own_addresses if address_family(a) == 4),
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
             standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
@@ -269,13 +252,19 @@ def _access_socket(inputs: _PlanInputs, node: str, rule: NodeRule) -> AccessSock
 
 
 def _choose_relays(
-    inputs: _PlanInputs, leaves: Mapping[str, str | None], relays: Sequence[str]
+    inputs: _PlanInputs, rules: Mapping[str, NodeRule], leaves: Mapping[str, str | None], relays: Sequence[str]
 ) -> dict[str, RelayOrder]:
     """Return leaf → the relays that it is to have; *leaves* is node → site."""
     health = inputs.health
     unstable = health.recovering.union(inputs.drained, *health.down_links, *health.links)
     avoid = _relays_to_avoid(leaves, inputs.allocations, health, inputs.drained)
-    return relay_assignment.assign_relays(inputs.mesh, leaves, relays, inputs.allocations, avoid, unstable)
+    unopenable = openers.unopenable_relays(rules, inputs.facts)
+    avoid |= {leaf: avoid.get(leaf, frozenset()) | useless for leaf, useless in unopenable.items()}
+    chosen = relay_assignment.assign_relays(inputs.mesh, leaves, relays, inputs.allocations, avoid, unstable)
+    # To be avoided is no ban, but a link that can't be opened is of no use. A leaf keeps at least one.
+    for leaf, useless in unopenable.items():
+        chosen[leaf] = tuple(r for r in chosen[leaf] if r not in useless) or chosen[leaf]
+    return chosen
 
 
 def _relays_to_avoid(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from saltext_wgmesh.core.errors import PlanError, PolicyError, Problem, ProofError
 from saltext_wgmesh.core.inputs import policy as policy_module
 from saltext_wgmesh.core.inputs import trusted_facts
+from saltext_wgmesh.core.inputs.key_claims import KeyOwners, key_owners
 from saltext_wgmesh.core.keys import rotation as rotation_module
 from saltext_wgmesh.core.keys.psk_rollover import PskRollover
 from saltext_wgmesh.core.keys.rotation import Rotation
@@ -110,7 +111,7 @@ def draft(given: DraftInput) -> list[Draft]:
     PolicyError or PlanError with everything that is wrong, over all meshes.
     """
     policy = policy_module.parse_policy(given.inventory.policy)
-    guard_input = _guard_input(given.inventory, given.request.confirm)
+    guard_input = _guard_input(given.snapshot, given.inventory, given.request.confirm)
     sources: dict[str, PlanSource] = {}
     drafts: list[Draft] = []
     problems: list[Problem] = []
@@ -132,7 +133,7 @@ def draft(given: DraftInput) -> list[Draft]:
 
 def held_losses(snapshot: LedgerSnapshot, inventory: Inventory) -> dict[str, HeldLoss | None]:
     """Mesh → the loss that would be held now, whether a plan can be made or not. PolicyError or PlanError as above."""
-    policy, guard_input = policy_module.parse_policy(inventory.policy), _guard_input(inventory)
+    policy, guard_input = policy_module.parse_policy(inventory.policy), _guard_input(snapshot, inventory)
     return {
         mesh: _source(guard_input, snapshot.mesh(mesh), policy, inventory).held for mesh in _meshes(snapshot, policy)
     }
@@ -150,9 +151,22 @@ def require_proof(found: Draft) -> None:
         raise ProofError(problems)
 
 
-def _guard_input(inventory: Inventory, confirmed: frozenset[str] = frozenset()) -> GuardInput:
-    report = trusted_facts.parse_facts(inventory.mine, inventory.accepted)
-    return GuardInput(report=report, accepted=inventory.accepted, confirmed=confirmed)
+def _guard_input(snapshot: LedgerSnapshot, inventory: Inventory, confirmed: frozenset[str] = frozenset()) -> GuardInput:
+    accepted = inventory.accepted
+    report = trusted_facts.parse_facts(inventory.mine, accepted)
+    return GuardInput(report=report, accepted=accepted, confirmed=confirmed, owners=_owners(snapshot, accepted))
+
+
+def _owners(snapshot: LedgerSnapshot, accepted: Mapping[str, str]) -> KeyOwners:
+    """The owners of public keys by all meshes. A node has one key in all of them, and may not be known to each."""
+    placed: list[Facts] = []
+    others: list[Facts] = []
+    for head in (records.head for records in snapshot.meshes.values()):
+        with_view = head.placed
+        for node, facts in head.facts.items():
+            if accepted.get(node) == facts.salt_key:
+                (placed if node in with_view else others).append(facts)
+    return key_owners([placed, others])
 
 
 def _source(given: GuardInput, records: MeshRecords, policy: Policy, inventory: Inventory) -> PlanSource:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.inputs import node_matching, trusted_facts
+from saltext_wgmesh.core.inputs.key_claims import KeyOwners, key_owners
 from saltext_wgmesh.core.inputs.trusted_facts import ParsedFacts, TrustedFacts
 from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.planning import planner, prune_guard
@@ -48,6 +50,8 @@ class GuardInput:
     report: ParsedFacts
     accepted: Mapping[str, str]
     """Minion id → fingerprint of its accepted Salt key."""
+    owners: KeyOwners = field(default_factory=lambda: MappingProxyType({}))
+    """The owners of public keys, by the records of all meshes."""
     confirmed: frozenset[str] = frozenset()
     """Digests of losses that the operator confirmed."""
 
@@ -83,7 +87,7 @@ def choose_source(given: GuardInput, records: MeshRecords, policy: MeshPolicy | 
         believed=_believe(given, records, before.policy),
         held=_held_loss(given, wanted, outline, unapproved),
     )
-    return _restore_vanished(records, published, outline, limit)
+    return _restore_vanished(given, records, published, outline, limit)
 
 
 def require_known_digest(confirm: str, held: Mapping[str, HeldLoss | None]) -> None:
@@ -95,10 +99,13 @@ def require_known_digest(confirm: str, held: Mapping[str, HeldLoss | None]) -> N
     raise LedgerError(f"confirm={confirm} is not what is held now, nothing was changed. Held: {now or 'nothing'}")
 
 
-def _restore_vanished(records: MeshRecords, found: PlanSource, before: Membership, limit: int) -> PlanSource:
+def _restore_vanished(
+    given: GuardInput, records: MeshRecords, found: PlanSource, before: Membership, limit: int
+) -> PlanSource:
     """*found*, which is by the published policy, with the nodes and links restored whose loss is too large.
 
-    These are lost although the policy is the published one: their keys or facts vanished.
+    These are lost although the policy is the published one: their keys or facts vanished. A restored node keeps its
+    public keys too: another node that publishes one of them does not get it.
     """
     gone = prune_guard.loss(before, _outline(found))
     approved = gone & records.guard.approved_loss
@@ -109,11 +116,15 @@ def _restore_vanished(records: MeshRecords, found: PlanSource, before: Membershi
     held_before = Loss(nodes=frozenset(records.guard.held.nodes if records.guard.held else ()))
     restored = lost if prune_guard.exceeds_guard(lost - held_before, before, limit) else lost & held_before
     known = records.head.facts
-    facts = dict(found.believed.facts) | {node: known[node] for node in restored.nodes if node in known}
+    kept = {node: known[node] for node in restored.nodes if node in known}
+    reserved = replace(given, owners={**given.owners, **key_owners([kept.values()])})
+    believed = _believe(reserved, records, found.policy)
+    facts = dict(believed.facts) | kept
     for node in {node for pair in restored.pairs for node in pair} & facts.keys() & known.keys():
-        # Whether two leaves link directly depends on their underlay addresses.
-        facts[node] = replace(facts[node], underlay=known[node].underlay)
-    believed = replace(found.believed, facts=dict(sorted(facts.items())))
+        # Whether two leaves link directly depends on their underlay addresses, and on the networks around these.
+        old = known[node]
+        facts[node] = replace(facts[node], underlay=old.underlay, networks=old.networks, lans=old.lans)
+    believed = replace(believed, facts=dict(sorted(facts.items())))
     return replace(found, believed=believed, approved_loss=approved | (lost - restored))
 
 
@@ -154,7 +165,14 @@ def _why(given: GuardInput, wanted: PlanSource, node: str) -> str:
 
 
 def _believe(given: GuardInput, records: MeshRecords, policy: MeshPolicy) -> TrustedFacts:
-    return trusted_facts.select_facts(policy, given.report, records.head.facts, given.accepted)
+    return trusted_facts.select_facts(
+        policy,
+        given.report,
+        records.head.facts,
+        given.accepted,
+        placed=records.head.placed,
+        owners_elsewhere=given.owners,
+    )
 
 
 def _outline(found: PlanSource) -> Membership:

@@ -7,6 +7,7 @@ stores only returns that the node itself signed. Return events are not used: any
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,7 +96,8 @@ def run_apply(
 ) -> JobResult:
     """Run ``wgmesh.apply`` on *nodes*, and return what they returned.
 
-    Returns of *not_awaited* nodes are taken if they arrive in time. With *retry_rolled_back* false, a node does not try
+    *not_awaited* nodes are presumed dead: they are waited for only if they say within PRESUMED_DEAD_WAIT seconds that
+    they are there. With *retry_rolled_back* false, a node does not try
     a view again that it rolled back a while ago; its return says why it was rolled back.
     """
     arguments = () if retry_rolled_back else salt.utils.args.condition_input([], {"retry_rolled_back": False})
@@ -195,15 +197,25 @@ def _job(
     if not job:
         return "", {}
     jid, wanted, given_up = job["jid"], set(nodes), set(not_awaited)
+    doubted = wanted & given_up
     deadline = time.monotonic() + policy.total
     while True:
         returned = _collect(client, jid, wanted, given_up, policy, deadline)
-        missing = wanted - returned.keys() - given_up
+        missing = wanted - returned.keys() - (given_up - doubted)
         if policy.find_job is None or not missing or time.monotonic() > deadline:
             return jid, returned
         # A slow apply looks like a dead node. Only the node itself can tell whether the job still runs.
-        _, running = _job(client, sorted(missing), "saltutil.find_job", policy.find_job, (), jid)
+        question = replace(policy.find_job, presumed_dead=functools.partial(_only, frozenset(doubted)))
+        _, running = _job(client, sorted(missing), "saltutil.find_job", question, (), jid)
         given_up |= {node for node in missing if not running.get(node)}
+        # Links are down, but the node has answered: it gets the time of any other node, if only to begin the job.
+        given_up -= doubted & running.keys()
+        doubted = set()
+
+
+def _only(nodes: frozenset[str], _: Mapping[str, Any]) -> Collection[str]:
+    """*nodes* are presumed dead, whatever the others return."""
+    return nodes
 
 
 def _collect(

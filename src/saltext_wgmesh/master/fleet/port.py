@@ -22,8 +22,8 @@ class Fleet(Protocol):
     def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
         """Have *nodes* apply their views; what each returned, and the job of each that did not answer.
 
-        Answers of the *not_awaited* are taken if they come. Unless *retry_rolled_back*, a node that rolled back just
-        this view says so instead of applying it once more.
+        The *not_awaited* are presumed dead, and are waited for only if they show at once that they are not.
+        Unless *retry_rolled_back*, a node that rolled back just this view says so instead of applying it once more.
         """
 
     def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:

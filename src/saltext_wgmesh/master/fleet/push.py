@@ -13,6 +13,9 @@ from saltext_wgmesh.master.records.acknowledgement import Ack, Digests, error_te
 from saltext_wgmesh.master.records.mesh_records import Acks
 from saltext_wgmesh.master.requests.request import ConvergeRequest
 
+RECENT_ANSWER = 30.0
+"""Seconds after an answer in which a node that counts as down is waited for all the same: its links may be down, or in
+hold-down, while it answers jobs."""
 DRIFT_RETRY_AFTER = 10.0
 """Seconds after a push before a node that reports drift is pushed to again."""
 
@@ -87,12 +90,13 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
     wanted, request = given.wanted, given.request
     acks = _settle(given, save_ack)
     blocked = rollback_blocks(wanted, acks)
-    not_awaited = given.down - request.retry - request.started - given.responsive
+    presumed_down = given.down - request.retry - request.started - given.responsive
+    not_awaited = presumed_down - _answered_lately(given)
     answers: list[NodeAnswer] = []
     in_earlier_waves: set[str] = set()
     for wave, members in _waves(given, acks):
         if wave.withdraws:
-            blocked = {**_blocked_by_unanswered(in_earlier_waves - not_awaited, wanted, acks), **blocked}
+            blocked = {**_blocked_by_unanswered(in_earlier_waves - presumed_down, wanted, acks), **blocked}
         in_earlier_waves |= set(members)
         allowed = [n for n in members if n in request.retry or not blocked.keys() & acks[n].missing(wanted[n])]
         due = [node for node in allowed if _is_due(node, acks[node], given)]
@@ -107,6 +111,15 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
         # A refusal may be a rollback, and then says more by which node it is.
         blocked = {**blocked, **refusals, **(rollback_blocks(wanted, acks) if refusals else {})}
     return PushResult(acks=acks, answers=tuple(answers), blocked_by=blocked)
+
+
+def _answered_lately(given: PushInput) -> set[str]:
+    """The nodes that answered a push so lately that an outage alone is no reason not to wait for them."""
+    return {
+        node
+        for node in given.down
+        if (ack := given.acks.get(node)) and not ack.awaits_answer and 0 <= given.now - ack.at < RECENT_ANSWER
+    }
 
 
 def rollback_blocks(wanted: Wanted, acks: Acks) -> dict[str, str]:
@@ -170,7 +183,7 @@ def _tell(fleet: Fleet, due: list[str], not_awaited: Set[str], acks: Acks, given
 def _is_due(node: str, ack: Ack, given: PushInput) -> bool:
     """Whether *node* is to be told now."""
     digests, request = given.wanted[node], given.request
-    if node in request.drifted and given.now - ack.at > DRIFT_RETRY_AFTER:
+    if node in request.drifted and not 0 <= given.now - ack.at <= DRIFT_RETRY_AFTER:
         return True
     is_back = node in given.responsive and ack.awaits_answer
     is_named = is_back or node in request.retry or node in request.started

@@ -57,11 +57,18 @@ def undrain_node(opts: dict[str, Any], node: str) -> dict[str, Any] | str:
 
 
 def require_drainable(opts: dict[str, Any], node: str) -> None:
-    """Return if *node* may be drained; LedgerError if it is in no mesh, or is the last relay of one."""
+    """Return if *node* may be drained.
+
+    LedgerError if it is in no mesh, is the last relay of one, or is no relay or gateway of any.
+    """
     ledger = Ledger.of(opts)
     plans = _plans(ledger, node)
     if not plans:
         raise LedgerError(f"{node} is in no published mesh: 'salt-run wgmesh.status' lists their nodes")
+    if not any(plan.views[node].forward for plan in plans):
+        raise LedgerError(
+            f"{node} forwards for no other node: it is no relay, and no gateway of a subnet; it can be stopped as it is"
+        )
     for plan in plans:
         others = {n for n, m in plan.members.items() if m.is_relay} - {node} - ledger.head(plan.mesh).drained
         if plan.members[node].is_relay and not others:

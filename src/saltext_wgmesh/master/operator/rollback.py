@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from saltext_wgmesh.master.drafting import policy_pin
+from saltext_wgmesh.master.operator import run_converge
 from saltext_wgmesh.master.records import inventory, mesh_records
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.published import resolve_mesh
 
+PIN_ENDED = "none: the mesh is planned by its policy in the pillar"
 
-def pin_to_generation(opts: dict[str, Any], generation: int, mesh: str | None) -> None:
-    """Pin *mesh*, or the only one, to the policy of *generation*; 0: to that of the pillar.
+
+def pin_and_converge(opts: dict[str, Any], generation: int, mesh: str | None) -> dict[str, Any] | str:
+    """Pin as ``pin_to_generation`` does and converge; the report says to what the mesh is pinned, and until when."""
+    name = pin_to_generation(opts, generation, mesh)
+    found = run_converge.run_converge(opts)
+    if isinstance(found, str):
+        return found
+    pinned = policy_pin.describe_pin(Ledger.of(opts).pin(name), name) or {"policy_pin": PIN_ENDED}
+    return {**found, name: {**found.get(name, {}), **pinned}}
+
+
+def pin_to_generation(opts: dict[str, Any], generation: int, mesh: str | None) -> str:
+    """Pin *mesh*, or the only one, to the policy of *generation*; 0: to that of the pillar. Its name is returned.
 
     The next converge plans by it. LedgerError if the mesh or the generation is unknown.
     """
@@ -19,3 +32,4 @@ def pin_to_generation(opts: dict[str, Any], generation: int, mesh: str | None) -
     name = resolve_mesh(ledger, mesh)
     records = mesh_records.read_snapshot(ledger).mesh(name)
     ledger.save_pin(name, policy_pin.pin_to(records, generation, inventory.raw_policy(opts)))
+    return name

@@ -6,7 +6,7 @@ from typing import Any
 
 from saltext_wgmesh.master.drafting import key_rotation, psk
 from saltext_wgmesh.master.operator import run_converge
-from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.records import inventory, spelling
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.requests.request import Request, RequestKind
 
@@ -26,5 +26,7 @@ def rotate_psks(opts: dict[str, Any], mesh: str | None) -> dict[str, Any] | str:
 
     Raises LedgerError if there is no such mesh.
     """
-    meshes = psk.meshes_to_rotate(inventory.raw_policy(opts), mesh)
+    policy = inventory.raw_policy(opts)
+    name = None if mesh is None else spelling.spelled(mesh, policy if isinstance(policy, dict) else ())
+    meshes = psk.meshes_to_rotate(policy, name)
     return run_converge.run_converge(opts, *(Request(kind=RequestKind.ROTATE_PSK, value=name) for name in meshes))

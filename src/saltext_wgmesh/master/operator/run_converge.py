@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from saltext_wgmesh.core.errors import WgmeshError
+import salt.exceptions
+
+from saltext_wgmesh.core.errors import NoPolicyError, ProblemsError, WgmeshError
 from saltext_wgmesh.master import converge
 from saltext_wgmesh.master.environment import Environment
-from saltext_wgmesh.master.operator import show
-from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.operator import link_check, show
+from saltext_wgmesh.master.records import inventory, spelling
+from saltext_wgmesh.master.records.decisions import FailedRun
+from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.report import MeshReport, merge_rounds
 from saltext_wgmesh.master.requests import reactions
 from saltext_wgmesh.master.requests.request import FROM_EVENTS, ConvergeRequest, Request, RequestKind
@@ -23,26 +28,24 @@ log = logging.getLogger(__name__)
 RUN_POLL_INTERVAL = 0.5
 """Seconds between two looks whether the run of another process has ended."""
 
+EXPECTED_ERRORS = (WgmeshError, OSError, salt.exceptions.SaltCacheError)
+"""Errors of which the message says all."""
+
 Rounds = list[list[MeshReport]]
 """For each round of a run, the reports of its meshes."""
 
 
 def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | str:
-    """Converge with *requests*, and return mesh → what was done, with ``retcode`` 1 if something needs attention.
+    """Converge with *requests*, and return mesh → what was done; ``retcode`` 1 if something needs attention or is down.
 
     While another run is in progress, the requests are queued for it. An interactive caller then waits up to
     QUEUE_LOCK_TIMEOUT seconds to run itself, so that it can report; other callers get a sentence at once.
     """
     interactive = is_interactive(opts)
-    try:
-        rounds = _run_rounds(opts, requests, interactive=interactive)
-    except Exception as error:
-        # Reactor and schedule discard the errors of a runner, so the master's log is the only place to find them.
-        if not interactive:
-            log.error("wgmesh: the converge failed: %s", error, exc_info=not isinstance(error, WgmeshError))
-        raise
+    rounds = _run_rounds(opts, requests, interactive=interactive)
     if rounds:
-        return _summary(rounds)
+        reports = merge_rounds(rounds)
+        return _summary(_with_links(opts, reports) if interactive else reports)
     if interactive:
         busy = f"another run did not finish within {QUEUE_LOCK_TIMEOUT:g} s: this request is queued for its next round"
         return {"busy": f"{busy}; 'salt-run wgmesh.status' shows the result", "retcode": 1}
@@ -56,16 +59,32 @@ def run_converge_with(
 
     Raises WgmeshError if *node* has no accepted key, or *confirm* is not the digest of what is held now. Other *names*
     come from events, and are dropped if no accepted key has them.
+
+    A caller that is not interactive, such as the schedule, gets expected errors as ``error``, with ``retcode`` 1: Salt
+    would log an exception with its traceback each time. The master's log has each of them once, until it changes.
     """
+    if is_interactive(opts):
+        return _converge_with(opts, node=node, confirm=confirm, **names)
+    try:
+        return _converge_with(opts, node=node, confirm=confirm, **names)
+    except EXPECTED_ERRORS as error:
+        return {"error": str(error), "retcode": 1}
+    except Exception as error:
+        # Reactor and schedule discard the errors of a runner, so the master's log is the only place to find them.
+        log.error("wgmesh: the converge failed: %s", error, exc_info=True)
+        raise
+
+
+def _converge_with(
+    opts: dict[str, Any], *, node: object = None, confirm: object = None, **names: object
+) -> dict[str, Any] | str:
     if node is not None:
-        # Salt's command line reads an id of digits as a number.
-        node = str(node)
+        node = spelling.minion_id(opts, node)
         if not inventory.is_accepted(opts, node):
             raise WgmeshError(f"{node} is no accepted minion id: 'salt-key -l accepted' lists those")
     requests = reactions.requests(opts, node=node, **names)
     if confirm is not None:
-        show.require_held(opts, str(confirm))
-        requests.append(Request(kind=RequestKind.CONFIRM, value=str(confirm)))
+        requests.append(Request(kind=RequestKind.CONFIRM, value=show.require_held(opts, confirm)))
     return run_converge(opts, *requests)
 
 
@@ -98,15 +117,45 @@ def _converge_once(
     """One round; what it leaves to do is queued."""
     try:
         reports = converge.converge(Environment.of(opts), ConvergeRequest.of(requests), interactive=interactive)
-    except WgmeshError:
+    except EXPECTED_ERRORS as error:
         # Events are not repeated. An operator gets the error and repeats the call.
         for request in requests:
             if request.kind in FROM_EVENTS:
                 queue.enqueue(request)
+        _record_failure(opts, error, interactive=interactive)
         raise
     for request in _follow_ups(reports):
         queue.enqueue(request)
     return reports
+
+
+def _record_failure(opts: dict[str, Any], error: Exception, *, interactive: bool) -> None:
+    """The ledger has the failure, and the master's log one line of it, unless the run before failed in the same way.
+
+    An operator sees the error, so that an *interactive* run logs nothing. The next run in the background then has
+    nothing new to log either.
+    """
+    text = str(error)
+    before: FailedRun | None = None
+    try:
+        ledger = Ledger.of(opts)
+        before = ledger.failed_run()
+        number = before.number + 1 if before else 1
+        ledger.save_failed_run(FailedRun(number=number, error=text, reason=_reason_for_nodes(error)))
+    except EXPECTED_ERRORS as unrecorded:
+        log.debug("wgmesh: the failure of this run was not recorded: %s", unrecorded)
+    if not interactive and (before is None or before.error != text):
+        log.error("wgmesh: the converge failed; this is logged again when it changes: %s", text)
+
+
+def _reason_for_nodes(error: Exception) -> str:
+    """Why no node gets a view, in words that tell a node nothing of others."""
+    where = "'salt-run wgmesh.plan' on the master shows why"
+    if isinstance(error, NoPolicyError):
+        return f"the master has no policy yet; {where}"
+    if isinstance(error, ProblemsError):
+        return f"{error.title}; {where}"
+    return f"the last run of the master failed; {where}"
 
 
 def _follow_ups(reports: Iterable[MeshReport]) -> Iterable[Request]:
@@ -118,7 +167,13 @@ def _follow_ups(reports: Iterable[MeshReport]) -> Iterable[Request]:
             yield Request(kind=RequestKind.CONTINUE_TRANSITION)
 
 
-def _summary(rounds: Rounds) -> dict[str, Any]:
-    reports = merge_rounds(rounds)
+def _with_links(opts: dict[str, Any], reports: Mapping[str, MeshReport]) -> dict[str, MeshReport]:
+    """*reports* with all that is down now: the health, which a run goes by, knows no link that never was up."""
+    down = link_check.await_links(opts, reports)
+    return {mesh: replace(report, down=down.get(mesh, report.down)) for mesh, report in reports.items()}
+
+
+def _summary(reports: Mapping[str, MeshReport]) -> dict[str, Any]:
     found: dict[str, Any] = {mesh: report.as_dict() for mesh, report in reports.items()}
-    return found if all(report.is_clean for report in reports.values()) else {**found, "retcode": 1}
+    carries = all(report.is_clean and not report.down for report in reports.values())
+    return found if carries else {**found, "retcode": 1}

@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from saltext_wgmesh.core import render
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.inputs.node_matching import has_wildcards, matcher
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.core.planning import open_ports
 from saltext_wgmesh.core.proof import packet_walk, prove, what_if
 from saltext_wgmesh.master.drafting import policy_pin, prune_guard, psk
 from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, held_losses
-from saltext_wgmesh.master.records import inventory, mesh_records
+from saltext_wgmesh.master.records import inventory, mesh_records, spelling
 from saltext_wgmesh.master.records import published as record
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
@@ -24,6 +25,9 @@ from saltext_wgmesh.master.records.psk_secrets import PskSecrets
 
 HOLDS = "holds"
 """The verdict of a proof that finds no problem."""
+NO_PORTS = "no node calls another"
+NOTHING_TO_PROVE = "nothing to prove: the mesh has fewer than two nodes"
+"""The verdict where no pair of nodes must reach each other: it says nothing good of the mesh."""
 
 
 def plan(opts: dict[str, Any]) -> dict[str, Any]:
@@ -33,9 +37,12 @@ def plan(opts: dict[str, Any]) -> dict[str, Any]:
     return {one.policy.name: _next_plan(opts, snapshot, one, found.accepted) for one in drafts}
 
 
-def require_held(opts: dict[str, Any], digest: str) -> None:
-    """Return if *digest* names what would be held now; LedgerError with the digests that do."""
-    prune_guard.require_known_digest(digest, held_losses(*_read(opts)))
+def require_held(opts: dict[str, Any], digest: object) -> str:
+    """Return *digest* as text if it names what would be held now; LedgerError with the digests that do."""
+    held = held_losses(*_read(opts))
+    text = spelling.spelled(digest, {loss.digest for loss in held.values() if loss})
+    prune_guard.require_known_digest(text, held)
+    return text
 
 
 def _read(opts: dict[str, Any]) -> tuple[LedgerSnapshot, Inventory]:
@@ -105,7 +112,42 @@ def proof(opts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(plan: Plan) -> list[str] | str:
-    return [str(problem) for problem in prove.prove(plan)] or HOLDS
+    problems = [str(problem) for problem in prove.prove(plan)]
+    return problems or (HOLDS if len(plan.members) > 1 else NOTHING_TO_PROVE)
+
+
+def with_proof_status(verdicts: dict[str, Any]) -> dict[str, Any]:
+    """*verdicts*, as ``proof`` returns them, with ``retcode`` 1 if one of them lists problems."""
+    failed = any(isinstance(verdict, list) for mesh in verdicts.values() for verdict in mesh.values())
+    return {**verdicts, "retcode": 1} if failed else verdicts
+
+
+def ports(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
+    """Mesh → node → UDP port → the nodes that call it.
+
+    The published plan counts, and the one that a converge would publish. LedgerError if there is no mesh of that name.
+    """
+    snapshot, read = _read(opts)
+    drafts = {one.policy.name: one for one in _drafts(opts, snapshot, read)}
+    if mesh is not None and mesh not in drafts:
+        raise LedgerError(f"there is no mesh {mesh!r}: say mesh=<one of {', '.join(drafts) or 'none yet'}>")
+    return {name: _ports(snapshot, one) or NO_PORTS for name, one in drafts.items() if mesh in (None, name)}
+
+
+def _ports(snapshot: LedgerSnapshot, one: Draft) -> dict[str, dict[str, list[str]]]:
+    plans = [snapshot.mesh(one.policy.name).history.current_plan(), one.plan] if one.head.generation else [one.plan]
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for plan in plans:
+        for node, ports in open_ports.open_ports(plan).items():
+            for each in ports:
+                callers = {n: open_ports.describe_caller(plan.members[n]) for n in each.callers}
+                found.setdefault(node, {}).setdefault(_port(each), {}).update(callers)
+    return {node: {port: list(callers.values()) for port, callers in sorted(of.items())} for node, of in found.items()}
+
+
+def _port(each: open_ports.OpenPort) -> str:
+    is_forwarded = each.endpoint.rpartition(":")[2] != str(each.port)
+    return f"{each.port}/udp" + (f", forwarded from {each.endpoint}" if is_forwarded else "")
 
 
 def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> dict[str, Any]:
@@ -126,22 +168,30 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
     a node or link that is not in the published plan.
     """
     published = record.published(Ledger.of(opts), mesh)
+    # A minion id may contain a comma, and spaces at its ends.
+    whole = _find(published, down)
     names = [name.strip() for name in down.split(",") if name.strip()]
     if not names:
         raise LedgerError("no node or link is given: use down=<minion id>, or down=<one end>--<other end>")
-    return what_if.what_if(published.plan, frozenset(_node_or_link(published, name) for name in names))
+    found = [whole] if whole else [_find(published, name) or _require_known(published, name) for name in names]
+    return what_if.what_if(published.plan, frozenset(found))
 
 
-def _node_or_link(published: record.Published, name: str) -> str | frozenset[str]:
-    """A node, or the two ends of a link. A minion id may contain ``--`` too."""
-    ends = name.split("--") if name not in published.plan.members else [name]
-    for node in ends:
-        _require_member(published, node)
-    if len(ends) == 1:
+def _find(published: record.Published, name: str) -> str | frozenset[str] | None:
+    """A node, or the two ends of a link; None if *name* names neither. A minion id may contain ``--`` too."""
+    if name in published.plan.members:
         return name
-    if not any({link.a, link.b} == set(ends) for link in published.plan.links):
-        raise LedgerError(f"{name} is no link of {published.plan.mesh}: these two nodes are not linked directly")
-    return frozenset(ends)
+    links = {frozenset((link.a, link.b)) for link in published.plan.links}
+    parts = name.split("--")
+    splits = (frozenset(("--".join(parts[:i]), "--".join(parts[i:]))) for i in range(1, len(parts)))
+    return next((ends for ends in splits if ends in links), None)
+
+
+def _require_known(published: record.Published, name: str) -> NoReturn:
+    """Raise LedgerError with the reason why *name* names neither a node nor a link."""
+    for node in name.split("--"):
+        _require_member(published, node)
+    raise LedgerError(f"{name} is no link of {published.plan.mesh}: these two nodes are not linked directly")
 
 
 def paths(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from saltext_wgmesh.master.drafting import key_rotation, policy_pin
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode
 from saltext_wgmesh.master.fleet import link_survey
 from saltext_wgmesh.master.fleet.port import SaltFleet
+from saltext_wgmesh.master.operator import link_check
 from saltext_wgmesh.master.records import inventory
 from saltext_wgmesh.master.records import published as record
 from saltext_wgmesh.master.records.ledger import Ledger
@@ -26,6 +27,9 @@ REFRESH = 2.0
 """Seconds between two pages of ``watch``."""
 CLEAR = "\x1b[H\x1b[2J"
 """ECMA-48: cursor to the first place, and the whole page erased."""
+
+CLOCK_TOLERANCE = 60.0
+"""Seconds by which a node's clock may be ahead before the status says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,8 @@ class NodeStatus:
     """Whether it said that it runs what is published."""
     rolled_back: str | None
     """Why the node rolled back the published view; None if it did not."""
+    only_tests: bool
+    """Whether it answered the last push that its minion changes nothing."""
     key_accepted: bool
     asked: bool
     """Whether the node was asked for its links."""
@@ -60,6 +66,8 @@ class NodeStatus:
             row["subnets"] = {"active": list(member.subnets), "standby": list(member.standby_subnets)}
         if self.rolled_back is not None:
             row["rolled_back"] = self.rolled_back
+        if self.only_tests:
+            row["only_tests"] = "its minion's configuration has 'test: True': it applies nothing"
         if not self.key_accepted:
             row["key"] = "no longer accepted"
         if self.asked:
@@ -83,7 +91,15 @@ def status(opts: dict[str, Any], *, live: bool = True) -> dict[str, Any]:
     published = {mesh: record.published(ledger, mesh) for mesh in ledger.meshes()}
     members = {node for one in published.values() for node in one.plan.members if node in accepted}
     reports = link_survey.query(SaltFleet(opts=opts), members) if live else None
-    return {mesh: _mesh(ledger, one, accepted, reports) for mesh, one in published.items()}
+    found = {mesh: _mesh(ledger, one, accepted, reports) for mesh, one in published.items()}
+    for mesh, shown in found.items():
+        shown.update(_without_empty({"clocks": _clocks_ahead(opts, ledger.health(mesh), time.time())}))
+    return found
+
+
+def with_exit_status(meshes: dict[str, Any]) -> dict[str, Any]:
+    """*meshes*, a status, with ``retcode`` 1 if a member or a link is down."""
+    return {**meshes, "retcode": 1} if any(mesh.get("down") for mesh in meshes.values()) else meshes
 
 
 def watch(opts: dict[str, Any]) -> None:
@@ -115,6 +131,7 @@ def _mesh(
     nodes = {node: _node(ledger, published, head, node, accepted, reports) for node in published.plan.members}
     rolled_back = {node: one.rolled_back for node, one in nodes.items() if one.rolled_back is not None}
     optional = {
+        "down": list(link_check.down_in(published.plan, ledger.health(mesh), reports).names),
         "blocked_by_rollback": rolled_back,
         "held_loss": held.as_dict() if held else None,
         **policy_pin.describe_pin(ledger.pin(mesh), mesh),
@@ -154,6 +171,7 @@ def _node(
         peers=sum(len(interface.peers) for interface in published.plan.views[node].interfaces),
         acknowledged=ack.digests.get(mesh) == digest,
         rolled_back=ack.rolled_back({mesh: digest or ""}).get(mesh),
+        only_tests=ack.pending is not None and ack.pending.only_tests,
         key_accepted=node in accepted,
         asked=reports is not None,
         reports=None if reports is None else reports.get(node),
@@ -199,6 +217,18 @@ def _outages(health: Health) -> dict[str, Any]:
             "hold_down": outage.hold_down,
         }
         for name, (outage, down) in sorted(named.items())
+    }
+
+
+def _clocks_ahead(opts: dict[str, Any], health: Health, now: float) -> dict[str, str]:
+    """Node with an outage whose clock was ahead when it published its facts → what that does to its links."""
+    concerned = {*health.nodes, *(node for pair in health.links for node in pair)}
+    times = {node: inventory.observed_at(opts, node) for node in sorted(concerned)}
+    return {
+        node: f"its facts are of {stamp(at)}, so its clock is or was ahead of the master's: neighbours refuse "
+        "handshakes of an earlier time until their watchers have added it as a peer again, which takes up to 30 s"
+        for node, at in times.items()
+        if at is not None and at - now > CLOCK_TOLERANCE
     }
 
 

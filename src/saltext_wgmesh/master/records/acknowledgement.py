@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from saltext_wgmesh.core import constants
+
 RETRY_AFTER = 60.0
 """Seconds before a node that left a push unanswered is pushed to again. The pause doubles each time."""
 MAX_RETRY_AFTER = 300.0
@@ -16,6 +18,8 @@ GIVEN_UP_AFTER = 2
 """Unanswered pushes after which a transition no longer waits for the node."""
 ROLLED_BACK_KEY = "rolled_back"
 """The key in ``wgmesh.apply``'s return by which a node says that it rolled a view back, since that broke the node."""
+PILLAR_ERROR_KEY = "pillar_error"
+"""The key there by which a node says that the master could not read some of its records."""
 
 Digests = Mapping[str, str]
 """Mesh → digest of an assignment."""
@@ -37,6 +41,8 @@ class PendingPush:
     """The node's answer, if it is no acknowledgement. None: it has not answered."""
     rolled_back: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Mesh → why the node restored the view that it had before."""
+    only_tests: bool = False
+    """Whether the node changed nothing since its minion's configuration has ``test: True``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +75,13 @@ class Ack:
         return not self.missing(wanted)
 
     def refused(self, wanted: Digests) -> str:
-        """The error with which the node answered a push of exactly *wanted*; empty if there was none."""
+        """The error with which the node answered a push of exactly *wanted*; empty if there was none.
+
+        A node that only tests has not tried to apply anything.
+        """
         pending = self.pending
+        if pending and pending.only_tests:
+            return ""
         return (pending.error or "") if pending and dict(pending.digests) == dict(wanted) else ""
 
     def rolled_back(self, wanted: Digests) -> dict[str, str]:
@@ -86,8 +97,13 @@ class Ack:
         return self.pending is not None and dict(self.pending.digests) == dict(wanted)
 
     def is_due(self, wanted: Digests, now: float) -> bool:
-        """Whether an unacknowledged *wanted* is to be pushed at *now*: at once if it is new, else after the pause."""
-        return self.pending is None or not self.is_pending(wanted) or now >= self.pending.retry_at
+        """Whether an unacknowledged *wanted* is to be pushed at *now*: at once if it is new, else after the pause.
+
+        A pause that is longer than any after that many tries was written while the clock was ahead, and is over.
+        """
+        if self.pending is None or not self.is_pending(wanted):
+            return True
+        return not 0 < self.pending.retry_at - now <= _pause(self.pending.tries)
 
     def after(self, answer: Any, pushed: Digests, now: float, job: str = "") -> Ack:
         """This record after the node's *answer* to a push of *pushed*.
@@ -105,10 +121,11 @@ class Ack:
         pending = PendingPush(
             digests=dict(pushed),
             tries=tries,
-            retry_at=now + min(RETRY_AFTER * 2 ** (tries - 1), MAX_RETRY_AFTER),
+            retry_at=now + _pause(tries),
             job=job,
             error=None if answer is None else error_text(answer, pushed),
             rolled_back=_rollbacks(answer, pushed),
+            only_tests=_only_tests(answer, pushed),
         )
         return Ack(digests=digests, at=now, pending=pending)
 
@@ -138,6 +155,7 @@ class Ack:
                 "job": pending.job,
                 "error": pending.error,
                 "rolled_back": dict(pending.rolled_back),
+                **({"only_tests": True} if pending.only_tests else {}),
             },
         }
 
@@ -157,6 +175,8 @@ class Ack:
                 job=pending["job"],
                 error=pending["error"],
                 rolled_back=pending["rolled_back"],
+                # Earlier versions did not write it.
+                only_tests=pending.get("only_tests", False),
             )
             if pending
             else None,
@@ -167,13 +187,25 @@ NO_ACK = Ack()
 """The record of a node that was never pushed to."""
 
 
+def _pause(tries: int) -> float:
+    """Seconds from that many unanswered pushes to the next one."""
+    return float(min(RETRY_AFTER * 2 ** (min(tries, 16) - 1), MAX_RETRY_AFTER))
+
+
 def error_text(answer: Any, pushed: Mapping[str, Any]) -> str:
     """Why a node with this *answer* did not apply the meshes of *pushed*: its own words, or what is wrong with them."""
     if not isinstance(answer, dict):
         return str(answer)[:MAX_ERROR_LENGTH]
     values = [answer.get(mesh) for mesh in sorted(pushed)]
     errors = [str(value["error"]) for value in values if isinstance(value, dict) and value.get("error")]
+    if not errors and PILLAR_ERROR_KEY in answer:
+        errors = [str(answer[PILLAR_ERROR_KEY])]
     return (errors[0] if errors else "it applied another view than the published one")[:MAX_ERROR_LENGTH]
+
+
+def _only_tests(answer: Any, pushed: Digests) -> bool:
+    values = [answer.get(mesh) for mesh in pushed] if isinstance(answer, dict) else []
+    return any(isinstance(value, dict) and value.get(constants.TEST_KEY) is True for value in values)
 
 
 def _rollbacks(answer: Any, pushed: Digests) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Records of the operator's decisions: losses that are held, and policies that are pinned."""
+"""Records of what an operator has to know or decide: held losses, pinned policies, failed runs."""
 
 from __future__ import annotations
 
@@ -93,3 +93,24 @@ class Pin:
     def from_dict(cls, raw: Mapping[str, Any]) -> Pin:
         """The pin that ``as_dict`` wrote."""
         return cls(replaces=raw["replaces"], generation=raw["generation"], policy=raw["policy"], why=raw["why"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRun:
+    """The last run, which failed."""
+
+    number: int
+    """1 for the first of the runs that failed one after the other."""
+    error: str
+    """For the master's log and the operator."""
+    reason: str
+    """For nodes that wait for a view: no word of another node."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger; ``from_dict`` is the inverse."""
+        return {"number": self.number, "error": self.error, "reason": self.reason}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> FailedRun:
+        """The run that ``as_dict`` wrote."""
+        return cls(number=raw["number"], error=raw["error"], reason=raw["reason"])

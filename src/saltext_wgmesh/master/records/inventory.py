@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import calendar
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,18 @@ def mine_entry(cache: salt.cache.Cache, node: str) -> Any:
         if entry:
             return entry
     return None
+
+
+def observed_at(opts: dict[str, Any], node: str) -> float | None:
+    """When *node* gathered its facts by its own clock, in seconds since the epoch; None if it does not say.
+
+    For display alone: no node's clock is relied on.
+    """
+    entry = mine_entry(salt.cache.factory(opts), node)
+    try:
+        return float(calendar.timegm(time.strptime(entry["observed_at"], "%Y-%m-%dT%H:%M:%SZ")))
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def _entries(bank: Any) -> dict[str, Any]:

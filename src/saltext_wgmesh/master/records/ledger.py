@@ -13,7 +13,9 @@ bank                      key           value
 ``wgmesh/health``         ``<mesh>``    ``Health``: what is down, since when, and the nodes that report it
 ``wgmesh/guard``          ``<mesh>``    ``GuardRecord``: a loss that is held, and one that is approved
 ``wgmesh/pin``            ``<mesh>``    ``Pin``: the policy of an earlier generation that the mesh was rolled back to
-``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from
+``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from, or
+                                        ``FailedRun``
+``wgmesh/runs``           ``ledger``    the name of this ledger
 ========================  ============  ==================================================================
 
 A generation is complete before its number stands in ``wgmesh/mesh``: readers look there first, and take from a node's
@@ -25,11 +27,16 @@ in the present schema whenever it changes next (``records.migration``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import salt.cache
+import salt.exceptions
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.liveness import mesh_health as health_module
 from saltext_wgmesh.core.liveness.mesh_health import Health
@@ -37,7 +44,7 @@ from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.acknowledgement import Ack
 from saltext_wgmesh.master.records.assignment import Assignment, view_from_dict
-from saltext_wgmesh.master.records.decisions import GuardRecord, Pin
+from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, Pin
 from saltext_wgmesh.master.records.mesh_head import MeshHead
 from saltext_wgmesh.master.records.migration import migrate
 from saltext_wgmesh.master.records.plan_inputs import Generation
@@ -46,6 +53,9 @@ SCHEMA = 2
 KEPT_GENERATIONS = 10
 """Generations that can be inspected, or returned to."""
 _LAST_RUN = "last"
+_NAME = "ledger"
+_CACHE_ERRORS = (salt.exceptions.SaltCacheError, salt.exceptions.SaltDeserializationError, TypeError, ValueError)
+"""Records that can't be read or written, and files that hold no record."""
 
 
 class Ledger:
@@ -56,14 +66,21 @@ class Ledger:
 
     @classmethod
     def of(cls, opts: dict[str, Any]) -> Ledger:
-        """The ledger of the master with these options."""
+        """The ledger of the master with these options; LedgerError if this process may not read its folders.
+
+        Salt's cache takes a record in such a folder for one that does not exist, and so a mesh for a new one.
+        """
+        if opts.get("cache", "localfs") == "localfs":
+            root = Path(opts.get("cachedir", ""), banks.ROOT)
+            for folder in (root, *(root.parent / bank for bank in banks.ALL)):
+                _require_readable(folder)
         return cls(salt.cache.factory(opts))
 
     # -- heads and generations --------------------------------------------------------------------------
 
     def meshes(self) -> list[str]:
         """The meshes that were ever published, sorted."""
-        return sorted(self._cache.list(banks.HEADS) or [])
+        return self._list(banks.HEADS)
 
     def head(self, mesh: str) -> MeshHead:
         """The head of *mesh*; an empty one if it was never published."""
@@ -99,9 +116,9 @@ class Ledger:
         if last <= 0:
             return
         if self.raw_policy(mesh, last) == self.raw_policy(mesh, last + 1):
-            self._cache.flush(banks.GENERATIONS, f"{mesh}.{last}")
+            self._flush(banks.GENERATIONS, f"{mesh}.{last}")
         for number in [n for n in self.generations(mesh) if n <= last][:-KEPT_GENERATIONS]:
-            self._cache.flush(banks.GENERATIONS, f"{mesh}.{number}")
+            self._flush(banks.GENERATIONS, f"{mesh}.{number}")
 
     def save_head(self, mesh: str, head: MeshHead) -> None:
         """Write the head alone, as when facts or allocations changed and no assignment did."""
@@ -127,21 +144,40 @@ class Ledger:
 
     def generations(self, mesh: str) -> list[int]:
         """The generations of *mesh* that are kept and were published, sorted."""
-        found = (key.rpartition(".") for key in self._cache.list(banks.GENERATIONS) or ())
+        found = (key.rpartition(".") for key in self._list(banks.GENERATIONS))
         current = self._current(mesh)
         return sorted(int(number) for name, _, number in found if name == mesh and int(number) <= current)
 
     # -- nodes ------------------------------------------------------------------------------------------
 
-    def assignments(self, node: str) -> dict[str, dict[str, Any]]:
-        """Mesh → the current assignment of *node* in plain values, with its generation: what its pillar gets."""
+    def name(self) -> str:
+        """The name by which nodes tell this ledger from that of another master; empty if it has none yet."""
+        return str(self._fetch(banks.RUNS, _NAME).get("name", ""))
+
+    def ensure_name(self, master: str) -> None:
+        """The ledger has a name: that of the *master* whose run planned first, also on another machine later."""
+        if master and not self.name():
+            self._store(banks.RUNS, _NAME, {"name": master})
+
+    def assignments(self, node: str, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Mesh → the current assignment of *node* in plain values, with its generation: what its pillar gets.
+
+        A mesh whose records can't be read is left out, and *problems* gets the reason; without it, LedgerError.
+        """
         found = {}
         for mesh, entries in sorted(self._fetch(banks.NODES, node).get("meshes", {}).items()):
-            current = self._current(mesh)
+            try:
+                current = self._current(mesh)
+            except LedgerError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                continue
             known = [entry for entry in entries if entry["generation"] <= current]
             if known:
                 found[mesh] = known[-1]
-        return found
+        name = self.name() if found else ""
+        return {mesh: {**entry, constants.LEDGER_KEY: name} for mesh, entry in found.items()} if name else found
 
     def view_with_digest(self, node: str, mesh: str, digest: str | None) -> View | None:
         """The view of *node* with that digest; None if it is not one of the last few, or of another version."""
@@ -150,12 +186,12 @@ class Ledger:
 
     def forget(self, node: str) -> None:
         """Drop the records of a node whose key is gone. Its addresses stay allocated."""
-        self._cache.flush(banks.NODES, node)
-        self._cache.flush(banks.ACKS, node)
+        self._flush(banks.NODES, node)
+        self._flush(banks.ACKS, node)
 
     def nodes(self) -> list[str]:
         """Every node that has an assignment, sorted."""
-        return sorted(self._cache.list(banks.NODES) or [])
+        return self._list(banks.NODES)
 
     def _current(self, mesh: str) -> int:
         return int(self._fetch(banks.CURRENT, mesh).get("generation", 0))
@@ -212,7 +248,7 @@ class Ledger:
 
     def _put(self, bank: str, key: str, raw: Mapping[str, Any]) -> None:
         if not raw:
-            self._cache.flush(bank, key)
+            self._flush(bank, key)
         else:
             self._store(bank, key, dict(raw))
 
@@ -226,10 +262,28 @@ class Ledger:
         """A run has ended. *fingerprint* is empty if it left something to do."""
         self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": fingerprint})
 
+    def failed_run(self) -> FailedRun | None:
+        """The last run, if it failed; None if it did not."""
+        raw = self._fetch(banks.RUNS, _LAST_RUN).get("failed")
+        return FailedRun.from_dict(raw) if raw else None
+
+    def save_failed_run(self, failed: FailedRun) -> None:
+        """A run has ended with an error; the next one that ends without clears this."""
+        self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": "", "failed": failed.as_dict()})
+
     # -- storage ----------------------------------------------------------------------------------------
 
+    def _flush(self, bank: str, key: str) -> None:
+        with _accessing(bank, key):
+            self._cache.flush(bank, key)
+
+    def _list(self, bank: str) -> list[str]:
+        with _accessing(bank):
+            return sorted(self._cache.list(bank) or [])
+
     def _fetch(self, bank: str, key: str) -> dict[str, Any]:
-        raw = dict(self._cache.fetch(bank, key) or {})
+        with _accessing(bank, key):
+            raw = dict(self._cache.fetch(bank, key) or {})
         if not raw or raw.get("schema") == SCHEMA:
             return raw
         migrated = migrate(bank, raw)
@@ -241,4 +295,25 @@ class Ledger:
         return migrated
 
     def _store(self, bank: str, key: str, value: dict[str, Any]) -> None:
-        self._cache.store(bank, key, {**value, "schema": SCHEMA})
+        with _accessing(bank, key):
+            self._cache.store(bank, key, {**value, "schema": SCHEMA})
+
+
+def _require_readable(folder: Path) -> None:
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise LedgerError(
+            f"the folder {folder} of the ledger can't be read by the user {os.geteuid()}: it must belong to the user "
+            "that the master runs as: correct that with 'chown -R'"
+        )
+
+
+@contextlib.contextmanager
+def _accessing(bank: str, key: str = "") -> Iterator[None]:
+    """Within the block, errors of Salt's cache become a LedgerError that names the record and the remedy."""
+    try:
+        yield
+    except (*_CACHE_ERRORS, OSError) as error:
+        raise LedgerError(
+            f"the ledger's {' '.join(filter(None, (bank, key)))} can't be used: {error}; all files below the master's "
+            "cachedir must be sound, and belong to the user that the master runs as: correct that with 'chown -R'"
+        ) from error

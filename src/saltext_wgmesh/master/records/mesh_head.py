@@ -42,6 +42,11 @@ class MeshHead:
     psk_rollover: PskRollover = field(default_factory=PskRollover)
     """Which of the mesh's secrets the PSKs are made from. The secrets themselves are in no ledger."""
 
+    @property
+    def placed(self) -> frozenset[str]:
+        """The nodes that have a view."""
+        return frozenset(self.digests.keys() - self.without_view.keys())
+
     def is_member_or_leaving(self, node: str) -> bool:
         """Whether *node* is published as a member, or was one and is told to leave."""
         kind = self.without_view.get(node, AssignmentKind.VIEW)

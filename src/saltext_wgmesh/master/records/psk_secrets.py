@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.errors import naming
 from saltext_wgmesh.core.keys import psk, sealed_box
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class PskSecrets:
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with os.fdopen(handle, "w") as stream:
+            with naming(path), os.fdopen(handle, "w") as stream:
                 stream.write(f"{secret.text}\n")
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -97,9 +98,12 @@ class PskSecrets:
                     path.unlink(missing_ok=True)
 
     def names(self) -> frozenset[str]:
-        """The names of all secrets whose files are undamaged."""
-        found = (path.stem for path in self.folder.glob("[!.]*.secret"))
-        return frozenset(name for name in found if self.secret(name))
+        """The names of all secrets whose files are undamaged. PermissionError if they can't be read."""
+        try:
+            files = [path for path in self.folder.iterdir() if path.suffix == ".secret" and path.name[0] != "."]
+        except FileNotFoundError:
+            return frozenset()
+        return frozenset(path.stem for path in files if self.secret(path.stem))
 
 
 def sealed_psks(opts: Mapping[str, Any], assignments: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.policy import MeshPolicy
+from saltext_wgmesh.master.records import spelling
 from saltext_wgmesh.master.records.ledger import Ledger
 
 
@@ -24,7 +25,7 @@ class Published:
     """Node with facts that has no place in the plan → why."""
 
 
-def published(ledger: Ledger, mesh: str | None = None) -> Published:
+def published(ledger: Ledger, mesh: object = None) -> Published:
     """The current generation of *mesh*, or of the only mesh there is; LedgerError if that is not clear."""
     name = resolve_mesh(ledger, mesh)
     number = ledger.head(name).generation
@@ -38,17 +39,19 @@ def published(ledger: Ledger, mesh: str | None = None) -> Published:
     )
 
 
-def resolve_mesh(ledger: Ledger, mesh: str | None) -> str:
+def resolve_mesh(ledger: Ledger, mesh: object) -> str:
     """*mesh*, or the only one that the policy still has; LedgerError if it is unknown, or if there are several."""
     known = ledger.meshes()
     if not known:
         raise LedgerError(
             "no mesh was published yet: run `salt '*' state.apply wgmesh`, then `salt-run wgmesh.converge`"
         )
+    if mesh is not None:
+        mesh = spelling.spelled(mesh, known)
     alive = [name for name in known if not is_retired(ledger, name)] if mesh is None else []
     if len(alive or known) == 1 and mesh is None:
         return (alive or known)[0]
-    if mesh not in known:
+    if not isinstance(mesh, str) or mesh not in known:
         problem = "several meshes are published" if mesh is None else f"there is no mesh {mesh!r}"
         raise LedgerError(f"{problem}: say mesh=<one of {', '.join(known)}>")
     return mesh

@@ -27,19 +27,22 @@ class RateLimit:
     def delay(self, now: float) -> float:
         """Seconds until one more run may begin, at most MAX_DELAY.
 
-        The bound also holds after the clock was set back.
+        Times that only a clock that was ahead can have written do not count.
         """
-        if len(self.begun) < BURST:
+        if len(self.begun) < BURST or self.begun[-1] > now:
             return 0.0
-        return min(MAX_DELAY, max(0.0, self.begun[0] + BURST_WINDOW - now, self.not_before - now))
+        pause = self.not_before - now if self.not_before - now <= MAX_DELAY else 0.0
+        return max(0.0, self.begun[0] + BURST_WINDOW - now, pause)
 
     def run_began(self, now: float) -> RateLimit:
         """The limit after one more run began."""
-        return replace(self, begun=(*self.begun, now)[-BURST:])
+        past = (time for time in self.begun if time <= now)
+        return replace(self, begun=(*past, now)[-BURST:])
 
     def run_ended(self, now: float, *, made_changes: bool) -> RateLimit:
         """The limit after that run ended; a run that made no changes is followed by a pause."""
-        return self if made_changes else replace(self, not_before=now + IDLE_BACKOFF * (now - self.begun[-1]))
+        pause = min(MAX_DELAY, IDLE_BACKOFF * max(0.0, now - self.begun[-1]))
+        return self if made_changes else replace(self, not_before=now + pause)
 
     def encode(self) -> str:
         """The text of the lock file."""

@@ -8,13 +8,16 @@ events a second.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.records import inventory, spelling
 from saltext_wgmesh.master.requests.request import MAX_VALUE_LENGTH, Request, RequestKind
 from saltext_wgmesh.master.requests.run_queue import RunQueue
+
+log = logging.getLogger(__name__)
 
 MAX_SUSPECTS = 16
 """Suspects that are taken from one event. The survey of links finds the others."""
@@ -27,8 +30,12 @@ def converge_reaction(opts: dict[str, Any], **names: object) -> dict[str, Any]:
     forge, and are passed on as text.
     """
     texts = {key: _comma_separated(value) if key == "suspects" else str(value) for key, value in names.items()}
-    if RunQueue(queue_dir(opts)).enqueue_if_running(*requests(opts, **texts)):
-        return {}
+    try:
+        if RunQueue(queue_dir(opts)).enqueue_if_running(*requests(opts, **texts)):
+            return {}
+    except OSError as error:
+        # Salt would log each event with a traceback. The runner finds the same, and says it once.
+        log.debug("wgmesh: the requests of an event were not queued: %s", error)
     args = [{"args": [{key: text} for key, text in texts.items()]}] if texts else []
     return {"wgmesh_converge": {"runner.wgmesh.converge": args}}
 
@@ -53,8 +60,11 @@ def requests(
         (RequestKind.STARTED, started),
         (RequestKind.DRIFTED, drifted),
     ]
-    named += [(RequestKind.SUSPECT, name) for name in str(suspects or "").split(",", MAX_SUSPECTS)[:MAX_SUSPECTS]]
-    return [Request(kind=kind, value=name) for kind, name in named if isinstance(name, str) and _is_known(opts, name)]
+    listed = "" if suspects is None else spelling.minion_id(opts, suspects)
+    named += [(RequestKind.SUSPECT, name) for name in listed.split(",", MAX_SUSPECTS)[:MAX_SUSPECTS]]
+    # Salt reads the arguments of a runner as YAML, also those of a reaction.
+    texts = [(kind, spelling.minion_id(opts, name)) for kind, name in named if name is not None]
+    return [Request(kind=kind, value=text) for kind, text in texts if _is_known(opts, text)]
 
 
 def queue_dir(opts: dict[str, Any]) -> Path:

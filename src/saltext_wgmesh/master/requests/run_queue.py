@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from saltext_wgmesh.core import proc_locks
-from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.core.errors import WgmeshError, naming
 from saltext_wgmesh.master.requests.rate_limit import RateLimit
 from saltext_wgmesh.master.requests.request import Request
 
@@ -29,7 +28,6 @@ QUEUE_LOCK_TIMEOUT = 60.0
 """Seconds that a caller waits for the run of another process."""
 INTERACTIVE_LIMIT = 60.0
 """Seconds after which an interactive caller starts no further runs for the requests of others."""
-PROC_LOCKS = Path("/proc/locks")
 QUEUE_POLL_INTERVAL = 0.2
 """Seconds between two attempts to get the lock."""
 MAX_STATE_BYTES = 4096
@@ -44,6 +42,9 @@ class RunQueue:
 
     def __init__(self, folder: Path, *, interactive: bool = False) -> None:
         self._lock = folder / "converge.lock"
+        self._running = folder / "converge.running"
+        """Locked as long as *_lock* is. Only the process that has *_lock* waits for it, so a process that tries this
+        lock to see whether a run is in progress turns no caller away."""
         self._queued = folder / "requests"
         self._in_progress = folder / "in-progress"
         """Requests of the present run. If its process is killed, the next run takes them."""
@@ -97,8 +98,13 @@ class RunQueue:
         path = self._queued / hashlib.sha256(text.encode()).hexdigest()
         # Readers must never see half a file, so it is written under another name first.
         partial = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-        partial.write_text(text)
-        partial.replace(path)
+        try:
+            with naming(path):
+                partial.write_text(text)
+                partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -131,16 +137,19 @@ class RunQueue:
         return self.is_running()
 
     def is_running(self) -> bool:
-        """Whether a process has the lock; False where the kernel does not list locks.
+        """Whether a process has the lock.
 
-        The lock is not tried for this: a successful try would take it, and turn away callers at that moment.
+        A second lock is tried for this. A successful try of the first one would turn away callers at that moment, and
+        no list of locks names its files in a way that holds for every file system.
         """
+        descriptor = _open(self._running)
         try:
-            lock = self._lock.stat()
-            device = os.major(lock.st_dev), os.minor(lock.st_dev)
-            return proc_locks.lock_holder(PROC_LOCKS.read_text(), device, lock.st_ino) is not None
-        except OSError:
-            return False
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def _has_queued(self) -> bool:
         return any(not path.name.startswith(".") for path in self._queued.iterdir())
@@ -189,7 +198,7 @@ class RunQueue:
     @contextlib.contextmanager
     def _try_lock(self) -> Iterator[int | None]:
         """The descriptor of the locked file, or None if another process or thread has the lock."""
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor, running = _open(self._lock), _open(self._running)
         try:
             try:
                 # flock belongs to the open file, so two threads of the reactor exclude each other too.
@@ -197,9 +206,16 @@ class RunQueue:
             except BlockingIOError:
                 yield None
             else:
+                # Processes that ask hold it for an instant.
+                fcntl.flock(running, fcntl.LOCK_EX)
                 yield descriptor
         finally:
+            os.close(running)
             os.close(descriptor)
+
+
+def _open(lock: Path) -> int:
+    return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _save(lock: int, limit: RateLimit) -> None:

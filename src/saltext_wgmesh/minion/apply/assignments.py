@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.descriptions import ChangeText
-from saltext_wgmesh.core.errors import RolledBack, ViewError, WgmeshError
+from saltext_wgmesh.core.errors import HostError, RolledBack, ViewError, WgmeshError
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.apply import apply, removal
 from saltext_wgmesh.minion.apply.health_check import Master
 from saltext_wgmesh.minion.apply.outcome import ApplyResult
 from saltext_wgmesh.minion.apply.timeouts import DEFAULT, Timeouts
 from saltext_wgmesh.minion.state import psk_files, store
+from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host
 
 
@@ -90,13 +92,15 @@ def apply_assignments(
     dry_run: bool = False,
     master: Master | None = None,
     retry_rolled_back: bool = False,
+    new_ledger: bool = False,
     timeouts: Timeouts = DEFAULT,
 ) -> tuple[ViewResult, ...]:
     """Apply each of *assignments*, by mesh, or only that of *mesh*; return the results in order of the meshes' names.
 
     A mesh without an assignment is left as it is: an empty pillar is a fault, no instruction. To ask for such a mesh by
-    name is an error. *sealed_psks* is mesh → the PSKs that the master sealed for this node. The other arguments are
-    those of ``apply``.
+    name is an error. *sealed_psks* is mesh → the PSKs that the master sealed for this node. Assignments of another
+    ledger than that of the applied view are refused, unless *new_ledger* is True. The other arguments are those of
+    ``apply``.
     """
     found = assignments if isinstance(assignments, Mapping) else {}
     if mesh is not None and mesh not in found:
@@ -112,7 +116,9 @@ def apply_assignments(
         retry_rolled_back=retry_rolled_back,
         timeouts=timeouts,
     )
-    results = tuple(_apply_one(host, n, found[n], boxes.get(n), apply_view, dry_run=dry_run) for n in chosen)
+    results = tuple(
+        _apply_one(host, n, found[n], boxes.get(n), apply_view, dry_run=dry_run, new_ledger=new_ledger) for n in chosen
+    )
     if not dry_run and chosen:
         # Results of other meshes stay. Without a name, meshes that are no longer assigned are dropped.
         others = store.outcomes(host) if mesh else {}
@@ -136,20 +142,49 @@ def _generation(recorded: Mapping[str, Mapping[str, Any]], mesh: str) -> int:
 
 
 def _apply_one(
-    host: Host, mesh: str, raw: Any, box: Any, apply_view: Callable[..., ApplyResult], *, dry_run: bool
+    host: Host,
+    mesh: str,
+    raw: Any,
+    box: Any,
+    apply_view: Callable[..., ApplyResult],
+    *,
+    dry_run: bool,
+    new_ledger: bool,
 ) -> ViewResult:
     generation = raw.get("generation") if isinstance(raw, Mapping) else None
     try:
         assignment = parse(mesh, raw)
+        ledger = _ledger(raw)
+        if not new_ledger:
+            _refuse_other_ledger(Store(host=host, mesh=mesh), ledger)
         if isinstance(assignment, NoAssignment):
             return _leave(host, assignment, generation, dry_run=dry_run)
         # A dry run writes no file, so it needs no PSK.
         result = apply_view(assignment, psks={} if dry_run else psk_files.open_psks(host, mesh, box))
+        if ledger and not dry_run:
+            Store(host=host, mesh=mesh).set_ledger(ledger)
         return ViewResult(mesh=mesh, digest=result.digest, generation=generation, changes=result.changes)
     except RolledBack as error:
         return ViewResult(mesh=mesh, digest=error.digest, generation=generation, error=str(error), rolled_back=True)
     except (WgmeshError, OSError) as error:
         return ViewResult(mesh=mesh, generation=generation, error=str(error))
+
+
+def _ledger(raw: Any) -> str | None:
+    """The name of the ledger that an assignment is from; None if it has none, as with earlier versions."""
+    name = raw.get(constants.LEDGER_KEY) if isinstance(raw, Mapping) else None
+    return name if isinstance(name, str) and name else None
+
+
+def _refuse_other_ledger(known: Store, offered: str | None) -> None:
+    """Raise HostError if the applied view is from another ledger than *offered*: two masters would plan one mesh."""
+    present = known.ledger()
+    if present and offered and present != offered:
+        raise HostError(
+            f"this assignment is from the ledger of {offered}, and this node follows that of {present}: nothing was "
+            f"changed, since one master plans a mesh; to follow {offered} from now on, call "
+            "'wgmesh.apply new_ledger=True' on this node"
+        )
 
 
 def _leave(host: Host, assignment: NoAssignment, generation: int | None, *, dry_run: bool) -> ViewResult:

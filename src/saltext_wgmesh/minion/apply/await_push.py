@@ -18,25 +18,41 @@ FETCH_AFTER = 5.0
 
 It does so if an earlier state run published the facts, and the master had planned before this run began.
 """
+ASK_AFTER_FAILED_RUN = 1.0
+"""The same, if the run before failed: the next one then fails within a second, unless the policy is corrected."""
 
 
-def await_push(host: Host, since: float, timeout: float, fetch: Callable[[], object]) -> tuple[ViewResult, ...] | None:
+def await_push(
+    host: Host,
+    since: tuple[int, int],
+    timeout: float,
+    fetch: Callable[[], object],
+    refusal: Callable[[], str | None] = lambda: None,
+    fetch_after: float = FETCH_AFTER,
+) -> tuple[ViewResult, ...] | str | None:
     """Return the results of the assignments that were applied after *since*; None if none were within *timeout* s.
 
-    *since* is in seconds since the epoch: earlier results may be out of date. The assignments come by a push of the
-    master or by *fetch*. While a mesh is pending, as in the first seconds of a new fleet, further ones are awaited.
+    *since* is a version of the outcomes (``store.outcomes_version``): those of that version may be out of date. The
+    assignments come by a push of the master or by *fetch*. While a mesh is pending, as in the first seconds of a new
+    fleet, further ones are awaited.
+
+    If *refusal* gives the reason why the master has none for any node, that is returned at once. It is called together
+    with *fetch*, for the first time after *fetch_after* seconds.
     """
     now = time.monotonic()
-    deadline, pause = now + timeout, FETCH_AFTER
+    deadline, pause = now + timeout, fetch_after
     fetch_at = now + pause
     while True:
         late = time.monotonic() > deadline
-        if late or time.monotonic() > fetch_at:
+        asked = late or time.monotonic() > fetch_at
+        if asked:
             fetch()
             pause *= 2
             fetch_at = time.monotonic() + pause
-        applied_at = store.outcomes_at(host)
-        results = _results(store.outcomes(host)) if applied_at is not None and applied_at >= since else None
+        is_new = store.outcomes_version(host) != since
+        results = _results(store.outcomes(host)) if is_new else None
+        if results is None and asked and (reason := refusal()):
+            return reason
         if late or (results is not None and not any(result.pending for result in results)):
             return results
         time.sleep(PUSH_POLL_INTERVAL)

@@ -53,18 +53,19 @@ def refuse_foreign_devices(store: Store, view: View, snapshot: kernel.Snapshot) 
 
 
 def refuse_route_conflicts(store: Store, view: View, changes: Iterable[Change]) -> None:
-    """Raise HostError if *changes* add a route that replaces a foreign one: after a removal, nothing would restore it.
+    """Raise HostError if *changes* add a route that takes the place of a foreign one.
 
-    Conflicts with the networks of the node's own interfaces are for the master to refuse.
+    The master refuses a mesh that overlaps a network of the node. It knows what the node has published, and the node
+    knows what it has now.
     """
     new = {
         c.new.prefix
         for c in changes
         if isinstance(c, RouteChange) and c.new and not c.old and c.new.table == MAIN_TABLE
     }
-    devices = kernel.foreign_routes(store.host) if new else {}
-    owned = store.owned().interfaces
-    foreign = sorted(prefix for prefix in new & devices.keys() if devices[prefix] not in owned)
+    own = {*store.owned().interfaces, *(i.name for i in view.interfaces)}
+    devices = kernel.foreign_routes(store.host, own, new) if new else {}
+    foreign = sorted(devices)
     if foreign:
         raise HostError(
             f"{', '.join(foreign)} of mesh {view.mesh} has a route by {devices[foreign[0]]} on this node already: "

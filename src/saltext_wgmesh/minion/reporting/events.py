@@ -19,7 +19,7 @@ from saltext_wgmesh.core.transition import interface_rename
 from saltext_wgmesh.minion.apply import apply
 from saltext_wgmesh.minion.reporting import facts
 from saltext_wgmesh.minion.state import link_report_file, store
-from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.state.store import VIEW, Store
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
 
@@ -96,8 +96,10 @@ def process_source() -> EventSource:
 
 
 def _changes(host: Host, mesh: str, memory: _Mesh, now: float) -> Iterator[Event]:
-    view = Store(host=host, mesh=mesh).view()
+    stored = Store(host=host, mesh=mesh)
+    view = stored.view()
     if view is None:
+        yield from _damaged_view(stored, memory, now)
         return
     report = link_report_file.read_report(host, mesh)
     if report is None or not report.from_watcher:
@@ -145,6 +147,14 @@ def _drift(host: Host, view: View, memory: _Mesh, now: float) -> Iterator[Event]
     elif lasting and (memory.drift_reported_at is None or now - memory.drift_reported_at > REPEAT_AFTER):
         memory.drift_reported_at = now
         yield _event("drift", view.mesh, changes=list(found[:MAX_DRIFT_LINES]))
+
+
+def _damaged_view(stored: Store, memory: _Mesh, now: float) -> Iterator[Event]:
+    """Report a view that can't be read as drift: the master then pushes it again."""
+    is_due = memory.drift_reported_at is None or now - memory.drift_reported_at > REPEAT_AFTER
+    if is_due and stored.has_damaged_view():
+        memory.drift_reported_at = now
+        yield _event("drift", stored.mesh, changes=[f"{stored.folder / VIEW} is damaged"])
 
 
 def _half_renamed(view: View) -> Iterator[str]:

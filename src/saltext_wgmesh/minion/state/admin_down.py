@@ -36,8 +36,8 @@ def requested(host: Host, mesh: str) -> frozenset[str]:
     """Return the neighbours whose links are to be administratively down now."""
     try:
         raw = json.loads(request_path(host, mesh).read_text())
-        # A request that lies far in the future was written before the clock was set back.
-        valid = 0.0 <= float(raw["until"]) - time.time() <= REQUEST_TTL
+        # A request that lies far in the future was written before a reboot.
+        valid = 0.0 <= float(raw["until"]) - time.monotonic() <= REQUEST_TTL
         return frozenset(map(str, raw["neighbours"])) if valid else frozenset()
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
@@ -63,7 +63,7 @@ def links_admin_down(host: Host, mesh: str, neighbours: Set[str]) -> Iterator[No
         noticed = used >= neighbours or time.monotonic() - requested_at > NOTICE_TIME
         return noticed and all(_is_unused(latest, n) for n in used)
 
-    request = {"neighbours": sorted(neighbours), "until": time.time() + REQUEST_TTL}
+    request = {"neighbours": sorted(neighbours), "until": time.monotonic() + REQUEST_TTL}
     files.write_file(request_path(host, mesh), json.dumps(request), mode=0o644)
     try:
         _wait_until(host, mesh, unused, UNUSED_TIMEOUT)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from saltext_wgmesh.core.constants import KEY_BYTES
 from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.minion.state import store
+from saltext_wgmesh.minion.state import key_holder, store
 from saltext_wgmesh.minion.system import files, kernel
 from saltext_wgmesh.minion.system.host import Host
 
@@ -208,12 +208,13 @@ def exists(host: Host) -> bool:
 
 
 def remove_keys(host: Host) -> None:
-    """Delete the key, the next key, and the record of an orphaned one."""
+    """Delete the key, the next key, and the records of an orphaned one and of the minion that holds the key."""
     lock = host.state_dir / LOCK
     with files.locked(lock):
         files.remove_file(_orphan_file(host))
         files.remove_file(next_file(host))
         files.remove_file(host.key_file)
+        files.remove_file(key_holder.holder_file(host))
         files.remove_file(lock)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from saltext_wgmesh.core.errors import ViewError
+from saltext_wgmesh.core.errors import ViewError, naming
 from saltext_wgmesh.core.liveness.link_report import LinkReport
 from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
@@ -46,11 +47,27 @@ def _parsed(text: str) -> LinkReport:
 
 def write_report(host: Host, report: LinkReport) -> None:
     """Write *report*, atomically."""
-    where = report_path(host, report.mesh)
+    _write(host, report.mesh, report.as_dict())
+
+
+def write_links(host: Host, mesh: str, links: Mapping[str, Mapping[str, object]]) -> None:
+    """Write the watcher's report of *mesh*, atomically; *links* are neighbour → ``LinkStatus.as_dict``."""
+    empty = LinkReport(mesh=mesh, from_watcher=True).as_dict()
+    _write(host, mesh, {**empty, "links": links})
+
+
+def _write(host: Host, mesh: str, raw: Mapping[str, object]) -> None:
+    where = report_path(host, mesh)
     where.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     partial = where.with_name(f".{where.name}")
-    partial.write_text(json.dumps(report.as_dict()))
-    partial.replace(where)
+    try:
+        with naming(where):
+            partial.write_text(json.dumps(raw))
+            partial.replace(where)
+    except OSError:
+        # On a full disk half a file would keep the room that the next attempt needs.
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def remove_report(host: Host, mesh: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from saltext_wgmesh.core.errors import HostError
@@ -61,20 +62,42 @@ def save(store: Store, view: View, psks: Mapping[str, str]) -> None:
         files.write_file(store.psk_dir / name, psks[name] + "\n")
 
 
-def candidate_psks(store: Store, view: View, peer: Peer, ends: tuple[str, str]) -> tuple[str | None, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviousPeers:
+    """The view before the applied one, with its peers by node."""
+
+    view: View
+    peers: Mapping[str, tuple[Peer, ...]]
+
+
+def previous_peers(store: Store) -> PreviousPeers | None:
+    """Return the peers of the previous view, for ROLLOVER_TIME after the present one was applied; then None.
+
+    A neighbour may not have the new PSK yet, and the master may be unable to reach it.
+    """
+    view = store.previous() if store.age() < ROLLOVER_TIME else None
+    if view is None:
+        return None
+    peers: dict[str, tuple[Peer, ...]] = {}
+    for interface in view.interfaces:
+        for peer in interface.peers:
+            peers[peer.node] = (*peers.get(peer.node, ()), peer)
+    return PreviousPeers(view=view, peers=peers)
+
+
+def candidate_psks(
+    before: PreviousPeers | None, view: View, peer: Peer, ends: tuple[str, str]
+) -> tuple[str | None, ...]:
     """Return the ids of the PSKs with which a handshake with *peer* of *view* may succeed; None stands for no PSK.
 
-    *ends* are the public keys of this node and of the peer. The PSK of *view* comes first. For ROLLOVER_TIME after the
-    view was applied, the PSK of the previous view is a candidate too: the peer may not have the new one yet, and the
-    master may be unable to reach it.
+    *ends* are the public keys of this node and of the peer. The PSK of *view* comes first, then that of *before*.
     """
     own, other = ends
     found = psk.psk_id_between(view, own, peer, other)
-    before = store.previous() if store.age() < ROLLOVER_TIME else None
-    if before is None or (before.keys and own not in before.keys):
+    if before is None or (before.view.keys and own not in before.view.keys):
         return (found,)
-    peers = (p for i in before.interfaces for p in i.peers)
-    had = [psk.psk_id_between(before, own, p, other) for p in peers if p.node == peer.node and other in p.keys]
+    peers = before.peers.get(peer.node, ())
+    had = [psk.psk_id_between(before.view, own, p, other) for p in peers if other in p.keys]
     return tuple(dict.fromkeys((found, *had)))
 
 

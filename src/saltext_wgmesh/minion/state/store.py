@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from saltext_wgmesh.core.device.commands import KeyPaths
-from saltext_wgmesh.core.errors import HostError, ViewError
+from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.state import former_version
 from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE, ROLLED_BACK_FILE
@@ -30,7 +31,11 @@ UNDERLAY = "underlay.json"
 VIEW = "view.json"
 PREVIOUS_VIEW = "previous.json"
 OWNED = "owned.json"
+LEDGER = "ledger.json"
 _PSK_DIR = "preshared"
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,17 +102,20 @@ class Store:
             yield
 
     def is_locked(self) -> bool:
-        """Return whether a process changes this mesh; False also for a process that this one may not see."""
-        return files.holder(self.lock, self.host.proc_locks) is not None
+        """Return whether a process changes this mesh."""
+        return files.is_locked(self.lock)
 
     def view(self) -> View | None:
         """Return the view that was last applied in full; None if there is none."""
         return self._view(VIEW)
 
     def age(self) -> float:
-        """Return the seconds since the last applied view was set; infinite if there is none."""
+        """Return the seconds since the last applied view was set; infinite if there is none.
+
+        A view of the future was set while the clock was ahead. The distance counts then too, so that it gets old.
+        """
         try:
-            return max(0.0, time.time() - (self.folder / VIEW).stat().st_mtime)
+            return abs(time.time() - (self.folder / VIEW).stat().st_mtime)
         except FileNotFoundError:
             return math.inf
 
@@ -134,11 +142,7 @@ class Store:
 
     def rolled_back(self) -> RolledBackView | None:
         """Return the view that was rolled back last; None if the last apply succeeded."""
-        raw = _read(self.folder / ROLLED_BACK_FILE)
-        if raw is None:
-            return None
-        raw = former_version.rolled_back(raw)
-        return RolledBackView(digest=raw["digest"], reason=raw["reason"], at=raw["at"])
+        return _read(self.folder / ROLLED_BACK_FILE, _rolled_back)
 
     def set_rolled_back(self, view: RolledBackView | None) -> None:
         """Record *view* as rolled back; None: no view is."""
@@ -149,16 +153,22 @@ class Store:
 
     def owned(self) -> Owned:
         """Return what was recorded as owned by the mesh; empty if nothing was."""
-        raw = _read(self.folder / OWNED)
-        if raw is None:
-            return Owned()
-        return Owned(interfaces=frozenset(raw["interfaces"]), prefixes=frozenset(raw["prefixes"]))
+        return _read(self.folder / OWNED, _owned) or Owned()
 
     def set_owned(self, owned: Owned) -> None:
         """Record exactly *owned* as owned by the mesh."""
         if owned != self.owned():
             raw = {"interfaces": sorted(owned.interfaces), "prefixes": sorted(owned.prefixes)}
             files.write_file(self.folder / OWNED, _text(raw))
+
+    def ledger(self) -> str | None:
+        """Return the name of the master's ledger that the applied view is from; None if it is not known."""
+        return _read(self.folder / LEDGER, _ledger)
+
+    def set_ledger(self, name: str) -> None:
+        """Record *name* as the ledger that the applied view is from."""
+        if name != self.ledger():
+            files.write_file(self.folder / LEDGER, _text(name))
 
     def deactivate(self) -> None:
         """Record that no view of the mesh is applied, and that no apply is to be recovered."""
@@ -167,21 +177,18 @@ class Store:
 
     def purge(self) -> None:
         """Delete the state of the mesh, except its preshared keys. OWNED goes last, so that a crash can be finished."""
-        for name in (PENDING_APPLY_FILE, VIEW, PREVIOUS_VIEW, ROLLED_BACK_FILE, OWNED):
+        for name in (PENDING_APPLY_FILE, VIEW, PREVIOUS_VIEW, ROLLED_BACK_FILE, LEDGER, OWNED):
             former_version.remove_both(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
+    def has_damaged_view(self) -> bool:
+        """Return whether a view was applied that can't be read: only another apply can replace it."""
+        return (self.folder / VIEW).exists() and self.view() is None
+
     def _view(self, name: str) -> View | None:
-        path = self.folder / name
-        text = files.read_file(path)
-        try:
-            return None if text is None else _parsed_view(text)
-        except ViewError:
-            # It is of an unknown version: the next apply compares its view with the kernel alone.
-            return None
-        except ValueError:
-            raise _damaged(path) from None
+        # Also None if it is of an unknown version: the next apply compares its view with the kernel alone.
+        return _stored(self.folder / name, files.read_file, _parsed_view)
 
 
 @functools.lru_cache(maxsize=8)
@@ -226,16 +233,19 @@ def purge_outcome(host: Host, mesh: str) -> None:
 
 def outcomes(host: Host) -> dict[str, dict[str, Any]]:
     """Return mesh → what came of the master's last assignment, as recorded."""
-    recorded = _read(host.state_dir / OUTCOMES) or {}
-    return {mesh: former_version.result(raw) for mesh, raw in recorded.items()}
+    return _read(host.state_dir / OUTCOMES, _results) or {}
 
 
-def outcomes_at(host: Host) -> float | None:
-    """Return when the last assignments were applied, in seconds since the epoch; None: never."""
+def outcomes_version(host: Host) -> tuple[int, int]:
+    """Return a value that differs after each time that assignments were applied.
+
+    It is to be compared for equality alone: the clock may be set at any time.
+    """
     try:
-        return (host.state_dir / OUTCOMES).stat().st_mtime
+        found = (host.state_dir / OUTCOMES).stat()
+        return found.st_ino, found.st_mtime_ns
     except FileNotFoundError:
-        return None
+        return 0, 0
 
 
 def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:
@@ -249,8 +259,7 @@ def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:
 
 def published_underlay(host: Host) -> tuple[str, ...] | None:
     """Return the underlay addresses in the facts that this node published last; None: it published none."""
-    addresses = _read(host.state_dir / UNDERLAY)
-    return None if addresses is None else tuple(addresses)
+    return _read(host.state_dir / UNDERLAY, lambda raw: tuple(map(str, raw)))
 
 
 def set_published_underlay(host: Host, addresses: Iterable[str]) -> None:
@@ -259,16 +268,47 @@ def set_published_underlay(host: Host, addresses: Iterable[str]) -> None:
         files.write_file(host.state_dir / UNDERLAY, _text(list(addresses)))
 
 
-def _read(path: Path) -> Any:
-    text = former_version.read_either(path)
+def _read(path: Path, parse: Callable[[Any], T]) -> T | None:
+    return _stored(path, former_version.read_either, lambda text: parse(json.loads(text)))
+
+
+def _stored(path: Path, read: Callable[[Path], str | None], parse: Callable[[str], T]) -> T | None:
+    """Return what *parse* makes of the file *path*; None without one.
+
+    None also if the file is damaged, as a full disk or a crash may leave it: no operator is needed, since the next
+    apply writes it again.
+    """
     try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        raise _damaged(path) from None
+        text = read(path)
+        return None if text is None else parse(text)
+    except (ViewError, ValueError, LookupError, TypeError, AttributeError) as error:
+        _warn_once(path, type(error).__name__, path.stat().st_mtime_ns if path.exists() else 0)
+        return None
 
 
-def _damaged(path: Path) -> HostError:
-    return HostError(f"{path} is damaged: delete it and apply again")
+@functools.lru_cache(maxsize=64)
+def _warn_once(path: Path, reason: str, _changed_at: int) -> None:
+    """Log that the file is not used, once for each change of it: the beacon reads it each second."""
+    log.warning("%s is damaged (%s) and is not used: the next apply writes it again", path, reason)
+
+
+def _rolled_back(raw: Any) -> RolledBackView:
+    present = former_version.rolled_back(raw)
+    return RolledBackView(digest=str(present["digest"]), reason=str(present["reason"]), at=float(present["at"]))
+
+
+def _ledger(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise TypeError
+    return raw
+
+
+def _owned(raw: Any) -> Owned:
+    return Owned(interfaces=frozenset(map(str, raw["interfaces"])), prefixes=frozenset(map(str, raw["prefixes"])))
+
+
+def _results(raw: Any) -> dict[str, dict[str, Any]]:
+    return {mesh: former_version.result(one) for mesh, one in raw.items()}
 
 
 def _text(raw: Any) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.proc_locks import lock_holder
+from saltext_wgmesh.core.errors import HostError, naming
 
 _SUFFIX = ".partial"
 FILE_LOCK_TIMEOUT = 60
@@ -25,7 +24,7 @@ def write_file(path: Path, text: str, mode: int = 0o600) -> None:
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     partial = _partial(path)
-    with os.fdopen(_open_locked(partial, mode), "w") as stream:
+    with naming(path), os.fdopen(_open_locked(partial, mode), "w") as stream:
         try:
             # A partial file of an earlier write may be readable by more users than *mode* allows.
             os.ftruncate(stream.fileno(), 0)
@@ -86,16 +85,68 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def holder(path: Path, proc_locks: Path) -> int | None:
-    """Return the id of the process that holds the lock *path*, as listed in *proc_locks* (/proc/locks).
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock *path*; False if the file does not exist.
 
-    None if no process does, or none that this process may see.
+    The lock is tried, since no list of locks names its files in a way that holds for every file system. It is tried for
+    reading: two processes that ask at once do not take each other for the holder. A process that wants the lock at that
+    moment waits for it in ``locked``.
     """
     try:
-        there = path.stat()
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def holder(path: Path, proc: Path) -> int | None:
+    """Return the id of the process that holds the lock *path*; None if no process does, or none that is visible.
+
+    Each open file in *proc* (/proc) is compared with *path* by one and the same call, stat(2). The device numbers of
+    /proc/locks are others on some file systems, for instance btrfs. The locks of an open file are in its ``fdinfo``.
+    """
+    if not is_locked(path):
         return None
-    return lock_holder(proc_locks.read_text(), (os.major(there.st_dev), os.minor(there.st_dev)), there.st_ino)
+    for folder in proc.glob("[0-9]*/fd"):
+        for number in _open_files(folder):
+            if _is_same(folder / number, path) and (pid := _flock_owner(folder.with_name("fdinfo") / number)):
+                return pid
+    return None
+
+
+def _open_files(folder: Path) -> list[str]:
+    """The numbers of the open files of a process; none if it has ended, or may not be looked at."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _flock_owner(fdinfo: Path) -> int | None:
+    """The process that took the flock(2) of an open file (proc_pid_fdinfo(5)); None if there is no such lock."""
+    entries = (line.split() for line in _lines(fdinfo) if line.startswith("lock:"))
+    return next((int(fields[5]) for fields in entries if fields[2] == "FLOCK"), None)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of *path*, a file of the kernel; none if it is gone."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _partial(path: Path) -> Path:

@@ -7,8 +7,9 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from saltext_wgmesh.core import constants
@@ -30,7 +31,7 @@ class Host:
     run_dir: Path = Path(constants.RUN_DIR)
     sysctl_dir: Path = Path("/proc/sys")
     proc_net: Path = Path("/proc/net")
-    proc_locks: Path = Path("/proc/locks")
+    proc: Path = Path("/proc")
     boot_id: Path = Path("/proc/sys/kernel/random/boot_id")
     systemd_dir: Path = Path("/run/systemd/system")
     """Exists where systemd is the init (sd_booted(3))."""
@@ -115,19 +116,28 @@ class Host:
 
         Deleting a route that does not exist is no failure: the watcher may have deleted it first.
         """
-        left = list(lines)
-        while left:
+        for is_removal, group in groupby(lines, key=lambda line: line[:2] == ("route", "del")):
+            listed = list(group)
+            # ``-force``: one command for all removals, however many of the routes are gone.
+            force = ("-force",) if is_removal else ()
+            text = "".join(f"{' '.join(line)}\n" for line in listed)
             try:
-                self.run("ip", f"-{family}", "-batch", "-", text="".join(f"{' '.join(line)}\n" for line in left))
-                return
+                self.run("ip", f"-{family}", *force, "-batch", "-", text=text)
             except HostError as error:
-                failed = re.search(r"failed \(\d+\): (.*?)\s*Command failed -:(\d+)", str(error), re.DOTALL)
-                if not failed:
-                    raise
-                # ``ip`` stops at the first line that fails: the lines after it are run by another batch.
-                line, *left = left[int(failed[2]) - 1 :]
-                if line[:2] != ("route", "del") or "No such process" not in failed[1]:
-                    raise HostError(f"'{shlex.join(('ip', f'-{family}', *line))}' failed: {failed[1]}") from None
+                _raise_failed_line(error, family, listed)
+
+
+def _raise_failed_line(error: HostError, family: int, lines: Sequence[tuple[str, ...]]) -> None:
+    """Raise the HostError of the first of *lines* that failed, except for removals of routes that do not exist."""
+    _, _, told = str(error).partition("): ")
+    failures = re.findall(r"(.*?)\s*Command failed -:(\d+)", told, re.DOTALL)
+    if not failures:
+        raise error
+    for message, number in failures:
+        line = lines[int(number) - 1]
+        if line[:2] != ("route", "del") or "No such process" not in message:
+            words = shlex.join(("ip", f"-{family}", *line))
+            raise HostError(f"'{words}' failed: {message.strip()}") from None
 
 
 def environment() -> dict[str, str]:

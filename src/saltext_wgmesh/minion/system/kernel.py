@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.ip_cli import (
     IpLink,
+    MainRoute,
+    each_main_route,
     parse_advertised,
     parse_links,
-    parse_replaceable,
     parse_routes,
     parse_rules,
 )
@@ -18,6 +19,9 @@ from saltext_wgmesh.core.device.state import MAIN_TABLE, Device, KernelState, Pe
 from saltext_wgmesh.core.device.wg_cli import Dumped, parse_dump
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.minion.system.host import Host
+
+ALL_ROUTES = ("ip", "-json", "route", "show", "table", "all")
+"""Lists the routes of both families, of every program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +60,23 @@ def snapshot(host: Host, *, rules: bool = True) -> Snapshot:
     )
 
 
-def foreign_routes(host: Host) -> dict[str, str]:
-    """Return prefix → device of the routes in the main table that an administrator made and that ours would replace."""
-    made = [host.run("ip", "-json", "route", "show", "table", "all", "proto", proto) for proto in ("boot", "static")]
-    return {prefix: device for text in made for prefix, device in parse_replaceable(text)}
+def foreign_routes(host: Host, devices: Collection[str], prefixes: Collection[str]) -> dict[str, str]:
+    """Return prefix → device of the routes for *prefixes* in the main table that this program did not make.
+
+    *devices* are the mesh's own: a route by another device is foreign, whichever program made it. The kernel makes one
+    for each network of the node. The metric does not matter. With an equal one, a route of the mesh replaces the
+    foreign route, and with another one only one of the two has an effect.
+    """
+    return foreign_among(each_main_route(host.run(*ALL_ROUTES)), devices, prefixes)
+
+
+def foreign_among(routes: Iterable[MainRoute], devices: Collection[str], prefixes: Collection[str]) -> dict[str, str]:
+    """Return those of *routes* that ``foreign_routes`` returns: prefix → device."""
+    return {
+        route.prefix: route.by
+        for route in routes
+        if route.prefix in prefixes and route.device not in devices and not route.is_ours
+    }
 
 
 def running_keys(host: Host, interfaces: Collection[str]) -> frozenset[str]:

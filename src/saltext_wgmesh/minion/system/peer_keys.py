@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from saltext_wgmesh.core.device import desired, wg_cli
@@ -41,13 +41,16 @@ class PeerKeyTracker:
         if not listed:
             return
         live = wg_cli.parse_dump(self.host.run("wg", "show", "all", "dump"))
+        configs = {(name, p.public_key): p.allowed_ips for name, dumped in live.items() for p in dumped.peers}
+        counters = {(name, s.public_key): s for name, dumped in live.items() for s in dumped.stats}
         for device, peer in listed:
-            if device in live:
-                self._update(device, peer, live[device])
+            held = {key: configs[device, key] for key in peer.keys if (device, key) in configs}
+            self._update(device, peer, held, {key: counters[device, key] for key in held})
 
-    def _update(self, device: str, peer: Peer, live: wg_cli.Dumped) -> None:
-        held = {p.public_key: p.allowed_ips for p in live.peers if p.public_key in peer.keys}
-        stats = {s.public_key: s for s in live.stats if s.public_key in held}
+    def _update(
+        self, device: str, peer: Peer, held: Mapping[str, tuple[str, ...]], stats: Mapping[str, PeerStats]
+    ) -> None:
+        """*held* are the allowed-ips and *stats* the counters of the keys of *peer* that the device has."""
         if held.keys() != set(peer.keys):
             # An apply is changing the device: its view decides about the peers, and the next update about the key.
             return
@@ -55,7 +58,9 @@ class PeerKeyTracker:
         other = next(key for key in peer.keys if key != active)
         self.active_key[device, peer.node] = active
         grew = {key: self._grew(device, one) for key, one in stats.items()}
+        # An attempt in the future was made while the clock was ahead.
         tried = int(self.tried_at.get((device, peer.node), 0))
+        tried = tried if tried <= time.time() else 0
         last, latest = (stats[key].handshake_at or 0 for key in (active, other))
         # A handshake from before an attempt is no evidence for the key that was left. WireGuard gives handshake times
         # in whole seconds, so of two in one second the received bytes decide.

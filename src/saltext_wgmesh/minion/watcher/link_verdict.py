@@ -6,14 +6,16 @@ Nothing here reads a clock, a file or the kernel: times come in as arguments, an
 from __future__ import annotations
 
 import zlib
+from bisect import bisect
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.hold_down import HoldDown
-from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
+from saltext_wgmesh.core.liveness.link_report import DownLink, DownLinks, LinkReport, LinkState, LinkStatus
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.view import Kind
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
@@ -37,15 +39,41 @@ PROBE_TARGETS = 2
 """Other relays to which a relay is probed through, at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LinkVerdict:
-    """Decides the state of the links of one view of one mesh."""
+    """Decides the state of the links of one view of one mesh.
+
+    It is asked for each packet, so no answer about one link looks at all others: their states are counted as they
+    change.
+    """
 
     mesh: str
     links: Mapping[str, MonitoredLink]
     """Keyed by neighbour."""
     drained_relays: Set[str] = frozenset()
     """Relays that no route needs: they are not probed."""
+    _relays: tuple[MonitoredLink, ...] = field(init=False)
+    _used_relays: set[str] = field(init=False)
+    """The relays whose links are up."""
+    _trunks: Counter[LinkState] = field(init=False)
+    """State → how many trunks are in it."""
+    _announced: bfd.Diagnostic | None = field(init=False, default=None)
+    """The path diagnostic that all sessions to leaves have; None: it is not known yet."""
+
+    def __post_init__(self) -> None:
+        self._relays = tuple(link for link in self.links.values() if link.is_relay)
+        self._used_relays = {link.name for link in self._relays if link.state is LinkState.UP}
+        self._trunks = Counter(link.state for link in self.links.values() if link.interface.kind is Kind.TRUNK)
+
+    @property
+    def down(self) -> DownLinks:
+        """The links that routes must avoid at this moment; always the present states, also of a kept value."""
+        return _Down(self.links)
+
+    @property
+    def blackholed(self) -> Set[str]:
+        """The relays that are up and forward nothing."""
+        return {link.name for link in self._relays if link.state is LinkState.BLACKHOLE}
 
     def evaluate(self, link: MonitoredLink, now: float, wall_clock: float) -> str | None:
         """Set the state that follows from the session and the probes of *link*; return why, or None if it is unchanged.
@@ -60,7 +88,7 @@ class LinkVerdict:
             link.admin_down_at = now
             # A link that was not usable before keeps its state, and with it its hold-down.
             unusable = link.state in (LinkState.ADMIN_DOWN, LinkState.DOWN, LinkState.BLACKHOLE)
-            return None if unusable else _set_state(link, LinkState.ADMIN_DOWN, wall_clock, "held down on purpose")
+            return None if unusable else self._set_state(link, LinkState.ADMIN_DOWN, wall_clock, "held down on purpose")
         if link.state is LinkState.ADMIN_DOWN and now - link.admin_down_at < ADMIN_DOWN_RECOVERY:
             return None
         in_grace = now < link.grace_until
@@ -69,7 +97,7 @@ class LinkVerdict:
             return None
         link.hold_down = link.hold_down.went_down(now)
         link.down_since, link.rehandshakes = now, 0
-        return _set_state(link, LinkState.DOWN, wall_clock, bfd.Diagnostic(link.session.diagnostic).name.lower())
+        return self._set_state(link, LinkState.DOWN, wall_clock, bfd.Diagnostic(link.session.diagnostic).name.lower())
 
     def _evaluate_up(self, link: MonitoredLink, now: float, wall_clock: float) -> str | None:
         """The same for a link whose session is up: it is a blackhole, or used, or still in hold-down."""
@@ -83,7 +111,7 @@ class LinkVerdict:
             link.hold_down = link.hold_down.went_down(now)
             link.up_since = now
             why = "the relay reaches no other relay" if self_reported else "probes through the relay are lost"
-            return _set_state(link, LinkState.BLACKHOLE, wall_clock, why)
+            return self._set_state(link, LinkState.BLACKHOLE, wall_clock, why)
         unproven = probing_since is None or link.last_probe_reply < probing_since
         # The finding of a lost probe only a probe can refute, unless there is nothing left to probe.
         if (
@@ -92,21 +120,22 @@ class LinkVerdict:
             and not (link.self_reported_blackhole or link.no_probe_target)
         ):
             return None
+        if link.state is LinkState.UP:
+            return None
         up_for = now - (link.up_since or now)
         hold = self._hold(link)
-        if link.state is LinkState.UP or up_for < hold:
+        if up_for < hold:
             return None
         if link.hold_down.up_at is None:
             link.hold_down = link.hold_down.came_up(now)
-        return _set_state(link, LinkState.UP, wall_clock, f"good for {up_for:.1f} s" if hold else "session up")
+        return self._set_state(link, LinkState.UP, wall_clock, f"good for {up_for:.1f} s" if hold else "session up")
 
     def _hold(self, link: MonitoredLink) -> float:
         """Seconds that *link* must be up before it is used.
 
         None after an administrative down, and none while no other relay is up: waiting would cut the node off.
         """
-        others = (other for other in self.links.values() if other is not link)
-        if link.state is LinkState.ADMIN_DOWN or not any(o.state is LinkState.UP and o.is_relay for o in others):
+        if link.state is LinkState.ADMIN_DOWN or len(self._used_relays) <= (link.name in self._used_relays):
             return 0.0
         return max(link.hold_down.hold, MIN_UP_AFTER_DOWN) if link.state is LinkState.DOWN else link.hold_down.hold
 
@@ -116,12 +145,11 @@ class LinkVerdict:
         Without one all other relays may be dead, and *link* the only way. A relay whose link is not used yet does not
         count: it may have just started, and reach no relay either.
         """
-        relays = (other for other in self.links.values() if other.is_relay and other is not link)
-        return any(other.state is LinkState.UP and not other.reports_isolated for other in relays)
+        return any(name != link.name and not self.links[name].reports_isolated for name in self._used_relays)
 
     def report(self) -> LinkReport:
         """The states of all links, sorted by neighbour."""
-        links = {name: _reported(link) for name, link in sorted(self.links.items())}
+        links = {name: link_status(link) for name, link in sorted(self.links.items())}
         return LinkReport(mesh=self.mesh, from_watcher=True, links=MappingProxyType(links))
 
     def announce_path_state(self) -> None:
@@ -130,32 +158,38 @@ class LinkVerdict:
         A leaf cannot find out by probes which of two relays has lost the other. A relay whose trunks are all held down
         on purpose says that instead: a leaf then keeps it, and takes no lost probe to it for a blackhole.
         """
-        trunks = {link.state for link in self.links.values() if link.interface.kind is Kind.TRUNK}
         beyond = bfd.Diagnostic.NONE
-        if trunks and trunks <= {LinkState.DOWN, LinkState.ADMIN_DOWN}:
-            lost = LinkState.DOWN in trunks
+        used = self._trunks.total() - self._trunks[LinkState.DOWN] - self._trunks[LinkState.ADMIN_DOWN]
+        if self._trunks.total() and not used:
+            lost = self._trunks[LinkState.DOWN]
             beyond = bfd.Diagnostic.CONCATENATED_DOWN if lost else bfd.Diagnostic.ADMIN_DOWN
-        for link in self.links.values():
-            if trunks and not link.is_relay:
-                link.session.set_path_diagnostic(beyond)
+        if beyond is not self._announced:
+            self._announced = beyond
+            for link in self.links.values():
+                if not link.is_relay:
+                    link.session.set_path_diagnostic(beyond)
 
     def probes(self, now: float) -> Iterator[tuple[MonitoredLink, MonitoredLink]]:
         """Pairs of a relay to probe through and the relay that should answer, at *now* of the monotonic clock.
 
         Each link's ``probing_since`` and ``no_probe_target`` follow.
         """
-        relays = [link for link in self.links.values() if link.is_relay and link.session.state is bfd.BfdState.UP]
+        relays = [link for link in self._relays if link.session.state is bfd.BfdState.UP]
+        # If this is the only relay of the mesh, no relay can answer and none has to.
+        any_other = len(relays) > 1 or len(self._relays) == 1
+        # The ring of relays twice, so that the successors of each are one slice.
+        ring = [i for i, link in enumerate(relays) if not link.reports_isolated]
+        ring += [i + len(relays) for i in ring]
         for i, link in enumerate(relays):
             if link.name in self.drained_relays:
                 # No node depends on it, and whether it still forwards shows the operator when it may be stopped.
                 link.probing_since = None
                 continue
             # Each relay begins with its successor, so that probes spread over all.
-            others = [*relays[i + 1 :], *relays[:i]]
-            candidates = [other for other in others if not other.reports_isolated][:PROBE_TARGETS]
-            # If this is the only relay of the mesh, no relay can answer and none has to.
-            is_only_relay = sum(other.is_relay for other in self.links.values()) == 1
-            link.no_probe_target = not candidates and (bool(others) or is_only_relay)
+            first = bisect(ring, i)
+            others = [place for place in ring[first : first + PROBE_TARGETS] if place < i + len(relays)]
+            candidates = [relays[place % len(relays)] for place in others]
+            link.no_probe_target = not candidates and any_other
             # A target that has just come up may not answer yet.
             targets = [t for t in candidates if t.up_since is not None and now - t.up_since > STABLE_AFTER]
             if not targets:
@@ -163,6 +197,35 @@ class LinkVerdict:
                 continue
             link.probing_since = now if link.probing_since is None else link.probing_since
             yield from ((link, target) for target in targets)
+
+    def _set_state(self, link: MonitoredLink, state: LinkState, wall_clock: float, why: str) -> str:
+        """Have *link* be in *state* since *wall_clock*, and count it there; return *why*."""
+        if link.interface.kind is Kind.TRUNK:
+            self._trunks[link.state] -= 1
+            self._trunks[state] += 1
+        if link.is_relay:
+            (self._used_relays.add if state is LinkState.UP else self._used_relays.discard)(link.name)
+        link.state, link.since = state, wall_clock
+        return why
+
+
+class _Down(Mapping[str, DownLink]):
+    """Neighbour → its link, of those that are down at the moment of each look."""
+
+    def __init__(self, links: Mapping[str, MonitoredLink]) -> None:
+        self._links = links
+
+    def __getitem__(self, neighbour: str) -> DownLink:
+        found = link_status(self._links[neighbour]).down_link
+        if found is None:
+            raise KeyError(neighbour)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._links if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def remembered_hold_down(reported: LinkStatus | None, now: float, wall_clock: float) -> HoldDown:
@@ -181,12 +244,8 @@ def discriminator(address: str) -> int:
     return int(IPv4Address(address)) if address_family(address) == 4 else zlib.crc32(address.encode()) or 1
 
 
-def _set_state(link: MonitoredLink, state: LinkState, wall_clock: float, why: str) -> str:
-    link.state, link.since = state, wall_clock
-    return why
-
-
-def _reported(link: MonitoredLink) -> LinkStatus:
+def link_status(link: MonitoredLink) -> LinkStatus:
+    """The state of *link* as the report has it."""
     return LinkStatus(
         neighbour=link.name,
         interface=link.interface.name,

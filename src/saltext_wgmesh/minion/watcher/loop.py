@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import heapq
 import logging
 import random
@@ -10,16 +11,22 @@ import selectors
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.minion.apply import journal
-from saltext_wgmesh.minion.state import former_version, link_report_file
+from saltext_wgmesh.minion.state import link_report_file
+from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher import kernel_events
+from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.mesh import MeshMonitor
+from saltext_wgmesh.minion.watcher.slices import Steps, finish, in_slices
 from saltext_wgmesh.minion.watcher.transport import Transport
+from saltext_wgmesh.minion.watcher.view_reader import view_steps
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -27,6 +34,12 @@ MAINTAIN_EVERY = 0.2
 """Seconds between two checks of views, graces and probes."""
 RECONCILE_EVERY = 10.0
 """Seconds between two comparisons with the kernel's routes."""
+SLICE = 0.01
+"""Seconds of other work between two looks for packets: a small part of the 0.3 s in which a link is found down."""
+TIMERS_AT_ONCE = 100
+"""Timers that are handled between two looks for packets."""
+COMMAND_POLL = 0.005
+"""Seconds between two looks whether a command has ended."""
 HEARTBEAT_EVERY = 5.0
 """Seconds between two writes of reports that have not changed: a report without a recent write is not trusted."""
 
@@ -35,7 +48,11 @@ FileStamp = tuple[int, int]
 
 
 class Loop:
-    """Monitors all meshes of this node."""
+    """Monitors all meshes of this node.
+
+    Packets and timers come first. All other work is done in slices between them, since a pause as long as a detection
+    time would make healthy links look dead at both ends.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -49,21 +66,44 @@ class Loop:
         self._reconciled_at = self._heartbeat_at = time.monotonic()
         self._recovery: subprocess.Popen[bytes] | None = None
         """The process that recovers interrupted applies, if one was started."""
+        self._deletions = kernel_events.listen(self._selector)
+        self._routing: dict[str, Task] = {}
+        """Mesh → how its routes follow links at this moment; none: all have followed."""
+        self._maintenance: Task | None = None
+        """The round of maintenance that is in progress."""
+        self._next_maintenance = 0.0
+        self._errors = ErrorLog(log)
 
     def run(self) -> None:
         """Monitor until the process is ended."""
-        next_maintenance = 0.0
         while True:
-            first = min(next_maintenance, self._timers[0][0] if self._timers else next_maintenance)
-            ready = self._selector.select(max(0.0, first - time.monotonic()))
-            # Packets before timers: if this process was delayed, what has arrived proves its link before it expires.
-            for key, _ in ready:
-                key.data()
-            now = time.monotonic()
-            self._tick(now)
-            if now >= next_maintenance:
-                self._maintain(now)
-                next_maintenance = time.monotonic() + MAINTAIN_EVERY
+            self.turn()
+
+    def turn(self) -> None:
+        """Handle the packets and timers that are due, and do one slice of all other work. Wait if there is none."""
+        # Packets before timers: if this process was delayed, what has arrived proves its link before it expires.
+        for key, _ in self._selector.select(self._pause()):
+            key.data()
+        now = time.monotonic()
+        self._tick(now)
+        for name, mesh in self._meshes.items():
+            if mesh.changed_links and name not in self._routing:
+                self._routing[name] = Task(mesh.route_steps())
+        if self._maintenance is None and now >= self._next_maintenance:
+            self._maintenance = Task(self._maintenance_steps(now))
+        end = time.monotonic() + SLICE
+        self._routing = {name: task for name, task in self._routing.items() if not task.advance(end)}
+        if self._maintenance is not None and self._maintenance.advance(end):
+            self._maintenance, self._next_maintenance = None, time.monotonic() + MAINTAIN_EVERY
+
+    def _pause(self) -> float:
+        """Seconds to wait for a packet."""
+        now, timer = time.monotonic(), self._timers[0][0] if self._timers else float("inf")
+        if self._routing:
+            return 0.0
+        if self._maintenance is None:
+            return max(0.0, min(self._next_maintenance, timer) - now)
+        return max(0.0, min(COMMAND_POLL, timer - now)) if self._maintenance.is_waiting else 0.0
 
     # -- sessions ---------------------------------------------------------------------------------------
 
@@ -76,8 +116,10 @@ class Loop:
         self._follow_session(mesh, link, now)
 
     def _tick(self, now: float) -> None:
-        """Tick each session whose timer is due."""
-        while self._timers and self._timers[0][0] <= now:
+        """Tick the sessions whose timers are due, some at a time: packets come in between."""
+        for _ in range(TIMERS_AT_ONCE):
+            if not self._timers or self._timers[0][0] > now:
+                return
             due, discriminator = heapq.heappop(self._timers)
             found = self._transport.link_of(discriminator)
             if found is None or found[1].next_timer != due:
@@ -90,9 +132,8 @@ class Loop:
             self._follow_session(mesh, link, now)
 
     def _follow_session(self, mesh: MeshMonitor, link: MonitoredLink, now: float) -> None:
-        """Have state, routes and timer follow what has happened to the session of *link*."""
-        if mesh.evaluate(link, now):
-            mesh.update_routes()
+        """Have state and timer follow what has happened to the session of *link*; routes follow at the next turn."""
+        mesh.evaluate(link, now)
         self._schedule(link)
 
     def _schedule(self, link: MonitoredLink) -> None:
@@ -105,22 +146,22 @@ class Loop:
     # -- now and then -----------------------------------------------------------------------------------
 
     def _maintain(self, now: float) -> None:
-        if self._reload_views():
-            self._rebuild_lookup()
+        """Do a whole round of maintenance at once."""
+        finish(self._maintenance_steps(now))
+
+    def _maintenance_steps(self, now: float) -> Steps[None]:
+        if (yield from self._reload_steps()):
+            yield from self._lookup_steps()
+            # The garbage collector would walk all links of a view again and again, each time for longer than a slice.
+            gc.freeze()
         for mesh in self._meshes.values():
-            if mesh.apply_admin_down(now):
-                for link in mesh.links.values():
-                    self._follow_session(mesh, link, now)
+            for name in mesh.apply_admin_down(now):
+                self._follow_session(mesh, mesh.links[name], now)
             indices = mesh.indices
-            mesh.maintain(now)
+            yield from mesh.maintain_steps(now)
             if mesh.indices != indices:
-                self._rebuild_lookup()
-        if now - self._reconciled_at > RECONCILE_EVERY:
-            self._reconciled_at = now
-            for mesh in self._meshes.values():
-                mesh.reconcile_routes()
-            if self._transport.ports_missing:
-                self._rebuild_lookup()
+                yield from self._lookup_steps()
+        yield from self._reconcile_steps(now)
         if now - self._heartbeat_at > HEARTBEAT_EVERY:
             self._heartbeat_at = now
             self._recover_applies()
@@ -131,12 +172,29 @@ class Loop:
             for link, target in mesh.verdict.probes(now):
                 self._transport.send_probe(mesh, link, target)
 
-    def _rebuild_lookup(self) -> None:
-        """Have the transport know all links, and each session its timer."""
-        self._transport.rebuild_lookup(self._meshes.values())
+    def _reconcile_steps(self, now: float) -> Steps[None]:
+        """Restore routes and rules: at once when the kernel tells of a deletion, and now and then in any case."""
+        is_due = now - self._reconciled_at > RECONCILE_EVERY
+        rules, routes = self._deletions.rules, self._deletions.routes
+        if not (is_due or rules or routes):
+            return
+        if not is_due and any(Store(host=self._host, mesh=name).is_locked() for name in self._meshes):
+            # An apply deletes what its view does not have. The watcher has another look when it is done.
+            return
+        self._deletions.rules = self._deletions.routes = False
         for mesh in self._meshes.values():
-            for link in mesh.links.values():
-                self._schedule(link)
+            yield from mesh.reconcile_steps() if is_due or routes else mesh.reconcile_rules_steps()
+        if is_due:
+            self._reconciled_at = now
+            if self._transport.ports_missing:
+                yield from self._lookup_steps()
+
+    def _lookup_steps(self) -> Steps[None]:
+        """Have the transport know all links, and each session its timer."""
+        meshes = tuple(self._meshes.values())
+        yield from self._transport.lookup_steps(meshes)
+        for mesh in meshes:
+            yield from in_slices(mesh.links.values(), self._schedule)
 
     def _recover_applies(self) -> None:
         """Have interrupted applies recovered by a process of their own: a rollback takes longer than a link may wait.
@@ -149,35 +207,57 @@ class Loop:
             interrupted = journal.interrupted(self._host)
             self._recovery = journal.spawn_recovery(interrupted) if interrupted else None
         except OSError as error:
-            log.warning("interrupted applies cannot be found or recovered: %s", error)
+            self._errors.failed("%s: interrupted applies cannot be found or recovered", self._host.state_dir, error)
 
-    def _reload_views(self) -> bool:
+    def _reload_steps(self) -> Steps[bool]:
         """Monitor each view that is new or has changed, and no mesh without one; return whether anything changed."""
         found = dict(_view_files(self._host))
         changed = False
         for name in self._meshes.keys() - found.keys():
             log.info("%s: the view was removed", name)
+            self._routing.pop(name, None)
             self._meshes.pop(name).stop()
             del self._stamps[name]
             link_report_file.remove_report(self._host, name)
             changed = True
         for name, (path, stamp) in found.items():
-            if self._stamps.get(name) == stamp:
-                continue
-            # Also if it cannot be read: it is logged once, and read again when the file changes.
-            self._stamps[name] = stamp
-            try:
-                view = former_version.view_from_text(path.read_text())
-            except (OSError, ValueError, ViewError) as error:
-                log.warning("%s: %s cannot be read: %s", name, path, error)
-                continue
-            if name in self._meshes:
-                self._meshes[name].update(view)
-            else:
-                self._meshes[name] = MeshMonitor(self._host, view)
-            log.info("%s: watching %d links", name, len(self._meshes[name].links))
-            changed = True
+            if self._stamps.get(name) != stamp:
+                # Also if it cannot be read: it is logged once, and read again when the file changes.
+                self._stamps[name] = stamp
+                changed |= yield from self._reload_one_steps(name, path)
         return changed
+
+    def _reload_one_steps(self, name: str, path: Path) -> Steps[bool]:
+        try:
+            view = yield from view_steps(path.read_text())
+        except (OSError, ValueError, ViewError) as error:
+            log.warning("%s: %s cannot be read: %s", name, path, error)
+            return False
+        if name in self._meshes:
+            yield from self._meshes[name].update_steps(view)
+        else:
+            self._meshes[name] = mesh = MeshMonitor(self._host, view, load=False)
+            yield from mesh.load_steps(view)
+        log.info("%s: watching %d links", name, len(self._meshes[name].links))
+        return True
+
+
+@dataclass(slots=True)
+class Task:
+    """Work in slices that the loop does between packets."""
+
+    steps: Steps[None]
+    is_waiting: bool = False
+    """Whether it waits for a command."""
+
+    def advance(self, end: float) -> bool:
+        """Take steps until *end* of the monotonic clock, or until one waits; return whether all are done."""
+        self.is_waiting = False
+        for waits_for in self.steps:
+            self.is_waiting = waits_for is not None
+            if self.is_waiting or time.monotonic() >= end:
+                return False
+        return True
 
 
 def _view_files(host: Host) -> Iterator[tuple[str, tuple[Path, FileStamp]]]:

@@ -6,20 +6,28 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Set
 
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
-from saltext_wgmesh.core.model.policy import Role
+from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
 from saltext_wgmesh.minion.state import admin_down, link_report_file
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
+from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
-from saltext_wgmesh.minion.watcher.link_verdict import NEW_LINK_GRACE, STABLE_AFTER, LinkVerdict, remembered_hold_down
+from saltext_wgmesh.minion.watcher.link_verdict import (
+    NEW_LINK_GRACE,
+    STABLE_AFTER,
+    LinkVerdict,
+    link_status,
+    remembered_hold_down,
+)
 from saltext_wgmesh.minion.watcher.rehandshake import Rehandshaker
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
+from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, in_slices
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -34,7 +42,8 @@ PACING_PER_LEAF = 2_000
 class MeshMonitor:
     """The links of one view. Nothing of the node changes but the routes and, for a handshake, the peers of the view."""
 
-    def __init__(self, host: Host, view: View) -> None:
+    def __init__(self, host: Host, view: View, *, load: bool = True) -> None:
+        """Monitor *view*; *load* False: not before the ``load_steps`` were taken."""
         self.host = host
         self.links: dict[str, MonitoredLink] = {}
         """Keyed by neighbour."""
@@ -42,90 +51,74 @@ class MeshMonitor:
         """Interface → its index, of those that exist."""
         self.is_report_due = True
         """Whether the report on disk is to be written again."""
+        self.changed_links: set[str] = set()
+        """The neighbours whose links changed since routes last followed them."""
         self._peer_keys = PeerKeyTracker(host)
         self._keys_checked_at = 0.0
+        self._errors = ErrorLog(log)
         reported = link_report_file.read_report(host, view.mesh)
         # A report that the beacon wrote while no watcher ran comes from counters, which tell nothing of idle links.
-        self._load_view(view, reported if reported and reported.from_watcher else None)
+        self._reported = reported if reported and reported.from_watcher else None
+        """The report of an earlier watcher, if one ran, until the first view is loaded."""
+        self._install(view, {}, RouteUpdater(host, view, load=False))
+        if load:
+            finish(self.load_steps(view))
 
     # -- the view ---------------------------------------------------------------------------------------
 
     def update(self, view: View) -> None:
+        """Take the ``update_steps`` at once."""
+        finish(self.update_steps(view))
+
+    def update_steps(self, view: View) -> Steps[None]:
         """Monitor *view* from now on. Links that stay as they were keep their sessions."""
         self.stop()
-        self._load_view(view, None)
-        self.routes.delete_stale_routes(self.verdict.report(), self.indices.keys())
+        yield from self.load_steps(view, delete_stale=True)
 
     def stop(self) -> None:
         """End what was begun for the view: a peer that the next view does not have must not be added any longer."""
         self._rehandshaker.stop()
 
-    def _load_view(self, view: View, reported: LinkReport | None) -> None:
-        """Take up the links of *view*; *reported* is what an earlier watcher said of them, if one ran."""
-        self.view = view
+    def load_steps(self, view: View, *, delete_stale: bool = False) -> Steps[None]:
+        """Take up the links of *view*, and have the kernel's routes follow; *delete_stale* as of ``RouteUpdater``.
+
+        Until the links and routes of the view are complete, those of the view before are in use.
+        """
+        routes = RouteUpdater(self.host, view, load=False)
+        yield from routes.load_steps()
+        links = yield from self._links_steps(view, self._reported)
+        self._reported = None
+        self._install(view, links, routes)
+        yield from self.reconcile_steps(delete_stale=delete_stale)
+
+    def _install(self, view: View, links: dict[str, MonitoredLink], routes: RouteUpdater) -> None:
+        self.view, self.links, self.routes = view, links, routes
         self.source = view.addresses[0]
-        self.links = self._links_of(view, self.links, reported)
-        self.verdict = LinkVerdict(mesh=view.mesh, links=self.links, drained_relays=frozenset(view.drained_relays))
-        self.routes = RouteUpdater(self.host, view)
+        self.verdict = LinkVerdict(mesh=view.mesh, links=links, drained_relays=frozenset(view.drained_relays))
         self._rehandshaker = Rehandshaker(self.host, view, self._peer_keys)
+        self._held = {name for name, link in links.items() if link.session.state is bfd.BfdState.ADMIN_DOWN}
+        self._with_two_keys = tuple(link for link in links.values() if link.peer.next_key)
         self._refresh_indices()
         self.is_report_due = True
-        self.reconcile_routes()
 
-    def _links_of(
-        self, view: View, before: Mapping[str, MonitoredLink], reported: LinkReport | None
-    ) -> dict[str, MonitoredLink]:
+    def _links_steps(self, view: View, reported: LinkReport | None) -> Steps[dict[str, MonitoredLink]]:
         leaves = sum(len(i.peers) for i in view.interfaces if i.kind is Kind.ACCESS) if view.forward else 0
-        links = {}
+        links: dict[str, MonitoredLink] = {}
         for interface in view.interfaces:
             pacing = PACING_PER_LEAF * leaves if interface.kind is Kind.ACCESS else 0
             interval = max(view.bfd.interval * 1000, pacing)
-            for peer in interface.peers:
-                old = before.get(peer.node)
-                if old is None or not _is_same_link(old, peer, interface):
-                    links[peer.node] = self._new_link(peer, interface, interval, reported)
-                else:
-                    self._reconfigure(old, peer, interface, interval)
+            is_relay = _leads_to_relay(view, interface)
+            for group in groups_of(interface.peers):
+                for peer in group:
+                    old = self.links.get(peer.node)
+                    if old is None or not _is_same_link(old, peer, interface):
+                        old = _new_link(view.bfd, peer, interface, interval, reported)
                     links[peer.node] = old
+                    _reconfigure(old, peer, interface, is_relay)
+                    old.session.set_interval(interval, time.monotonic())
+                    old.session.set_multiplier(view.bfd.multiplier)
+                yield None
         return links
-
-    def _reconfigure(self, link: MonitoredLink, peer: Peer, interface: Interface, interval: int) -> None:
-        """Have *link* follow the present view. Its session goes on; *interval* is in microseconds."""
-        is_relay = self._leads_to_relay(interface)
-        if link.is_relay and not is_relay:
-            # A leaf forwards nothing, so no probe could end its blackhole.
-            link.probing_since, link.self_reported_blackhole, link.no_probe_target = None, False, True
-        link.peer, link.interface, link.is_relay = peer, interface, is_relay
-        link.session.set_interval(interval, time.monotonic())
-        link.session.set_multiplier(self.view.bfd.multiplier)
-
-    def _new_link(self, peer: Peer, interface: Interface, interval: int, reported: LinkReport | None) -> MonitoredLink:
-        """A link with a new session; *interval* is in microseconds, *reported* is of an earlier watcher."""
-        now, wall_clock = time.monotonic(), time.time()
-        known = reported.links.get(peer.node) if reported else None
-        # Random, so that the neighbour takes no packet of an earlier session for one of this (RFC 5880 section 6.3).
-        session = bfd.Session(
-            discriminator=random.getrandbits(32) or 1, interval=interval, multiplier=self.view.bfd.multiplier
-        )
-        return MonitoredLink(
-            peer=peer,
-            interface=interface,
-            session=session,
-            state=known.state if known else LinkState.NEW,
-            since=known.since if known else wall_clock,
-            grace_until=now + (STABLE_AFTER if known else NEW_LINK_GRACE),
-            is_relay=self._leads_to_relay(interface),
-            hold_down=remembered_hold_down(known, now, wall_clock),
-            down_since=now,
-            admin_down_at=now,
-        )
-
-    def _leads_to_relay(self, interface: Interface) -> bool:
-        """Whether the neighbours behind *interface* are relays.
-
-        During a role change a relay has an uplink too, to a leaf that was a relay or is about to become one.
-        """
-        return interface.kind is Kind.TRUNK or (interface.kind is Kind.UPLINK and self.view.role is Role.LEAF)
 
     def _refresh_indices(self) -> None:
         self.indices = {}
@@ -144,54 +137,66 @@ class MeshMonitor:
             return False
         log.info("%s: %s by %s is %s (%s)", self.view.mesh, link.name, link.interface.name, link.state.value, why)
         self.is_report_due = True
+        self.changed_links.add(link.name)
         return True
 
-    def update_routes(self) -> None:
-        """Have the kernel's routes, and the sessions to leaves, follow the states of the links."""
+    def route_steps(self) -> Steps[None]:
+        """Have the kernel's routes, and the sessions to leaves, follow the links that changed."""
+        changed, self.changed_links = self.changed_links, set()
         self.verdict.announce_path_state()
-        self.routes.update_routes(self.verdict.report(), self.indices.keys())
+        yield from self.routes.update_steps(self.verdict, self.indices.keys(), changed)
 
-    def reconcile_routes(self) -> None:
-        """The same, compared with the routes that the kernel has now instead of those set last."""
+    def reconcile_steps(self, *, delete_stale: bool = False) -> Steps[None]:
+        """The same for all links, compared with the routes that the kernel has now instead of those set last."""
         self.verdict.announce_path_state()
-        self.routes.reconcile_routes(self.verdict.report(), self.indices.keys())
+        yield from self.routes.reconcile_steps(self.verdict, self.indices.keys(), delete_stale=delete_stale)
+
+    def reconcile_rules_steps(self) -> Steps[None]:
+        """Restore rules that another program has deleted. An apply deletes some itself, and is left alone."""
+        yield from self.routes.reconcile_rules_steps(self.indices.keys())
 
     # -- now and then -----------------------------------------------------------------------------------
 
-    def apply_admin_down(self, now: float) -> bool:
+    def apply_admin_down(self, now: float) -> Set[str]:
         """Hold down the sessions that an apply has requested, and enable those it has released.
 
-        Returns whether any session changed.
+        Returns the neighbours whose sessions changed.
         """
-        requested = admin_down.requested(self.host, self.view.mesh)
-        changed = False
-        for link in self.links.values():
-            is_held = link.session.state is bfd.BfdState.ADMIN_DOWN
-            if is_held != (link.name in requested):
-                (link.session.enable if is_held else link.session.admin_down)(now)
-                changed = True
+        requested = admin_down.requested(self.host, self.view.mesh) & self.links.keys()
+        changed = requested ^ self._held
+        for name in changed:
+            session = self.links[name].session
+            (session.admin_down if name in requested else session.enable)(now)
+        self._held = set(requested)
         return changed
 
     def maintain(self, now: float) -> None:
+        """Take the ``maintain_steps`` at once."""
+        finish(self.maintain_steps(now))
+
+    def maintain_steps(self, now: float) -> Steps[None]:
         """Do what is due by time: end graces and hold-downs, retry links that are down, write the report."""
         indices = dict(self.indices)
         self._refresh_indices()
         self._track_keys(now)
-        changed = [self.evaluate(link, now) for link in self.links.values()]
-        changed += [self._note_session_up(link) for link in self.links.values()]
+        yield from in_slices(self.links.values(), lambda link: self._maintain_link(link, now))
         # A session may have come up without any change of state; its neighbour knows nothing yet.
         self.verdict.announce_path_state()
-        if any(changed):
-            self.update_routes()
-        elif indices != self.indices:
+        if indices != self.indices:
             # A device that was made again has lost its routes.
-            self.reconcile_routes()
-        for link in self.links.values():
-            self._note_session(link)
-            self._rehandshaker.maintain(link, now, self.indices.keys())
+            yield from self.reconcile_steps()
+        if self.changed_links:
+            yield from self.route_steps()
         self._rehandshaker.reap()
         if self.is_report_due:
-            self._write_report()
+            yield from self._report_steps()
+
+    def _maintain_link(self, link: MonitoredLink, now: float) -> None:
+        self.evaluate(link, now)
+        if self._note_session_up(link):
+            self.changed_links.add(link.name)
+        self._note_session(link)
+        self._rehandshaker.maintain(link, now, self.indices.keys())
 
     def _note_session_up(self, link: MonitoredLink) -> bool:
         """Note whether *link* is up but in hold-down; return whether that changed.
@@ -211,19 +216,29 @@ class MeshMonitor:
         if link.admin_down_acknowledged != link.session.admin_down_acknowledged:
             link.admin_down_acknowledged, self.is_report_due = link.session.admin_down_acknowledged, True
 
-    def _write_report(self) -> None:
+    def _report_steps(self) -> Steps[None]:
+        """Write the report. A link that changes in the meantime makes another one due."""
+        self.is_report_due = False
+        report: dict[str, dict[str, object]] = {}
+        links = self.links
+        for group in groups_of(sorted(links)):
+            report |= {name: link_status(links[name]).as_dict() for name in group}
+            yield None
+        path = link_report_file.report_path(self.host, self.view.mesh)
         try:
-            link_report_file.write_report(self.host, self.verdict.report())
-            self.is_report_due = False
+            link_report_file.write_links(self.host, self.view.mesh, report)
         except OSError as error:
-            log.warning("%s: the link report cannot be written: %s", self.view.mesh, error)
+            self.is_report_due = True
+            self._errors.failed("%s: the link report cannot be written", path, error)
+        else:
+            self._errors.succeeded("%s: the link report is written again", path)
 
     def _track_keys(self, now: float) -> None:
         """Give the allowed-ips of a neighbour with two keys to the one that it runs.
 
         A neighbour whose session is up still runs the same key. One that has been down for long is checked seldom.
         """
-        silent = [k for k in self.links.values() if k.peer.next_key and k.session.state is not bfd.BfdState.UP]
+        silent = [link for link in self._with_two_keys if link.session.state is not bfd.BfdState.UP]
         since = max((max(link.down_since, link.admin_down_at) for link in silent), default=now)
         if not silent or (now - since > KEY_CHECK_BACKOFF and now - self._keys_checked_at < KEY_CHECK_EVERY):
             return
@@ -231,9 +246,47 @@ class MeshMonitor:
         try:
             self._peer_keys.update((link.interface.name, link.peer) for link in silent)
         except HostError as error:
-            log.warning("%s: the keys of neighbours cannot be checked: %s", self.view.mesh, error)
+            self._errors.failed("%s: the keys of neighbours cannot be checked", self.view.mesh, error)
 
 
 def _is_same_link(link: MonitoredLink, peer: Peer, interface: Interface) -> bool:
     """Whether *peer* on *interface* is the neighbour of *link* still: by one of its keys, on the same interface."""
     return bool(set(link.peer.keys) & set(peer.keys)) and link.interface.name == interface.name
+
+
+def _leads_to_relay(view: View, interface: Interface) -> bool:
+    """Whether the neighbours behind *interface* are relays.
+
+    During a role change a relay has an uplink too, to a leaf that was a relay or is about to become one.
+    """
+    return interface.kind is Kind.TRUNK or (interface.kind is Kind.UPLINK and view.role is Role.LEAF)
+
+
+def _new_link(
+    timing: Bfd, peer: Peer, interface: Interface, interval: int, reported: LinkReport | None
+) -> MonitoredLink:
+    """A link with a new session; *interval* is in microseconds, *reported* is of an earlier watcher."""
+    now, wall_clock = time.monotonic(), time.time()
+    known = reported.links.get(peer.node) if reported else None
+    # Random, so that the neighbour takes no packet of an earlier session for one of this (RFC 5880 section 6.3).
+    session = bfd.Session(discriminator=random.getrandbits(32) or 1, interval=interval, multiplier=timing.multiplier)
+    return MonitoredLink(
+        peer=peer,
+        interface=interface,
+        session=session,
+        state=known.state if known else LinkState.NEW,
+        since=known.since if known else wall_clock,
+        grace_until=now + (STABLE_AFTER if known else NEW_LINK_GRACE),
+        is_relay=False,
+        hold_down=remembered_hold_down(known, now, wall_clock),
+        down_since=now,
+        admin_down_at=now,
+    )
+
+
+def _reconfigure(link: MonitoredLink, peer: Peer, interface: Interface, is_relay: bool) -> None:
+    """Have *link* follow another view. Its session goes on."""
+    if link.is_relay and not is_relay:
+        # A leaf forwards nothing, so no probe could end its blackhole.
+        link.probing_since, link.self_reported_blackhole, link.no_probe_target = None, False, True
+    link.peer, link.interface, link.is_relay = peer, interface, is_relay

@@ -18,6 +18,7 @@ from saltext_wgmesh.minion.state import keys, psk_files
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host, environment
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
+from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 
 log = logging.getLogger("wgmesh.watch")
@@ -25,8 +26,12 @@ log = logging.getLogger("wgmesh.watch")
 REHANDSHAKE_AFTER = (2.0, 5.0, 15.0)
 """Seconds after a link went down at which its peer is removed and added again. Two packets of the BFD session are sent
 before the first of them, one a second (RFC 5880 section 6.8.3): after a short interruption of the path one arrives."""
+CALLER_REHANDSHAKE_AFTER = (3.0, 10.0, 25.0)
+"""The same for a neighbour that only calls. It calls again at its own attempts, so those of this end are in between."""
 REHANDSHAKE_EVERY = 30.0
 """Seconds between two later attempts."""
+REREAD_AFTER = 1.0
+"""Seconds for which the view before is not read again."""
 
 
 class Process(Protocol):
@@ -66,10 +71,15 @@ class Rehandshaker:
     ) -> None:
         self._host = host
         self._view = view
+        self._store = Store(host=host, mesh=view.mesh)
         self._peer_keys = peer_keys
         self._start = start
         self._choose = choose
         self._processes: list[Process] = []
+        self._errors = ErrorLog(log)
+        self._before: psk_files.PreviousPeers | None = None
+        self._before_at = float("-inf")
+        """When *_before* was read, of the monotonic clock."""
 
     def maintain(self, link: MonitoredLink, now: float, devices: Set[str]) -> None:
         """Remove and add the peer of *link* if an attempt is due at *now*.
@@ -80,7 +90,7 @@ class Rehandshaker:
         # packets arrive, so both ends have a session of WireGuard: a new one would interrupt it and repair nothing.
         is_dead = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is bfd.BfdState.DOWN
         if is_dead and now - link.down_since >= _rehandshake_due(link):
-            self._readd_peer(link, devices)
+            self._readd_peer(link, devices, now)
 
     def reap(self) -> None:
         """Forget the processes that have ended."""
@@ -93,47 +103,64 @@ class Rehandshaker:
             process.wait()
         self._processes = []
 
-    def _readd_peer(self, link: MonitoredLink, devices: Set[str]) -> None:
+    def _readd_peer(self, link: MonitoredLink, devices: Set[str], now: float) -> None:
         """Start a ``wg set`` that removes and adds the peer of *link*: its next packet begins a handshake, whatever
         state both ends are in.
 
-        A peer without an endpoint cannot be called. It only gets the preshared key of this attempt.
+        A peer without an endpoint calls again by itself. It must be added again too: WireGuard refuses a handshake
+        with an earlier time than the last one had (whitepaper, section 5.1), until the peer is added again. A node
+        whose clock was ahead would stay away until its clock gets there.
         """
         link.rehandshakes += 1
         try:
-            arguments = self._readd_arguments(link)
-            if arguments and link.interface.name in devices:
+            arguments = self._readd_arguments(link, now)
+            if link.interface.name in devices:
                 self._processes.append(self._start(("wg", "set", link.interface.name, *arguments)))
         except (HostError, OSError) as error:
-            log.warning("%s: the peer %s cannot be added again: %s", self._view.mesh, link.name, error)
+            self._errors.failed("%s: peers cannot be added again", self._view.mesh, error)
 
-    def _readd_arguments(self, link: MonitoredLink) -> tuple[str, ...]:
-        """Arguments of ``wg set`` for this attempt; empty if there is nothing to change."""
-        peer, store = link.peer, Store(host=self._host, mesh=self._view.mesh)
-        folder = store.key_paths.psk_folder
+    def _readd_arguments(self, link: MonitoredLink, now: float) -> tuple[str, ...]:
+        """Arguments of ``wg set`` for this attempt."""
+        if now - self._before_at > REREAD_AFTER:
+            # Once for all links that are down now: the view before has a peer for each of them.
+            self._before, self._before_at = psk_files.previous_peers(self._store), now
+        if link.peer.endpoint is None:
+            return self._caller_arguments(link)
+        peer, folder = link.peer, self._store.key_paths.psk_folder
         own = keys.key_to_run(self._host, self._view.activate_key) or ""
-        # A neighbour with two keys may run either. The attempts take turns, unless only the neighbour can call.
-        has_two_keys = bool(peer.next_key and peer.endpoint)
-        key = self._peer_keys.try_other_key(link.interface.name, peer) if has_two_keys else peer.public_key
-        candidates = psk_files.candidate_psks(store, self._view, peer, (own, key))
-        # Random after the first attempt: two ends that both alternate could miss each other for ever.
-        psk_id = self._choose(candidates) if link.rehandshakes > 1 else candidates[0]
+        # A neighbour with two keys may run either. The attempts take turns.
+        key = self._peer_keys.try_other_key(link.interface.name, peer) if peer.next_key else peer.public_key
+        psk_id = self._psk(link, own, key)
         arguments: tuple[str, ...] = ()
         for config in desired.peer_configs(peer, key):
             chosen = replace(config, psk_id=psk_id)
             if config.public_key != key:
                 arguments = (*arguments, "peer", config.public_key, "persistent-keepalive", "0")
-            elif peer.endpoint is None:
-                return wg_cli.set_psk(chosen, folder) if len(candidates) > 1 else ()
             else:
                 arguments = (*arguments, *wg_cli.remove_peer(key), *wg_cli.add_peer(chosen, folder))
-                arguments += ("endpoint", peer.endpoint) if wg_cli.is_host_name(peer.endpoint) else ()
+                arguments += ("endpoint", link.peer.endpoint) if wg_cli.is_host_name(link.peer.endpoint) else ()
         return arguments
+
+    def _caller_arguments(self, link: MonitoredLink) -> tuple[str, ...]:
+        """Arguments of ``wg set`` that add the peer again with each of its keys: it decides which one it calls with."""
+        peer, folder = link.peer, self._store.key_paths.psk_folder
+        own = keys.key_to_run(self._host, self._view.activate_key) or ""
+        active = self._peer_keys.active_key.get((link.interface.name, peer.node), peer.public_key)
+        arguments: tuple[str, ...] = ()
+        for config in desired.peer_configs(peer, active):
+            chosen = replace(config, psk_id=self._psk(link, own, config.public_key))
+            arguments += (*wg_cli.remove_peer(config.public_key), *wg_cli.add_peer(chosen, folder))
+        return arguments
+
+    def _psk(self, link: MonitoredLink, own: str, key: str) -> str | None:
+        """The identifier of the preshared key of this attempt between the public keys *own* and *key*."""
+        candidates = psk_files.candidate_psks(self._before, self._view, link.peer, (own, key))
+        # Random after the first attempt: two ends that both alternate could miss each other for ever.
+        return self._choose(candidates) if link.rehandshakes > 1 else candidates[0]
 
 
 def _rehandshake_due(link: MonitoredLink) -> float:
     """Seconds after the link went down at which the next attempt is due."""
-    later = link.rehandshakes - len(REHANDSHAKE_AFTER)
-    if later < 0:
-        return REHANDSHAKE_AFTER[link.rehandshakes]
-    return REHANDSHAKE_AFTER[-1] + REHANDSHAKE_EVERY * (later + 1)
+    first = REHANDSHAKE_AFTER if link.peer.endpoint else CALLER_REHANDSHAKE_AFTER
+    later = link.rehandshakes - len(first)
+    return first[link.rehandshakes] if later < 0 else first[-1] + REHANDSHAKE_EVERY * (later + 1)

@@ -1,85 +1,243 @@
-"""Keeps the kernel's routes of one mesh in step with the state of its links."""
+"""Keeps the kernel's routes and rules of one mesh in step with the view and with the state of its links."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 from itertools import groupby
+from typing import Protocol
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import desired, ip_cli, route_selection
-from saltext_wgmesh.core.device.state import RouteEntry
+from saltext_wgmesh.core.device.route_selection import CandidateRoute, KernelRoute
+from saltext_wgmesh.core.device.state import MAIN_TABLE, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.liveness.link_report import LinkReport
+from saltext_wgmesh.core.liveness.link_report import DownLinks
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.view import View
+from saltext_wgmesh.minion.system import kernel
 from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, run_aside
 
 log = logging.getLogger("wgmesh.watch")
 
+BLOCKED_SHOWN = 3
+"""Foreign routes that are logged each; the others are counted."""
+Place = tuple[int, str]
+"""Table and prefix, which identify a route."""
+
+
+class PathStates(Protocol):
+    """The states of links as routes need them: a report of all links, or the links themselves."""
+
+    @property
+    def down(self) -> DownLinks: ...
+    @property
+    def blackholed(self) -> Set[str]: ...
+
 
 class RouteUpdater:
-    """The routes of one view. Only routes of the project's own protocol number are touched.
+    """The routes and rules of one view. Only those of the project's own numbers are touched.
 
     *devices* are the interfaces of the view that exist now: a route over any other is left for later. A command that
-    fails is logged and not repeated here. An apply may be changing the node, and the next reconciliation sets what is
-    then missing.
+    fails is logged. An apply may be changing the node, and the next update tries the same routes again.
+
+    A method whose name ends in ``steps`` works in slices. Routes of other slices may be updated between: each slice
+    selects by the states of its own moment, sets what differs, and notes what it has set.
     """
 
-    def __init__(self, host: Host, view: View) -> None:
+    def __init__(self, host: Host, view: View, *, load: bool = True) -> None:
+        """*load* False: the caller takes the ``load_steps`` before it uses the routes."""
         self._host = host
         self._view = view
-        self._candidates = route_selection.candidate_routes(view)
-        self._entries: dict[tuple[int, str], RouteEntry] = {}
-        """The routes as they were last set, by place."""
+        self._tables = {route_selection.MAIN: MAIN_TABLE, route_selection.TRUNK: constants.trunk_table(view.mesh)}
+        self._candidates: dict[Place, CandidateRoute] = {}
+        self._by_neighbour: dict[str, list[Place]] = {}
+        """Neighbour → the routes that may lead to it: no other can change with its link."""
+        self._entries: dict[Place, RouteEntry] = {}
+        """The routes as they were last set."""
+        self._refused: set[Place] = set()
+        """The routes that could not be set at the last attempt."""
+        self._set_since: set[Place] = set()
+        """The routes that were set since the kernel's were read: what was read of them is out of date."""
+        self._blocked: dict[str, str] | None = None
+        """Prefix → the device of a foreign route, in whose place no route is set; None: not yet read."""
+        if load:
+            finish(self.load_steps())
 
-    def desired_entries(self, report: LinkReport) -> Iterator[RouteEntry]:
-        """The routes that the kernel should have while the links are as *report* says."""
-        families = {4, 6} if self._host.has_ipv6 else {4}
-        for route in route_selection.select(self._candidates, report.down, report.blackholed):
-            if address_family(route.prefix) in families:
-                yield desired.route_entry(self._view.mesh, route, self._view.addresses)
+    def load_steps(self) -> Steps[None]:
+        """Find the candidates of the view."""
+        for group in groups_of(route_selection.candidates(self._view)):
+            for candidate in group:
+                if candidate is not None:
+                    place = self._tables[candidate.table], candidate.prefix
+                    self._candidates[place] = candidate
+                    for hop in candidate.hops:
+                        self._by_neighbour.setdefault(hop.neighbour, []).append(place)
+            yield None
 
-    def update_routes(self, report: LinkReport, devices: Set[str]) -> None:
-        """Set the routes that differ from those set last. Reads nothing from the kernel, so it takes milliseconds."""
-        self._replace((e for e in self.desired_entries(report) if self._entries.get(e.key) != e), devices)
+    def desired_entries(self, states: PathStates) -> Iterator[RouteEntry]:
+        """The routes that the kernel should have while the links are as *states* says."""
+        return self._desired(self._candidates, states)
 
-    def reconcile_routes(self, report: LinkReport, devices: Set[str]) -> None:
-        """Set the routes that differ from those of the kernel, since an apply, or another program, may change them."""
+    def update_steps(
+        self, states: PathStates, devices: Set[str], neighbours: Collection[str] | None = None
+    ) -> Steps[None]:
+        """Set the routes that differ from those set last. Nothing is read from the kernel.
+
+        Before the first reconciliation no route of the main table is set: it may have a foreign route in its place.
+        *neighbours* are those whose links changed; None: all.
+        """
+        chosen: dict[Place, None] = dict.fromkeys(self._refused)
+        for neighbour in self._by_neighbour if neighbours is None else neighbours:
+            chosen |= dict.fromkeys(self._by_neighbour.get(neighbour, ()))
+            yield None
+        for group in groups_of(self._candidates if neighbours is None else chosen):
+            self._set(group, states, devices)
+            yield None
+
+    def reconcile_steps(self, states: PathStates, devices: Set[str], *, delete_stale: bool = False) -> Steps[None]:
+        """Set the routes that differ from those of the kernel, since an apply, or another program, may change them.
+
+        *delete_stale*: also delete the routes and rules that this view does not have. An apply deletes those of the
+        view before. It does not see a route that the watcher sets after the apply has read the kernel's.
+        """
+        self._set_since = set()
         try:
-            live = {entry.key: entry for entry in self._live()}
+            live = yield from self._live_steps()
+            yield from self._find_blocked_steps(live)
         except HostError as error:
             log.warning("%s: the kernel's routes cannot be read: %s", self._view.mesh, error)
             return
-        self._entries = {e.key: live[e.key] for e in self.desired_entries(report) if e.key in live}
-        self.update_routes(report, devices)
+        for group in groups_of(self._candidates):
+            for place in group:
+                if place not in self._set_since:
+                    self._entries.pop(place, None)
+                    if place in live:
+                        self._entries[place] = live[place]
+            self._set(group, states, devices)
+            yield None
+        yield from self.reconcile_rules_steps(devices, delete_stale=delete_stale)
+        if delete_stale:
+            yield from self._delete_stale_steps(live, devices)
 
-    def delete_stale_routes(self, report: LinkReport, devices: Set[str]) -> None:
-        """Delete the routes over *devices* that this view does not have.
-
-        An apply deletes the routes of the view before. It does not see a route that the watcher sets after the apply
-        has read the kernel's.
-        """
-        desired = {entry.key for entry in self.desired_entries(report)}
-        try:
-            stale = [e for e in self._live() if e.device in devices and e.key not in desired]
-            for family in {e.family for e in stale}:
-                self._host.ip_batch(family, [ip_cli.route_line("del", e) for e in stale if e.family == family])
-        except HostError as error:
-            log.warning("%s: routes of the view before cannot be deleted: %s", self._view.mesh, error)
-
-    def _live(self) -> Iterable[RouteEntry]:
-        protocol = str(constants.ROUTE_PROTOCOL)
-        return ip_cli.parse_routes(self._host.run("ip", "-json", "route", "show", "table", "all", "proto", protocol))
-
-    def _replace(self, entries: Iterable[RouteEntry], devices: Set[str]) -> None:
-        changed = [e for e in entries if e.device is None or e.device in devices]
-        for family, group in groupby(sorted(changed, key=lambda e: (e.family, e.key)), key=lambda e: e.family):
-            listed = list(group)
+    def reconcile_rules_steps(self, devices: Set[str], *, delete_stale: bool = False) -> Steps[bool]:
+        """Add the rules that the kernel lacks, and return whether there were such; *delete_stale* as above."""
+        families = self._families
+        wanted = desired.rule_entries(self._view, families)
+        if not wanted and not delete_stale:
+            return False
+        missing: set[RuleEntry] = set()
+        for family in families:
             try:
-                self._host.ip_batch(family, [ip_cli.route_line("replace", e) for e in listed])
+                live = yield from self._live_rules_steps(family)
+                missing |= {r for r in wanted if r.family == family and r.device in devices and r not in live}
+                stale = sorted(live.difference(wanted)) if delete_stale else []
+                lines = [ip_cli.rule_line("add", rule) for rule in sorted(missing) if rule.family == family]
+                lines += [ip_cli.rule_line("del", rule) for rule in stale]
+                if lines:
+                    self._host.ip_batch(family, lines)
             except HostError as error:
-                # Not recorded as set: the next update tries them again.
+                log.warning("%s: rules cannot be restored: %s", self._view.mesh, error)
+        for rule in sorted(missing):
+            log.info("%s: the rule for packets from %s (IPv%d) was restored", self._view.mesh, rule.device, rule.family)
+        return bool(missing)
+
+    def update_routes(self, states: PathStates, devices: Set[str]) -> None:
+        """Take the ``update_steps`` for all routes at once."""
+        finish(self.update_steps(states, devices))
+
+    def reconcile_routes(self, states: PathStates, devices: Set[str]) -> None:
+        """Take the ``reconcile_steps`` at once."""
+        finish(self.reconcile_steps(states, devices))
+
+    def delete_stale_routes(self, states: PathStates, devices: Set[str]) -> None:
+        """Take the ``reconcile_steps`` at once, and delete the routes over *devices* that this view does not have."""
+        finish(self.reconcile_steps(states, devices, delete_stale=True))
+
+    # -- internals --------------------------------------------------------------------------------------
+
+    @property
+    def _families(self) -> tuple[int, ...]:
+        return (4, 6) if self._host.has_ipv6 else (4,)
+
+    def _desired(self, places: Iterable[Place], states: PathStates) -> Iterator[RouteEntry]:
+        families, down, blackholed = self._families, states.down, states.blackholed
+        for place in places:
+            one = self._candidates[place]
+            if address_family(one.prefix) in families:
+                device = route_selection.select_device(one, down, blackholed)
+                route = KernelRoute(prefix=one.prefix, table=one.table, device=device)
+                yield desired.route_entry(self._view.mesh, route, self._view.addresses)
+
+    def _live_steps(self) -> Steps[dict[Place, RouteEntry]]:
+        """The project's routes of all meshes as the kernel has them."""
+        words = ("route", "show", "table", "all", "proto", str(constants.ROUTE_PROTOCOL))
+        text = yield from run_aside(self._host, "ip", "-json", *words)
+        live: dict[Place, RouteEntry] = {}
+        for group in groups_of(ip_cli.each_route(text)):
+            live |= {entry.key: entry for entry in group}
+            yield None
+        return live
+
+    def _find_blocked_steps(self, live: Collection[Place]) -> Steps[None]:
+        """Find the foreign routes of the prefixes that have no route of ours: they stay, since we did not make them."""
+        families, missing = self._families, set[str]()
+        for group in groups_of(self._candidates.keys()):
+            missing |= {p for t, p in group if t == MAIN_TABLE and (t, p) not in live and address_family(p) in families}
+            yield None
+        blocked: dict[str, str] = {}
+        if missing:
+            text = yield from run_aside(self._host, *kernel.ALL_ROUTES)
+            own = {interface.name for interface in self._view.interfaces}
+            for routes in groups_of(ip_cli.each_main_route(text)):
+                blocked |= kernel.foreign_among(routes, own, missing)
+                yield None
+        self._warn_of_blocked(blocked)
+        self._blocked = blocked
+
+    def _warn_of_blocked(self, blocked: dict[str, str]) -> None:
+        """Log those of *blocked* that were not blocked before, at most some of them by name."""
+        new = sorted(blocked.keys() - (self._blocked or {}).keys())
+        for prefix in new[:BLOCKED_SHOWN]:
+            message = "%s: %s has a route by %s that this program did not make: remove it, or the mesh is not reached"
+            log.warning(message, self._view.mesh, prefix, blocked[prefix])
+        if len(new) > BLOCKED_SHOWN:
+            log.warning("%s: %d more prefixes have such routes", self._view.mesh, len(new) - BLOCKED_SHOWN)
+
+    def _live_rules_steps(self, family: int) -> Steps[set[RuleEntry]]:
+        """The rules of this mesh as the kernel has them."""
+        words = ("rule", "show", "priority", str(constants.RULE_PRIORITY))
+        text = yield from run_aside(self._host, "ip", f"-{family}", "-json", *words)
+        table = self._tables[route_selection.TRUNK]
+        return {rule for rule in ip_cli.parse_rules(text, family) if rule.table == table}
+
+    def _delete_stale_steps(self, live: dict[Place, RouteEntry], devices: Set[str]) -> Steps[None]:
+        for group in groups_of(live.values()):
+            stale = [e for e in group if e.device in devices and e.key not in self._candidates]
+            try:
+                for family in {e.family for e in stale}:
+                    self._host.ip_batch(family, [ip_cli.route_line("del", e) for e in stale if e.family == family])
+            except HostError as error:
+                log.warning("%s: routes of the view before cannot be deleted: %s", self._view.mesh, error)
+            yield None
+
+    def _set(self, places: Iterable[Place], states: PathStates, devices: Set[str]) -> None:
+        """Set those of the routes at *places* that differ from those set last."""
+        differing = (e for e in self._desired(places, states) if self._entries.get(e.key) != e)
+        changed = [e for e in differing if self._may_set(e, devices)]
+        for family, group in groupby(sorted(changed, key=lambda e: (e.family, e.key)), key=lambda e: e.family):
+            listed = {e.key: e for e in group}
+            try:
+                self._host.ip_batch(family, [ip_cli.route_line("replace", e) for e in listed.values()])
+            except HostError as error:
                 log.warning("%s: routes cannot be set: %s", self._view.mesh, error)
+                self._refused |= listed.keys()
                 continue
-            self._entries |= {e.key: e for e in listed}
+            self._entries |= listed
+            self._set_since |= listed.keys()
+            self._refused -= listed.keys()
+
+    def _may_set(self, entry: RouteEntry, devices: Set[str]) -> bool:
+        is_free = entry.table != MAIN_TABLE or (self._blocked is not None and entry.prefix not in self._blocked)
+        return is_free and (entry.device is None or entry.device in devices)

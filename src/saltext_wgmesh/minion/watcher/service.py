@@ -66,8 +66,9 @@ def running_version(host: Host) -> str | None:
 
 def is_current(host: Host) -> bool:
     """Whether a watcher of the installed version runs, and its supervisor, if there is one, starts the same program."""
-    locks = (WATCHER_LOCK, SUPERVISOR_LOCK)
-    return running_version(host) == INSTALLED_VERSION and not any(_is_former_program(host, lock) for lock in locks)
+    # The programs first: a former one that ends in between is then no watcher of the installed version.
+    is_former = any(_is_former_program(host, lock) for lock in (WATCHER_LOCK, SUPERVISOR_LOCK))
+    return not is_former and running_version(host) == INSTALLED_VERSION
 
 
 def ensure_running(host: Host) -> None:
@@ -79,9 +80,8 @@ def ensure_running(host: Host) -> None:
     if _is_former_program(host, SUPERVISOR_LOCK):
         # A supervisor of an earlier version holds the command of that version, which may be no module any longer.
         _end_holder(host, SUPERVISOR_LOCK, deadline)
-    if running_version(host) is not None and not is_current(host) and (watcher := read_pid_file(host)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(watcher.pid, signal.SIGTERM)
+    if running_version(host) is not None and not is_current(host):
+        _end_watcher(host, deadline)
     # If there is a supervisor already, this one ends at once and the other starts the new watcher.
     start_supervisor()
     while not is_current(host):
@@ -122,16 +122,32 @@ def _holder(host: Host, lock: str) -> int | None:
 
     The lock and not the command line identifies a watcher: all versions take the same lock.
     """
-    return files.holder(host.run_dir / lock, host.proc_locks)
+    return files.holder(host.run_dir / lock, host.proc)
+
+
+def _end_watcher(host: Host, deadline: float) -> None:
+    """End the watcher of the pid file, or return at *deadline* of the monotonic clock."""
+    watcher = read_pid_file(host)
+    if watcher is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(watcher.pid, signal.SIGTERM)
+    while files.is_locked(host.run_dir / WATCHER_LOCK) and read_pid_file(host) == watcher:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.1)
 
 
 def _end_holder(host: Host, lock: str, deadline: float) -> None:
     """End the process that holds *lock*; HostError if it still runs at *deadline* of the monotonic clock."""
-    while pid := _holder(host, lock):
+    ended = 0
+    # A process that is ending holds its lock still, and no longer shows its files.
+    while (pid := _holder(host, lock)) or (ended and files.is_locked(host.run_dir / lock)):
+        ended = pid or ended
         if time.monotonic() > deadline:
-            raise HostError(f"process {pid} still runs {START_TIMEOUT:g} s after SIGTERM: see what it does")
+            raise HostError(f"process {ended} still runs {START_TIMEOUT:g} s after SIGTERM: see what it does")
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(ended, signal.SIGTERM)
         time.sleep(0.1)
 
 
@@ -141,7 +157,7 @@ def _is_former_program(host: Host, lock: str) -> bool:
     if pid is None:
         return False
     try:
-        command = (host.proc_locks.parent / str(pid) / "cmdline").read_bytes()
+        command = (host.proc / str(pid) / "cmdline").read_bytes()
     except OSError:
         return False
     # A process that is ending has an empty command line. It holds its lock still, and is not the present program.

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.model.addresses import address_family
+from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.link_verdict import PROBE_EVERY, PROBES, discriminator
 from saltext_wgmesh.minion.watcher.mesh import MeshMonitor
+from saltext_wgmesh.minion.watcher.slices import Steps, groups_of
 from saltext_wgmesh.minion.watcher.sockets import Received, Udp, canonical
 
 log = logging.getLogger("wgmesh.watch")
@@ -55,25 +57,32 @@ class Transport:
         """Keyed by index of the interface and address of the neighbour."""
         self._own_indices: frozenset[int] = frozenset()
         """The indices of all interfaces of all meshes."""
+        self._errors = ErrorLog(log)
         self.ports_missing = False
-        """Whether another program has a port that the watcher needs; ``rebuild_lookup`` tries again."""
+        """Whether another program has a port that the watcher needs; ``lookup_steps`` tries again."""
 
     # -- links and their sockets ------------------------------------------------------------------------
 
-    def rebuild_lookup(self, meshes: Iterable[MeshMonitor]) -> None:
-        """Find each link of *meshes* by its discriminator and by its interface and address, and listen for it."""
+    def lookup_steps(self, meshes: Iterable[MeshMonitor]) -> Steps[None]:
+        """Find each link of *meshes* by its discriminator and by its interface and address, and listen for it.
+
+        Until the lookup is complete, the former one is in use.
+        """
         meshes = tuple(meshes)
-        self._by_discriminator = {}
-        self._by_address = {}
-        self._own_indices = frozenset(index for mesh in meshes for index in mesh.indices.values())
+        by_discriminator: dict[int, LinkInMesh] = {}
+        by_address: dict[tuple[int, str], LinkInMesh] = {}
         devices: dict[int, dict[int, str]] = {}
         for mesh in meshes:
-            for link in mesh.links.values():
-                self._by_discriminator[link.session.discriminator] = mesh, link
-                index = mesh.indices.get(link.interface.name)
-                if index is not None:
-                    self._by_address[index, canonical(link.peer.address)] = mesh, link
-                    devices.setdefault(address_family(link.peer.address), {})[index] = link.interface.name
+            for group in groups_of(mesh.links.values()):
+                for link in group:
+                    by_discriminator[link.session.discriminator] = mesh, link
+                    index = mesh.indices.get(link.interface.name)
+                    if index is not None:
+                        by_address[index, canonical(link.peer.address)] = mesh, link
+                        devices.setdefault(address_family(link.peer.address), {})[index] = link.interface.name
+                yield None
+        self._own_indices = frozenset(index for mesh in meshes for index in mesh.indices.values())
+        self._by_discriminator, self._by_address = by_discriminator, by_address
         self.ports_missing = False
         for number, listed in devices.items():
             self._listen(number, listed)
@@ -106,7 +115,7 @@ class Transport:
         try:
             return Udp(number, port, device)
         except OSError as error:
-            log.warning("UDP port %d on %s cannot be opened: %s", port, device or "all devices", error)
+            self._errors.failed("UDP port %s cannot be opened", f"{port} on {device or 'all devices'}", error)
             self.ports_missing = True
             return None
 

@@ -104,7 +104,7 @@ class Ends:
 
     def request_admin_down(self, seconds: float) -> None:
         """Request the link to be admin-down for at most *seconds*, as an apply does."""
-        request = {"neighbours": ["theirs"], "until": time.time() + seconds}
+        request = {"neighbours": ["theirs"], "until": time.monotonic() + seconds}
         self.ours.run("sh", "-c", f"cat > {REST}.new && mv {REST}.new {REST}", stdin=json.dumps(request))
 
     def both_up(self) -> bool:

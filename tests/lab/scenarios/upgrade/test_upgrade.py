@@ -81,7 +81,7 @@ CONFIGURED = False
 PATIENCE = 600.0
 """Seconds for one step; the machine that runs this may be busy."""
 CONFIGURATION = "salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf"
-ALWAYS = {"generation", "published_at", "nodes", "not_acknowledged", "unplaced"}
+ALWAYS = {"generation", "published_at", "nodes"}
 """The keys that the status of every mesh has. Any other key reports trouble, or a change in progress."""
 
 
@@ -152,7 +152,9 @@ def test_earlier_version_enrols_fleet(mesh: Mesh, seen: Earlier):
 
     def is_settled() -> bool:
         report = salt.salt_run("wgmesh.status")[MESH]
-        return not report["not_acknowledged"] and "rollout" not in report and len(report["nodes"]) == len(mesh.members)
+        return (
+            not report.get("not_acknowledged") and "rollout" not in report and len(report["nodes"]) == len(mesh.members)
+        )
 
     wait_until(is_settled, PATIENCE, "the earlier version to settle", every=2)
 
@@ -202,8 +204,6 @@ def test_status_after_upgrade_is_clean(mesh: Mesh):
     report = mesh.lab.salt.salt_run("wgmesh.status")[MESH]
     assert set(report) == ALWAYS
     assert sorted(report["nodes"]) == sorted(mesh.members)
-    assert not report["not_acknowledged"]
-    assert not report["unplaced"]
     states = {
         f"{node}--{other}": state for node, row in report["nodes"].items() for other, state in row["links"].items()
     }

@@ -79,19 +79,35 @@ def test_parse_defaults_best_ipv4_first() -> None:
     assert ip_cli.parse_defaults(text) == ((4, "eth0", "192.0.2.9"), (4, "eth1", None), (6, "eth2", None))
 
 
-def test_parse_replaceable_keeps_default_metric() -> None:
-    """A new route would replace those of the main table with the default metric, which is 1024 in IPv6."""
+def test_main_routes_keep_every_metric_and_protocol() -> None:
+    """Routes of the main table are returned, whichever program made them, with the device or the type."""
     text = """[{"dst":"10.1.0.0/16","gateway":"192.0.2.254","dev":"eth1"},
-      {"dst":"10.2.0.0/16","dev":"eth1","metric":100},
+      {"dst":"10.2.0.0/16","dev":"eth1","protocol":"kernel","scope":"link","metric":100},
       {"dst":"10.3.0.0/16","dev":"eth1","table":"77"},
       {"type":"blackhole","dst":"10.4.0.1"},
-      {"dst":"fd00:1::/64","dev":"eth2","metric":1024,"pref":"medium"},
-      {"dst":"fd00:2::/64","dev":"eth2","metric":256}]"""
-    assert ip_cli.parse_replaceable(text) == (
-        ("10.1.0.0/16", "eth1"),
-        ("10.4.0.1/32", "blackhole"),
-        ("fd00:1::/64", "eth2"),
-    )
+      {"dst":"10.5.0.0/16","dev":"wg0","protocol":"87"},
+      {"type":"unreachable","dst":"fd00:1::/64","dev":"lo","metric":1024,"pref":"medium"},
+      {"dst":"fd00:2::/64","metric":256,"nexthops":[]}]"""
+    assert [(r.prefix, r.device, r.by, r.is_ours) for r in ip_cli.each_main_route(text)] == [
+        ("10.1.0.0/16", "eth1", "eth1", False),
+        ("10.2.0.0/16", "eth1", "eth1", False),
+        ("10.4.0.1/32", None, "blackhole", False),
+        ("10.5.0.0/16", "wg0", "wg0", True),
+        ("fd00:1::/64", None, "unreachable", False),
+        ("fd00:2::/64", None, "several devices", False),
+    ]
+
+
+def test_parse_links_has_networks_of_all_addresses() -> None:
+    """The kernel has a route for each: of another scope, deprecated, or of the other end of a point-to-point link."""
+    text = """[{"ifname":"eth0","flags":["UP"],"mtu":1500,"master":"br0","linkinfo":{"info_kind":"veth"},"addr_info":[
+      {"local":"192.0.2.9","prefixlen":24,"scope":"global"},
+      {"local":"10.5.0.1","prefixlen":16,"scope":"link"},
+      {"local":"2001:db8::1","prefixlen":64,"scope":"global","deprecated":true},
+      {"local":"10.9.0.1","address":"10.8.0.0","prefixlen":24,"scope":"global"}]}]"""
+    link = ip_cli.parse_links(text)["eth0"]
+    assert (link.kind, link.master) == ("veth", "br0")
+    assert link.networks == ("192.0.2.0/24", "10.5.0.0/16", "2001:db8::/64", "10.8.0.0/24", "10.9.0.1/32")
 
 
 def test_parse_advertised_keeps_router_advertisements() -> None:

@@ -31,10 +31,13 @@ def test_nodes_with_one_key_are_both_rejected() -> None:
             facts_with_key("n2", 7), facts_with_key("n1", 7), facts_with_key("n3", 8), facts_with_key("stranger", 8)
         ),
     )
-    remedy = "find out which of them is the copy, delete /etc/wireguard/wgmesh.key there and apply the state again"
-    assert found == (
-        Rejection(node="n1", reason="its public key is also that of n2", remedy=remedy),
-        Rejection(node="n2", reason="its public key is also that of n1", remedy=remedy),
+    assert found == tuple(
+        Rejection(
+            node=one,
+            reason=f"its public key is also that of {other}",
+            remedy=f"give the copy a key of its own: salt {one} wgmesh.replace_key",
+        )
+        for one, other in (("n1", "n2"), ("n2", "n1"))
     )
 
 

@@ -55,14 +55,14 @@ def test_local_prefixes_and_unknown_keys_are_ignored() -> None:
 
 
 def test_largest_allowed_facts_are_read() -> None:
-    """Facts may have 64 addresses, 256 networks and a fingerprint of 200 characters."""
+    """Facts may have 1024 addresses, 4096 networks and a fingerprint of 200 characters."""
     raw = published(
-        underlay=[f"203.0.113.{n}" for n in range(1, 65)],
-        networks=[f"172.16.{n}.0/24" for n in range(256)],
+        underlay=[f"10.1.{n // 256}.{n % 256}" for n in range(1024)],
+        networks=[f"10.{n // 256}.{n % 256}.0/24" for n in range(4096)],
         salt_key="5" * 200,
     )
     found = trusted_facts.parse_facts({"n1": raw}, {"n1": "5" * 200}).facts["n1"]
-    assert (len(found.underlay), len(found.networks)) == (64, 256)
+    assert (len(found.underlay), len(found.networks)) == (1024, 4096)
 
 
 def test_facts_from_dict_reverses_facts_as_dict() -> None:
@@ -77,6 +77,9 @@ def test_facts_from_dict_reverses_facts_as_dict() -> None:
         "ipv6": False,
     }
     assert facts_from_dict("n1", facts_as_dict(own)) == own
+    assert facts_from_dict("n1", facts_as_dict(own)).lans is None
+    telling = facts_with_key("n1", 4, lans=("203.0.113.0/24",))
+    assert facts_from_dict("n1", facts_as_dict(telling)) == telling
     rotating = facts_with_key("n1", 4, next_key=key(5))
     assert facts_as_dict(rotating)["next_key"] == key(5)
     assert facts_from_dict("n1", facts_as_dict(rotating)) == rotating
@@ -164,8 +167,8 @@ BAD: dict[str, tuple[Any, str, str]] = {
         LOOK,
     ),
     "addresses too many": (
-        published(underlay=[f"203.0.113.{n}" for n in range(1, 66)]),
-        "in its facts, underlay can't be read: it has 65 entries, more than 64",
+        published(underlay=[f"10.1.{n // 256}.{n % 256}" for n in range(1025)]),
+        "in its facts, underlay can't be read: it has more than 1024 entries",
         LOOK,
     ),
     "no address": (
@@ -184,8 +187,8 @@ BAD: dict[str, tuple[Any, str, str]] = {
         LOOK,
     ),
     "networks too many": (
-        published(networks=[f"10.{n // 256}.{n % 256}.0/24" for n in range(257)]),
-        "in its facts, networks can't be read: it has 257 entries, more than 256",
+        published(networks=[f"10.{n // 256}.{n % 256}.0/24" for n in range(4097)]),
+        "in its facts, networks can't be read: it has more than 4096 entries",
         LOOK,
     ),
     "network with host bits": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from saltext_wgmesh.core.errors import PlanError
 from saltext_wgmesh.core.inputs import trusted_facts
 from saltext_wgmesh.core.inputs.fact_checks import cross_check
+from saltext_wgmesh.core.inputs.key_claims import key_owners
 from saltext_wgmesh.core.model.facts import Facts, Rejection
 from tests.unit.harness.mine_facts import OTHER_SALT_KEY, SALT_KEY, by_node, facts_with_key, gateway_mesh, key
 
@@ -21,9 +24,16 @@ ACCEPTED = dict.fromkeys(["r1", "gw", "n1", "n2", "n3", "stranger"], SALT_KEY)
 
 
 def selected(
-    found: trusted_facts.ParsedFacts, last_good: dict[str, Facts], **changes: str
+    found: trusted_facts.ParsedFacts,
+    last_good: dict[str, Facts],
+    placed: tuple[str, ...] = (),
+    elsewhere: dict[str, str | None] | None = None,
+    **changes: str,
 ) -> tuple[dict[str, Facts], list[str]]:
-    result = trusted_facts.select_facts(gateway_mesh(), found, last_good, {**ACCEPTED, **changes})
+    accepted = {**ACCEPTED, **changes}
+    result = trusted_facts.select_facts(
+        gateway_mesh(), found, last_good, accepted, placed=placed, owners_elsewhere=elsewhere or {}
+    )
     assert list(result.facts) == sorted(result.facts)
     assert list(result.rejected) == sorted(result.rejected)
     return dict(result.facts), [f"{r.node}: {r.reason} … {r.remedy.rpartition('; ')[2]}" for r in result.rejected]
@@ -69,14 +79,11 @@ def test_reused_minion_id_inherits_nothing() -> None:
 
 
 def test_node_keeps_key_that_another_publishes() -> None:
-    """The node that publishes the key later is left out, and both are reported."""
-    old = facts_with_key("n1", 7, underlay=("203.0.113.7",))
-    assert selected(parsed(facts_with_key("n1", 7), facts_with_key("n2", 7)), by_node(old)) == (
-        by_node(old),
-        [
-            "n1: its public key is also that of n2 … until then its last good facts are used",
-            "n2: its public key is also that of n1 … until then it is left out",
-        ],
+    """The node that published the key first has its current facts used; the other is left out and reported."""
+    old, new = facts_with_key("n1", 7, underlay=("203.0.113.7",)), facts_with_key("n1", 7)
+    assert selected(parsed(new, facts_with_key("n2", 7)), by_node(old)) == (
+        by_node(new),
+        ["n2: its public key is also that of n1, which published it first … until then it is left out"],
     )
 
 
@@ -87,10 +94,48 @@ def test_node_with_copied_key_keeps_its_own() -> None:
         by_node(facts_with_key("n1", 7), facts_with_key("n2", 8)),
     ) == (
         by_node(facts_with_key("n1", 7), facts_with_key("n2", 8)),
+        ["n2: its public key is also that of n1, which published it first … until then its last good facts are used"],
+    )
+
+
+def test_next_key_of_another_is_dropped() -> None:
+    """A node that publishes the key of another as its next key loses that key alone: its new address is used."""
+    moved = facts_with_key("n2", 8, underlay=("203.0.113.9",))
+    assert selected(
+        parsed(facts_with_key("n1", 7), replace(moved, next_key=key(7))),
+        by_node(facts_with_key("n1", 7), facts_with_key("n2", 8)),
+    ) == (
+        by_node(facts_with_key("n1", 7), moved),
         [
-            "n1: its public key is also that of n2 … until then its last good facts are used",
-            "n2: its public key is also that of n1 … until then its last good facts are used",
+            "n2: its next public key is also that of n1, which published it first "
+            "… until then the node keeps its present key"
         ],
+    )
+
+
+def test_key_belongs_to_owner_elsewhere() -> None:
+    """In a mesh that is new, a key belongs to the node that the records of other meshes name."""
+    assert selected(parsed(facts_with_key("n1", 7), facts_with_key("n2", 7)), {}, elsewhere={key(7): "n2"}) == (
+        by_node(facts_with_key("n2", 7)),
+        ["n1: its public key is also that of n2, which published it first … until then it is left out"],
+    )
+
+
+def test_node_with_view_goes_first() -> None:
+    """If the records name several nodes, the key belongs to the one that the published plan has."""
+    both = by_node(facts_with_key("n1", 7), facts_with_key("n2", 7))
+    assert selected(parsed(*both.values()), both, placed=("n1",)) == (
+        by_node(both["n1"]),
+        ["n2: its public key is also that of n1, which published it first … until then it is left out"],
+    )
+
+
+def test_key_that_several_records_name_is_lost() -> None:
+    """Without a view of either node, neither of the two gets the key, even if one of them alone publishes it."""
+    both = by_node(facts_with_key("n1", 7), facts_with_key("n2", 7))
+    assert selected(parsed(both["n1"], facts_with_key("n2", 8)), both) == (
+        by_node(facts_with_key("n2", 8)),
+        ["n1: its public key is also that of another node … until then it is left out"],
     )
 
 
@@ -109,7 +154,7 @@ def test_key_that_is_rotated_out_is_reserved() -> None:
     """The facts of the rotating node are used; a node that publishes its old key at the same time is rejected."""
     assert selected(parsed(facts_with_key("n1", 9), facts_with_key("n2", 7)), by_node(facts_with_key("n1", 7))) == (
         by_node(facts_with_key("n1", 9)),
-        ["n2: its public key is also that of n1 … until then it is left out"],
+        ["n2: its public key is also that of n1, which published it first … until then it is left out"],
     )
 
 
@@ -118,7 +163,7 @@ def test_both_keys_of_rotating_node_are_reserved() -> None:
     rotating = by_node(facts_with_key("n1", 7, next_key=key(8)))
     assert selected(parsed(facts_with_key("n1", 8), facts_with_key("n2", 7)), rotating) == (
         by_node(facts_with_key("n1", 8)),
-        ["n2: its public key is also that of n1 … until then it is left out"],
+        ["n2: its public key is also that of n1, which published it first … until then it is left out"],
     )
     assert selected(parsed(facts_with_key("n2", 8)), rotating)[0] == rotating
 
@@ -129,7 +174,7 @@ def test_key_of_node_without_facts_is_reserved() -> None:
         by_node(facts_with_key("n1", 7)),
         [
             "n1: it has no facts in the mine … until then its last good facts are used",
-            "n2: its public key is also that of n1 … until then it is left out",
+            "n2: its public key is also that of n1, which published it first … until then it is left out",
         ],
     )
 
@@ -146,18 +191,28 @@ def test_last_good_facts_with_one_key_are_dropped() -> None:
     )
 
 
-def test_facts_of_non_members_are_not_checked() -> None:
-    """Facts of a node that no rule matches are passed on unchanged, and reserve no key and no network."""
+def test_facts_of_non_members_need_not_fit() -> None:
+    """Facts of a node that no rule matches are passed on with any networks, and unreadable ones are not reported."""
     stranger = facts_with_key("stranger", 7, networks=("10.100.0.0/16",))
+    assert selected(parsed(stranger, facts_with_key("n1", 8)), {}) == (by_node(stranger, facts_with_key("n1", 8)), [])
+    bad = (Rejection(node="stranger", reason="broken", remedy="mend it"),)
     old = facts_with_key("stranger", 7)
-    assert selected(parsed(stranger, facts_with_key("n1", 7)), by_node(old)) == (
-        by_node(stranger, facts_with_key("n1", 7)),
+    assert selected(parsed(facts_with_key("n1", 8), rejected=bad), by_node(old)) == (
+        by_node(old, facts_with_key("n1", 8)),
         [],
     )
-    bad = (Rejection(node="stranger", reason="broken", remedy="mend it"),)
-    assert selected(parsed(facts_with_key("n1", 7), rejected=bad), by_node(old)) == (
-        by_node(old, facts_with_key("n1", 7)),
-        [],
+
+
+def test_non_member_keeps_key_that_it_published() -> None:
+    """No member takes the key of a node that may join later; if both are new, the member goes first."""
+    both = parsed(facts_with_key("stranger", 7), facts_with_key("n1", 7))
+    assert selected(both, by_node(facts_with_key("stranger", 7))) == (
+        by_node(facts_with_key("stranger", 7)),
+        ["n1: its public key is also that of stranger, which published it first … until then it is left out"],
+    )
+    assert selected(both, {}) == (
+        by_node(facts_with_key("n1", 7)),
+        ["stranger: its public key is also that of n1, which published it first … until then it is left out"],
     )
 
 
@@ -233,7 +288,9 @@ def test_selected_facts_are_consistent_and_complete(
     """
     current, last_good = claimed(present), claimed(older)
     try:
-        result = trusted_facts.select_facts(gateway_mesh(), parsed(*current.values()), last_good, ACCEPTED)
+        result = trusted_facts.select_facts(
+            gateway_mesh(), parsed(*current.values()), last_good, ACCEPTED, placed=set(last_good) - {"stranger"}
+        )
     except PlanError:
         return
     assert cross_check(gateway_mesh(), result.facts) == ()
@@ -245,3 +302,45 @@ def test_selected_facts_are_consistent_and_complete(
     running = {n: f for n, f in last_good.items() if f.salt_key == ACCEPTED[n] and n != "stranger"}
     keys = [f.public_key for f in running.values()]
     assert {n for n, f in running.items() if keys.count(f.public_key) == 1} <= set(result.facts)
+
+
+KEYS = st.tuples(st.integers(1, 6), st.none() | st.integers(1, 6)).filter(lambda pair: pair[0] != pair[1])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    honest=st.dictionaries(st.sampled_from(["gw", "n1", "r1"]), st.booleans(), min_size=1),
+    claims=st.dictionaries(st.sampled_from(["n2", "n3", "stranger"]), KEYS),
+    older=st.dictionaries(st.sampled_from(["n2", "n3"]), st.integers(7, 8)),
+    elsewhere=st.booleans(),
+)
+def test_claims_of_others_cost_nothing(
+    honest: dict[str, bool], claims: dict[str, tuple[int, int | None]], older: dict[str, int], elsewhere: bool
+) -> None:
+    """A node whose keys are recorded has its current facts used, whatever keys other nodes publish.
+
+    *honest* says for each node whether it rotates its key.
+    """
+    numbers = {"gw": (1, 2), "n1": (3, 4), "r1": (5, 6)}
+    recorded = {
+        node: facts_with_key(node, numbers[node][0], next_key=key(numbers[node][1]) if rotates else None)
+        for node, rotates in honest.items()
+    }
+    current = {node: replace(facts, underlay=("203.0.113.99",)) for node, facts in recorded.items()}
+    others = {
+        node: facts_with_key(node, one, next_key=key(two) if two else None) for node, (one, two) in claims.items()
+    }
+    last_good = {
+        node: facts_with_key(node, number) for node, number in older.items() if list(older.values()).count(number) == 1
+    }
+    owners = key_owners([recorded.values()]) if elsewhere else {}
+    result = trusted_facts.select_facts(
+        gateway_mesh(),
+        parsed(*current.values(), *others.values()),
+        last_good if elsewhere else {**last_good, **recorded},
+        ACCEPTED,
+        owners_elsewhere=owners,
+    )
+    assert {node: result.facts.get(node) for node in current} == current
+    assert not {r.node for r in result.rejected} & set(current)
+    assert cross_check(gateway_mesh(), result.facts) == ()

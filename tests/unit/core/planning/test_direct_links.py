@@ -14,7 +14,10 @@ from saltext_wgmesh.core.planning import direct_links
 from tests.unit.harness.worlds import mesh
 
 
-def member(node, site=None, *, nat=False, host=None, underlay=("172.16.0.1",), port=51820):
+def member(node, site=None, *, nat=False, host=None, underlay=None, port=51820):
+    """Return a leaf with an address of its own, unless *underlay* says otherwise."""
+    if underlay is None:
+        underlay = (f"172.16.0.{sum(map(ord, node)) % 250 + 1}",)
     return Member(
         node=node,
         role=Role.LEAF,

@@ -54,10 +54,10 @@ def test_apply_without_retry_passes_the_argument(use, clock):
 
 def test_apply_does_not_await_unlikely_nodes(use, clock):
     """Their answers are taken if they come; without them the others are enough."""
-    use(FakeClient(("db1", {"ret": 1}), ("web1", {"ret": 2})))
+    use(FakeClient(("db1", {"ret": 1}), ("web1", {"ret": 2}), dead=("web2",)))
     result = jobs.run_apply({}, NODES, {"web2"})
     assert (result.returned, result.unanswered) == ({"db1": 1, "web1": 2}, {"web2": JOB})
-    assert clock[0] < 1
+    assert clock[0] < 2
 
 
 def test_apply_gives_up_nodes_without_a_running_job(use, clock):
@@ -150,3 +150,17 @@ def test_unsuitable_master_configuration_is_an_error(opts):
     """The error names the setting."""
     with pytest.raises(FleetError, match=next(iter(opts))):
         jobs.links(opts, ["a"])
+
+
+def test_presumed_dead_node_that_answers_is_awaited(use, clock):
+    """Its links are down, but it is there: its return is waited for as that of any other node."""
+    slow = int(2 * WAIT.idle / jobs.JOB_POLL_INTERVAL)
+    use(FakeClient(("db1", {"ret": 1}), *[("db1", {"ret": 1})] * slow, ("web1", {"ret": 2}), running=("web1",)))
+    assert jobs.run_apply({}, ["db1", "web1"], ["web1"]).returned == {"db1": 1, "web1": 2}
+
+
+def test_presumed_dead_node_costs_little(use, clock):
+    """A node that does not even answer a question is given up within a second."""
+    use(FakeClient(("db1", {"ret": 1}), dead=("web1",)))
+    assert jobs.run_apply({}, ["db1", "web1"], ["web1"]).unanswered == {"web1": JOB}
+    assert clock[0] <= 1.0

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from saltext_wgmesh.core.liveness.mesh_health import Health, Outage
 from tests.unit.harness.fake_master import FakeMaster, link_reports, mine
 
 ROLLED_BACK = {"digest": "that of before", "error": "rolled back: a is not heard", "rolled_back": True}
@@ -209,3 +210,19 @@ def test_rolled_back_view_is_retried_after_another_plan(broken):
     broken.policy["wg0"]["listen_port"] = 51900
     report = broken.run()
     assert (report.generation, report.push_blocked_by, report.not_acknowledged) == (4, "", ())
+
+
+@pytest.mark.parametrize(
+    ("answered_ago", "up_since", "is_awaited"),
+    [(5.0, None, True), (40.0, None, False), (40.0, 1_039.0, True)],
+    ids=["answered lately", "silent", "in hold-down"],
+)
+def test_node_that_answered_is_awaited(master, answered_ago, up_since, is_awaited):
+    """An outage of its links does not make a node silent that answered seconds ago, or that its neighbours hear."""
+    master.run()
+    master.now += answered_ago
+    outage = Outage(since=1_001.0, reporters=("r1",), up_since=up_since)
+    master.ledger.save_health("wg0", Health(nodes={"a": outage}, down_nodes=frozenset({"a"})))
+    master.policy["wg0"]["mtu"] = 1400
+    assert "a" in master.run().applied
+    assert ("a" not in master.not_awaited) is is_awaited

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from salt.exceptions import SaltCacheError
 
-from saltext_wgmesh.core.errors import PlanError, Problem, WgmeshError
+from saltext_wgmesh.core.errors import NoPolicyError, PlanError, PolicyError, Problem, WgmeshError
 from saltext_wgmesh.master.operator import run_converge
 from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.report import MeshReport
+from saltext_wgmesh.master.requests import run_queue
 from saltext_wgmesh.master.requests.reactions import queue_dir
 from saltext_wgmesh.master.requests.request import ConvergeRequest, Request, RequestKind
 from saltext_wgmesh.master.requests.run_queue import RunQueue
+from tests.unit.harness.memory_cache import MemoryCache
 
 HINT = Request(kind=RequestKind.HINT, value="a")
 DRAIN = Request(kind=RequestKind.DRAIN, value="r1")
@@ -34,7 +40,15 @@ class FakeConverge:
 
 
 @pytest.fixture
-def opts(tmp_path) -> dict[str, Any]:
+def ledger(monkeypatch) -> Ledger:
+    """The master's ledger, in memory."""
+    made = Ledger(MemoryCache())  # type: ignore[arg-type]
+    monkeypatch.setattr(run_converge.Ledger, "of", lambda _opts: made)
+    return made
+
+
+@pytest.fixture
+def opts(tmp_path, ledger) -> dict[str, Any]:
     """A master on which an operator calls salt-run."""
     return {"cachedir": str(tmp_path), "__cli": "salt-run"}
 
@@ -43,9 +57,10 @@ def opts(tmp_path) -> dict[str, Any]:
 def use(monkeypatch):
     """Have runs call the given fake."""
 
-    def install(*results: list[MeshReport] | Exception) -> FakeConverge:
+    def install(*results: list[MeshReport] | Exception, down: tuple[str, ...] = ()) -> FakeConverge:
         fake = FakeConverge(*results)
         monkeypatch.setattr(run_converge.converge, "converge", fake)
+        monkeypatch.setattr(run_converge.link_check, "await_links", lambda _opts, meshes: dict.fromkeys(meshes, down))
         return fake
 
     return install
@@ -78,6 +93,20 @@ def test_run_that_needs_attention_has_exit_status(opts, use):
     assert found["wg0"]["failed"] == {"a": "no disk"}
 
 
+def test_run_with_dead_link_has_exit_status(opts, use):
+    """A mesh that carries nothing is no success, though all nodes have applied their views."""
+    use([report(published=True, applied=("a",))], down=("a--r1",))
+    found = run_converge.run_converge(opts)
+    assert (found["retcode"], found["wg0"]["down"]) == (1, ["a--r1"])
+
+
+def test_background_run_asks_for_no_links(opts, use):
+    """The schedule's runs go by the health: nobody waits for their exit status."""
+    use([report(down=("a--r1",))], down=("b--r1",))
+    found = run_converge.run_converge({**opts, "__cli": "salt-master"})
+    assert (found["retcode"], found["wg0"]["down"]) == (1, ["a--r1"])
+
+
 def test_unresponsive_nodes_are_asked_once_more(opts, use):
     """A busy node may answer late: the same call runs again, with hints."""
     fake = use([report(newly_unresponsive=("a",), newly_unanswered=("c",), psk_unacknowledged=("b",))])
@@ -102,19 +131,75 @@ def test_failed_run_keeps_requests_of_events(opts, use):
     assert queued(opts) == {HINT}
 
 
-@pytest.mark.parametrize(
-    ("error", "traceback"),
-    [(WgmeshError("no plan"), False), (ZeroDivisionError("a defect"), True)],
-    ids=["expected", "defect"],
-)
-def test_error_of_background_run_is_logged(opts, use, caplog, error, traceback):
-    """Reactor and schedule discard it; a defect is logged with its traceback."""
-    use(error)
-    with pytest.raises(type(error)):
-        run_converge.run_converge({**opts, "__cli": "salt-master"})
+NO_POLICY = NoPolicyError([Problem(path="wgmesh", message="has no mesh", remedy="write one")])
+TYPO = PolicyError([Problem(path="wgmesh:wg0:nodes:web1", message="has no key 'rol'", remedy="correct it")])
+
+
+def background(opts):
+    """The call of the schedule, and of the reactor."""
+    return run_converge.run_converge_with({**opts, "__cli": "salt-master"})
+
+
+@pytest.mark.parametrize("error", [NO_POLICY, TYPO, PermissionError(13, "denied", "/x"), SaltCacheError("unreadable")])
+def test_background_failure_is_logged_once(opts, use, caplog, error):
+    """The schedule repeats it each minute: one line, without a traceback, and nothing is raised."""
+    use(*[error] * 3)
+    assert [background(opts) for _ in range(3)] == [{"error": str(error), "retcode": 1}] * 3
     (record,) = caplog.records
     assert str(error) in record.getMessage()
-    assert bool(record.exc_info and record.exc_info[0]) == traceback
+    assert not record.exc_info
+
+
+@settings(deadline=None)
+@given(results=st.lists(st.sampled_from([None, "a", "b"]), max_size=8))
+def test_failure_is_logged_when_it_changes(tmp_path_factory, results):
+    """None is a run without an error. The record of the last failure ends with it."""
+    ledger = Ledger(MemoryCache())  # type: ignore[arg-type]
+    opts = {"cachedir": str(tmp_path_factory.mktemp("master"))}
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_converge.Ledger, "of", lambda _opts: ledger)
+        patch.setattr(run_converge.log, "error", lambda _text, error: lines.append(error))
+        patch.setattr(run_queue.time, "sleep", lambda _seconds: None)
+        patch.setattr(
+            run_converge.converge,
+            "converge",
+            FakeConverge(*[[] if error is None else WgmeshError(error) for error in results]),
+        )
+        for error in results:
+            background(opts)
+            if error is None:
+                ledger.save_idle_fingerprint("")
+    changed = [now for before, now in zip([None, *results], results, strict=False) if now and now != before]
+    assert lines == changed
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NO_POLICY, "the master has no policy yet"),
+        (TYPO, "the policy has errors"),
+        (WgmeshError("web1 is broken"), "the last run of the master failed"),
+    ],
+    ids=["no policy", "typo", "other"],
+)
+def test_failure_tells_nodes_nothing_of_others(opts, use, ledger, error, reason):
+    """Each node gets the reason in its pillar, and a view is all that a node may learn of the mesh."""
+    use(error, error)
+    background(opts)
+    background(opts)
+    failed = ledger.failed_run()
+    assert (failed.number, failed.error) == (2, str(error))
+    assert failed.reason == f"{reason}; 'salt-run wgmesh.plan' on the master shows why"
+
+
+def test_defect_in_background_run_is_logged_with_traceback(opts, use, caplog):
+    """It is raised too: the job has failed."""
+    use(ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError):
+        background(opts)
+    (record,) = caplog.records
+    assert record.exc_info
 
 
 def test_error_of_interactive_run_is_not_logged(opts, use, caplog):
@@ -162,7 +247,7 @@ def test_interactive_call_runs_when_the_other_has_ended(opts, use, monkeypatch):
 def test_parameters_become_requests(opts, use, monkeypatch):
     """Names without an accepted key are dropped; an id of digits, which salt-run reads as a number, is one."""
     monkeypatch.setattr(inventory, "is_accepted", lambda _opts, node: node in ("17", "a", "r1"))
-    monkeypatch.setattr(run_converge.show, "require_held", lambda _opts, _digest: None)
+    monkeypatch.setattr(run_converge.show, "require_held", lambda _opts, digest: str(digest))
     fake = use()
     run_converge.run_converge_with(opts, node=17, hint="a", started="forged", suspects="r1,forged", confirm=42)
     assert fake.requests == [

@@ -86,3 +86,15 @@ def test_plan_that_returns_settles_a_pending_push():
 def test_acknowledgement_reads_as_it_was_written(ack):
     """All of its fields."""
     assert Ack.from_dict(ack.as_dict()) == ack
+
+
+@pytest.mark.parametrize("kind", ["tests only", "fails"])
+def test_node_that_only_tests_delays_no_other(kind):
+    """It has not acknowledged, a transition does not wait for it, and it blocks no push, as an error would."""
+    answer = {"wg0": {"error": "nothing was changed", **({"test": True} if kind == "tests only" else {})}}
+    ack = Ack().after(answer, {"wg0": "d1"}, 5.0)
+    assert not ack.covers({"wg0": "d1"})
+    assert ack.has_given_up
+    assert ack.refused({"wg0": "d1"}) == ("" if kind == "tests only" else "nothing was changed")
+    assert ack.pending.only_tests == (kind == "tests only")
+    assert Ack.from_dict(ack.as_dict()) == ack

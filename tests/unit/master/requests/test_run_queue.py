@@ -1,5 +1,7 @@
 """The run queue: one run at a time, and no request lost."""
 
+import fcntl
+import os
 import threading
 
 import pytest
@@ -174,12 +176,23 @@ def test_enqueued_request_near_release_is_not_lost(tmp_path):
     assert queued
 
 
-def test_kernel_without_lock_list_queues_nothing(tmp_path, monkeypatch):
-    """The caller then starts a run itself."""
-    monkeypatch.setattr(run_queue, "PROC_LOCKS", tmp_path / "none")
-    queued = []
-    interactive(tmp_path).run(lambda _: queued.append(RunQueue(tmp_path).enqueue_if_running()), started("c"))
-    assert queued == [False]
+def test_run_is_seen_on_every_file_system(tmp_path, monkeypatch):
+    """Device numbers as of btrfs, where stat(2) and the kernel's list of locks give different ones, do not matter."""
+    monkeypatch.setattr(os, "minor", lambda _device: 4095)
+    with RunQueue(tmp_path).exclusive():
+        assert RunQueue(tmp_path).is_running()
+        assert RunQueue(tmp_path).is_running()
+    assert not RunQueue(tmp_path).is_running()
+
+
+def test_question_turns_no_caller_away(tmp_path):
+    """A caller gets the lock while a process looks whether a run is in progress."""
+    queue = RunQueue(tmp_path)
+    queue.is_running()
+    with open(tmp_path / "converge.running") as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, (asked, fcntl.LOCK_UN)).start()
+        assert interactive(tmp_path).run(lambda requests: requests) == [{RUN}]
 
 
 def test_request_lost_by_power_failure_starts_run(tmp_path):
@@ -271,4 +284,4 @@ def test_clock_set_back_delays_ten_seconds_at_most(tmp_path, clock):
         RunQueue(tmp_path).run(lambda _: begun.append(clock[0]))
     clock[0] = 500.0
     RunQueue(tmp_path).run(lambda _: begun.append(clock[0]))
-    assert begun[-1] == 510.0
+    assert 500.0 <= begun[-1] <= 510.0

@@ -36,6 +36,18 @@ def test_foreign_route_is_not_replaced(host: FakeHost) -> None:
     assert len(apply.apply(host, leaf()).lines) == 1
 
 
+@pytest.mark.parametrize("protocol", ["kernel", "dhcp", "ra", "boot"])
+@pytest.mark.parametrize("prefix", ["10.100.0.0/16", "fd00:64::/64"])
+@pytest.mark.parametrize("metric", [None, "100", "1024"])
+def test_route_of_any_other_origin_stays(host: FakeHost, protocol: str, prefix: str, metric: str | None) -> None:
+    """The node's own LAN, a lease, an advertisement or an administrator: no metric makes such a route replaceable."""
+    foreign = {("main", prefix): {"dev": "eth0", "proto": protocol} | ({"metric": metric} if metric else {})}
+    host.kernel.routes.update(foreign)
+    with pytest.raises(HostError, match=rf"{prefix} of mesh wg0 has a route by eth0 .* nothing was changed"):
+        apply.apply(host, leaf())
+    assert (host.kernel.routes, host.kernel.devices) == (foreign, {})
+
+
 def test_former_interface_name_is_free_again(host: FakeHost) -> None:
     """After an interface is removed, a device that an administrator makes under its name is foreign."""
     apply.apply(host, leaf(relays=(1, 2)))

@@ -104,7 +104,7 @@ def test_outcome_of_former_version_is_read(host: FakeHost, folder: Path) -> None
     """A state that waits for a push reads the results that were recorded before the upgrade."""
     former = {"wg0": {"digest": "d", "generation": 7, "error": "n1 was lost", "taken_back": True}}
     (host.state_dir / store.OUTCOMES).write_text(json.dumps(former))
-    (result,) = await_push.await_push(host, 0.0, 5.0, lambda: None) or ()
+    (result,) = await_push.await_push(host, (0, 0), 5.0, lambda: None) or ()
     assert result == assignments.ViewResult(mesh="wg0", digest="d", generation=7, error="n1 was lost", rolled_back=True)
     assert assignments.is_stale(host, {"wg0": {"generation": 6}})
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -48,6 +51,30 @@ def test_lock_excludes_others_and_names_itself(tmp_path: Path, monkeypatch: pyte
         pass
     leave.set()
     holder.join()
+    with files.locked(path):
+        pass
+
+
+def test_holder_is_found_on_every_file_system(tmp_path, monkeypatch):
+    """Device numbers as of btrfs, where stat(2) and the kernel's list of locks give different ones, do not matter."""
+    monkeypatch.setattr(os, "minor", lambda _device: 4095)
+    path = tmp_path / "wg0.lock"
+    assert not files.is_locked(path)
+    assert files.holder(path, Path("/proc")) is None
+    with files.locked(path):
+        assert files.is_locked(path)
+        assert files.holder(path, Path("/proc")) == os.getpid()
+    assert not files.is_locked(path)
+    assert files.holder(path, Path("/proc")) is None
+
+
+def test_question_for_a_lock_leaves_it_free(tmp_path):
+    """A process that asks neither takes another such process for the holder nor keeps the lock."""
+    path = tmp_path / "wg0.lock"
+    path.touch()
+    with path.open() as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        assert not files.is_locked(path)
     with files.locked(path):
         pass
 
@@ -99,3 +126,16 @@ def test_failed_write_leaves_old_file(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space"):
             files.write_file(tmp_path / "f", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("f", "old")]
+
+
+def test_full_disk_is_named(tmp_path, monkeypatch):
+    """The system's error of a full disk has no name. The error that is raised has the path of the file."""
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "view.json"))) as caught:
+        files.write_file(tmp_path / "view.json", "text")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

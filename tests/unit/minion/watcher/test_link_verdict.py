@@ -256,8 +256,9 @@ def test_down_link_stays_down_if_held_down(leaf):
 )
 def test_relay_announces_trunk_state_as_leaf_comes_up(trunk_state, announced):
     """Already in the packet with which the session comes up, and to leaves alone."""
-    links = Links.of(trunk(2), access(5))
-    links.links["n2"].state = trunk_state
+    other_relay = trunk(2)
+    other_relay.state = trunk_state
+    links = Links.of(other_relay, access(5))
     for link in links.links.values():
         link.session.state = bfd.BfdState.INIT
     links.verdict.announce_path_state()
@@ -267,8 +268,9 @@ def test_relay_announces_trunk_state_as_leaf_comes_up(trunk_state, announced):
 
 def test_relay_with_one_trunk_up_announces_nothing():
     """It still reaches the others by that one."""
-    links = Links.of(trunk(2), trunk(3), access(5))
-    links.links["n2"].state, links.links["n3"].state = DOWN, UP
+    trunks = trunk(2), trunk(3)
+    trunks[0].state, trunks[1].state = DOWN, UP
+    links = Links.of(*trunks, access(5))
     links.links["n5"].session.state = bfd.BfdState.UP
     links.verdict.announce_path_state()
     assert links.links["n5"].session.tick(1.0, 0.5).diagnostic == bfd.Diagnostic.NONE

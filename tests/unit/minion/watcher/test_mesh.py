@@ -47,7 +47,7 @@ def request_admin_down(monitor, *neighbours, until=10.0):
     """An apply requests that the links to *neighbours* be held down for *until* seconds."""
     path = admin_down.request_path(monitor.host, "wg0")
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"neighbours": neighbours, "until": time.time() + until}))
+    path.write_text(json.dumps({"neighbours": neighbours, "until": time.monotonic() + until}))
 
 
 def hold_down(monitor, now, *neighbours):

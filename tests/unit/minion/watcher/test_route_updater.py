@@ -5,11 +5,15 @@ from __future__ import annotations
 from types import MappingProxyType
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
 from saltext_wgmesh.minion.apply import apply
 from saltext_wgmesh.minion.state import keys
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
+from saltext_wgmesh.minion.watcher.slices import finish
 from tests import nodeviews
 from tests.unit.harness.fakehost import FakeHost, Kernel, with_ipv6
 
@@ -84,6 +88,34 @@ def test_reconcile_restores_a_deleted_route(kernel, updater):
     assert devices(kernel)[MESH_NETWORK] == "wg0-u1"
 
 
+def test_reconcile_leaves_a_foreign_route_in_place(kernel, updater, caplog):
+    """The kernel's route of the node's own LAN is not replaced; when it goes away, the mesh's is set."""
+    lan = {"dev": "eth0", "proto": "kernel"}
+    kernel.routes["main", MESH_NETWORK] = lan
+    for _ in range(3):
+        updater.reconcile_routes(report(n1=LinkState.DOWN), DEVICES)
+        updater.update_routes(report(), DEVICES)
+    assert kernel.routes["main", MESH_NETWORK] is lan
+    assert devices(kernel)[MESH_NETWORK_6] == "wg0-u1"
+    assert caplog.text.count("has a route by eth0") == 1
+    del kernel.routes["main", MESH_NETWORK]
+    updater.reconcile_routes(report(), DEVICES)
+    assert devices(kernel)[MESH_NETWORK] == "wg0-u1"
+
+
+def test_no_update_comes_before_foreign_routes_are_known(kernel, host):
+    """A link that changes while a new view's routes are read does not replace the route of the node's own LAN."""
+    lan = {"dev": "eth0", "proto": "kernel"}
+    kernel.routes["main", MESH_NETWORK] = lan
+    updater = RouteUpdater(host, nodeviews.leaf())
+    reconciliation = updater.reconcile_steps(report(), DEVICES)
+    for _ in reconciliation:
+        updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert kernel.routes["main", MESH_NETWORK] is lan
+    updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert devices(kernel) == {MESH_NETWORK: "eth0", MESH_NETWORK_6: "wg0-u2"}
+
+
 def test_reconcile_leaves_right_routes_alone(kernel, updater):
     """A new watcher interrupts nothing."""
     before = batches(kernel)
@@ -125,3 +157,53 @@ def test_stale_route_of_an_earlier_view_is_deleted(kernel, host):
     assert ("main", "10.9.0.0/16") not in kernel.routes
     assert ("main", "10.8.0.0/16") in kernel.routes
     assert devices(kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u1")
+
+
+# --- rules ---------------------------------------------------------------------------------------------
+
+TABLE = str(constants.trunk_table("wg0"))
+RELAY_DEVICES = frozenset({"wg0", "wg0-t2", "wg0-t3"})
+
+
+@pytest.fixture
+def relay_updater(tmp_path, kernel):
+    """That of a relay with two trunks, after an apply."""
+    host = FakeHost.below(tmp_path, kernel)
+    keys.ensure(host)
+    apply.apply(host, nodeviews.relay(trunks=(2, 3)))
+    return RouteUpdater(host, nodeviews.relay(trunks=(2, 3)))
+
+
+@given(st.sets(st.tuples(st.sampled_from([4, 6]), st.sampled_from(["wg0-t2", "wg0-t3"]))))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_reconcile_restores_any_deleted_rules(kernel, relay_updater, deleted):
+    """Whichever of them are gone; those of other programs stay as they are."""
+    foreign = (4, "eth0", "99")
+    before = set(kernel.rules)
+    kernel.rules.add(foreign)
+    kernel.rules -= {(family, device, TABLE) for family, device in deleted}
+    assert finish(relay_updater.reconcile_rules_steps(RELAY_DEVICES)) is bool(deleted)
+    assert kernel.rules == before | {foreign}
+
+
+def test_rule_of_missing_device_waits_for_it(kernel, relay_updater):
+    """A rule for a device that an apply has just removed is not restored."""
+    kernel.rules.clear()
+    finish(relay_updater.reconcile_rules_steps(RELAY_DEVICES - {"wg0-t3"}))
+    assert kernel.rules == {(4, "wg0-t2", TABLE), (6, "wg0-t2", TABLE)}
+
+
+def test_stale_rule_of_earlier_view_is_deleted(kernel, relay_updater, tmp_path):
+    """After another view alone: before that, an apply may have added it."""
+    updater = RouteUpdater(relay_updater._host, nodeviews.relay(trunks=(2,)))
+    updater.reconcile_routes(report(n2=LinkState.UP), RELAY_DEVICES)
+    assert {device for _, device, _ in kernel.rules} == {"wg0-t2", "wg0-t3"}
+    updater.delete_stale_routes(report(n2=LinkState.UP), RELAY_DEVICES)
+    assert {device for _, device, _ in kernel.rules} == {"wg0-t2"}
+
+
+def test_leaf_reads_no_rules(kernel, updater):
+    """It has no trunk, so no rule can be missing."""
+    kernel.ran.clear()
+    finish(updater.reconcile_rules_steps(DEVICES))
+    assert kernel.ran == []

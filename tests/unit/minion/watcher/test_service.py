@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -26,21 +26,21 @@ WATCHER_PID, SUPERVISOR_PID = 4711, 4712
 @pytest.fixture
 def host(tmp_path):
     """A node on which this process holds both locks, in place of a watcher and its supervisor."""
-    made = replace(FakeHost.below(tmp_path, Kernel()), proc_locks=tmp_path / "proc/locks")
+    made = replace(FakeHost.below(tmp_path, Kernel()), proc=tmp_path / "proc")
     with single_instance(made), single_instance(made, SUPERVISOR_LOCK):
         yield made
 
 
 def run_as(host, watcher, supervisor, version=INSTALLED_VERSION):
     """The locks are held by processes with these command lines; the watcher says that it is of *version*."""
-    lines = []
     for pid, lock, command in ((WATCHER_PID, WATCHER_LOCK, watcher), (SUPERVISOR_PID, SUPERVISOR_LOCK, supervisor)):
-        (host.proc_locks.parent / str(pid)).mkdir(parents=True)
-        (host.proc_locks.parent / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in command))
-        file = (host.run_dir / lock).stat()
-        place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
-        lines.append(f"{len(lines) + 1}: FLOCK  ADVISORY  WRITE {pid} {place} 0 EOF\n")
-    host.proc_locks.write_text("".join(lines))
+        process = host.proc / str(pid)
+        (process / "fd").mkdir(parents=True)
+        (process / "fdinfo").mkdir()
+        (process / "cmdline").write_text("".join(f"{word}\0" for word in command))
+        (process / "fd" / "3").symlink_to(host.run_dir / lock)
+        # The device is another than stat(2) gives, as on btrfs.
+        (process / "fdinfo" / "3").write_text(f"pos:\t0\nlock:\t1: FLOCK  ADVISORY  WRITE {pid} 00:fff:1 0 EOF\n")
     (host.run_dir / PID_FILE).write_text(json.dumps({"pid": WATCHER_PID, "version": version}))
 
 
@@ -75,7 +75,7 @@ def test_pids_of_former_programs_are_found(host):
 def test_hidden_processes_count_as_current(host):
     """Where /proc tells nothing of them, as in a container, only the version counts."""
     run_as(host, FORMER_COMMAND, FORMER_COMMAND)
-    host.proc_locks.write_text("")
+    shutil.rmtree(host.proc)
     assert service.is_current(host)
 
 

@@ -1,0 +1,99 @@
+"""No run of converge grows faster than the number of nodes: four times the nodes, four times the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from saltext_wgmesh.core.liveness.link_report import LinkState
+from saltext_wgmesh.core.proof.prove import prove
+from tests.unit.harness.fake_master import FakeMaster, link_reports, mine
+from tests.unit.harness.operations import LINEAR, growth
+
+RELAYS = ("r1", "r2", "r3")
+
+
+class Fleet(FakeMaster):
+    """Three relays, and leaves behind NAT that report their links."""
+
+    def __init__(self, leaves: int) -> None:
+        super().__init__()
+        nodes = {r: {"role": "relay", "endpoint": f"203.0.113.{i}"} for i, r in enumerate(RELAYS, 1)}
+        leaf_names = [f"leaf{i}" for i in range(leaves)]
+        self.policy = {"wg0": {"network": "10.0.0.0/16", "nodes": {**nodes, "leaf*": {"nat": True}}}}
+        self.mine = {node: mine(node) for node in (*RELAYS, *leaf_names)}
+        self.lost: set[str] = set()
+        """Relays that no node hears."""
+
+    def links(self, nodes: list[str]) -> dict[str, object]:
+        """The reports of *nodes*, except the lost ones."""
+        return {node: self._report(node) for node in nodes if node not in self.lost}
+
+    def _report(self, node: str) -> dict[str, object]:
+        interfaces = self.ledger.assignments(node)["wg0"]["interfaces"]
+        peers = [(p["node"], i["name"]) for i in interfaces for p in i["peers"]]
+        states = {n: (name, LinkState.DOWN if n in self.lost else LinkState.UP) for n, name in peers}
+        return link_reports(states)
+
+
+def first_run(leaves: int) -> Callable[[], object]:
+    """Publish and push a new mesh."""
+    return Fleet(leaves).run
+
+
+def settled(leaves: int) -> Fleet:
+    """Return a fleet that has applied its plan."""
+    fleet = Fleet(leaves)
+    fleet.run()
+    fleet.now += 60.0
+    return fleet
+
+
+def idle_run(leaves: int) -> Callable[[], object]:
+    """Nothing has changed."""
+    return settled(leaves).run
+
+
+def moved_relay(leaves: int) -> Callable[[], object]:
+    """A relay gets another endpoint, which all its leaves learn."""
+    fleet = settled(leaves)
+    fleet.policy["wg0"]["nodes"]["r1"]["endpoint"] = "203.0.113.99"
+    return fleet.run
+
+
+def lost_relay(leaves: int) -> Callable[[], object]:
+    """A relay goes down, and its leaves get another one."""
+    fleet = settled(leaves)
+    fleet.lost.add("r1")
+    return lambda: fleet.run(suspects="r1", hints="leaf1")
+
+
+def unanswered_push(leaves: int) -> Callable[[], object]:
+    """No leaf answers the push."""
+    fleet = Fleet(leaves)
+    fleet.off = {node for node in fleet.mine if node not in RELAYS}
+    fleet.run()
+    return fleet.run
+
+
+def proof(leaves: int) -> Callable[[], object]:
+    """Prove the published plan."""
+    plan = settled(leaves).plan()
+    return lambda: prove(plan)
+
+
+RUNS = {
+    "first run": first_run,
+    "idle run": idle_run,
+    "moved relay": moved_relay,
+    "lost relay": lost_relay,
+    "unanswered push": unanswered_push,
+    "proof": proof,
+}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+def test_run_grows_linearly(run):
+    """Its calls are at most LINEAR times as many for four times the leaves."""
+    assert growth(run, 50) < LINEAR
