@@ -80,5 +80,5 @@ def chain_fault(chain: DroppingChain, view: View) -> str:
     pattern = f"{view.interfaces[0].name}*"
     return (
         f"the chain {chain} drops by policy, and no rule of its table names an interface or network of {view.mesh}: "
-        f'accept there iifname "{pattern}" oifname "{pattern}" in any connection state, since these packets are untracked'
+        f'accept there iifname "{pattern}" oifname "{pattern}" in any connection state, as these packets are untracked'
     )
