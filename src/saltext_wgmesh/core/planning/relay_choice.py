@@ -9,8 +9,8 @@ modulo the number of relays, is the index of the relay. For a pair in one block 
 All other destinations are reached by the leaf's relays in order. Two leaves that have no relay in common then use the
 first relays of both in either direction.
 
-The parts depend on the policy and the addresses of leaves alone, and never on the health of relays. They change about
-once while the number of leaves doubles.
+The parts depend on the policy and the addresses of leaves alone, and never on the health of relays. With two relays
+they change about once while the number of leaves doubles.
 """
 
 from __future__ import annotations
