@@ -108,3 +108,8 @@ def trunk_port(listen_port: int, relay_number: int) -> int:
 def trunk_table(mesh: str) -> int:
     """Return the routing table for packets that arrive on a trunk of *mesh*, the same on every node and run."""
     return 870_000_000 + zlib.crc32(mesh.encode()) % 1_000_000
+
+
+def nft_table(mesh: str) -> str:
+    """Return the name of the nftables table (family inet) of *mesh* on a relay."""
+    return f"wgmesh-{mesh}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from saltext_wgmesh.core.device import descriptions
@@ -52,6 +53,7 @@ def render_status(meshes: Mapping[str, Any]) -> str:
             rows.append((node, row["role"], ", ".join(row["relays"]) or "-", up, "; ".join(bad) or "-", acknowledged))
         lines += _columns(rows)
         lines += [f"DOWN: {name}" for name in told.get("down", ())]
+        lines += [f"relay {n}: {fault}" for n, row in told["nodes"].items() for fault in row.get("relay_faults", ())]
         for name, outage in told.get("outages", {}).items():
             reporters = ", ".join(outage["reporters"])
             up = f", up since {outage['up_since']}" if outage["up_since"] else ""
@@ -65,6 +67,8 @@ def render_status(meshes: Mapping[str, Any]) -> str:
         lines += [f"kept until others carry: {link}" for link in told.get("transition", {}).get("waits_for", ())]
         lines += [f"gets another key: {node}: {reason}" for node, reason in told.get("rotation", {}).items()]
         lines += [f"unplaced: {node}: {reason}" for node, reason in told["unplaced"].items()]
+        if asymmetric := told.get("asymmetric_pairs"):
+            lines.append(f"asymmetric: {asymmetric}")
         if held := told.get("held_loss"):
             lines.append(f"HELD LOSS: {held['why']}; {held['remedy']}")
         if back := told.get("policy_pin"):
@@ -126,10 +130,11 @@ def _by_site(plan: Plan) -> dict[str | None, list[str]]:
 
 
 def _line_style(plan: Plan, link: Link) -> str:
-    """Return ``trunk``, ``standby`` for an uplink to another than the leaf's first relay, or ``plain``."""
+    """Return ``trunk``, ``standby`` for an uplink to a relay that the leaf takes first for nothing, or ``plain``."""
     if link.kind is Kind.TRUNK:
         return "trunk"
-    if link.kind is Kind.UPLINK and plan.members[link.a].relays[0] != link.b:
+    leaf = plan.members[link.a]
+    if link.kind is Kind.UPLINK and link.b not in (leaf.spread_relays or leaf.relays[:1]):
         return "standby"
     return "plain"
 
@@ -145,21 +150,31 @@ def _escaped(text: str) -> str:
 # --- one path ------------------------------------------------------------------------------------------
 
 
-def explain_path(plan: Plan, mesh: MeshPolicy, a: str, b: str) -> dict[str, Any]:
-    """Return the path of packets from member *a* to member *b* with nothing down, and the reasons for it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedPath:
+    """The path of packets between two members with nothing down, and the reasons for it."""
 
-    ``path`` lists its nodes, both ends included, and is empty if there is none; ``why`` is a list of sentences.
-    KeyError if *a* or *b* is not a member.
-    """
+    hops: tuple[str, ...]
+    """Its nodes, both ends included; empty if there is none."""
+    why: tuple[str, ...]
+    """Sentences."""
+
+    def as_dict(self) -> dict[str, list[str]]:
+        """Return plain values, as ``wgmesh.explain`` returns them."""
+        return {"path": list(self.hops), "why": list(self.why)}
+
+
+def explain_path(plan: Plan, mesh: MeshPolicy, a: str, b: str) -> ExplainedPath:
+    """Return the path of packets from member *a* to member *b*; KeyError if one is not a member."""
     source, target = plan.members[a], plan.members[b]
     if a == b:
-        return {"path": [a], "why": [f"{a} is one node: its packets to itself never leave it."]}
+        return ExplainedPath(hops=(a,), why=(f"{a} is one node: its packets to itself never leave it.",))
     address = packet_walk.shared_address(plan, a, b)
     if address is None:
-        return {"path": [], "why": [f"{a} and {b} have no address family in common in this mesh."]}
+        return ExplainedPath(hops=(), why=(f"{a} and {b} have no address family in common in this mesh.",))
     walk = packet_walk.walk(plan, a, address)
-    why = [*_reasons(mesh, source, target), *([] if walk.delivered else [f"It is not delivered: {walk.detail}."])]
-    return {"path": list(walk.hops), "why": why}
+    undelivered = [] if walk.delivered else [f"It is not delivered: {walk.detail}."]
+    return ExplainedPath(hops=walk.hops, why=(*_reasons(mesh, source, target), *undelivered))
 
 
 def _reasons(mesh: MeshPolicy, source: Member, target: Member) -> list[str]:
@@ -193,6 +208,9 @@ def _relays_of(mesh: MeshPolicy, leaf: Member) -> str:
             relays.append(f"{relay} (topology full uses all)")
         else:
             relays.append(f"{relay} (chosen among all relays, evenly)")
+    if leaf.spread_relays:
+        spread = " and ".join(leaf.spread_relays)
+        return f"{leaf.node} takes {spread} first, by destination; its relays: {', '.join(relays)}."
     return f"{leaf.node}'s relays, in order: {', '.join(relays)}."
 
 

@@ -29,7 +29,7 @@ PLAN = planner.plan_mesh(POLICY, FACTS, Allocations(relays={"c": ("r2", "r1")}))
 
 
 def explain(a, b, policy=POLICY, plan=PLAN):
-    return render.explain_path(plan, policy, a, b)
+    return render.explain_path(plan, policy, a, b).as_dict()
 
 
 def test_table_has_one_line_a_node():

@@ -21,6 +21,10 @@ _FORMER_KEYS = {
     "mute": "blackhole",
 }
 """Keys and states of the schema before → their names in this one. Nodes of a mesh are not upgraded at once."""
+MAX_FAULTS = 10
+"""Faults of a relay that are read of one report."""
+MAX_FAULT = 500
+"""Characters of one fault that are read."""
 MAX_NUMBER = 1e11
 """The largest number that a report may have: seconds since the epoch for some thousand years."""
 
@@ -120,6 +124,8 @@ class LinkReport:
     """True: the watcher wrote the report. False: no watcher runs, and the report is made from WireGuard's counters."""
     links: Mapping[str, LinkStatus] = field(default_factory=lambda: MappingProxyType({}))
     """Keyed by neighbour, sorted."""
+    relay_faults: tuple[str, ...] = ()
+    """The obstacles to forwarding that a relay finds on its own host, in words."""
 
     @property
     def down(self) -> DownLinks:
@@ -142,6 +148,7 @@ class LinkReport:
             "mesh": self.mesh,
             "from_watcher": self.from_watcher,
             "links": {name: link.as_dict() for name, link in sorted(self.links.items())},
+            **({"relay_faults": list(self.relay_faults)} if self.relay_faults else {}),
         }
 
     @classmethod
@@ -159,6 +166,7 @@ class LinkReport:
                 mesh=_text(raw["mesh"]),
                 from_watcher=raw["from_watcher"] is True,
                 links=MappingProxyType({_text(n): _link(n, value) for n, value in sorted(raw["links"].items())}),
+                relay_faults=tuple(_text(fault)[:MAX_FAULT] for fault in raw.get("relay_faults", ())[:MAX_FAULTS]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ViewError(f"a report of links is damaged ({error!r})") from error

@@ -69,6 +69,9 @@ class Member:
     """The subnets of which the node is a standby gateway."""
     relays: tuple[str, ...] = ()
     """A leaf's relays, first choice first. Empty on relays, and in a mesh without relays."""
+    spread_relays: tuple[str, ...] = ()
+    """Those of a leaf's relays over which it spreads its packets by destination, sorted; its other relays are backups.
+    Empty: it takes its relays in their order for all destinations."""
     unrouted_relays: tuple[str, ...] = ()
     """Relays that a leaf has left and still has a link to; no route uses these links."""
     trunk_linked_relays: tuple[str, ...] = ()

@@ -48,6 +48,8 @@ class Peer:
     allowed_ips: tuple[str, ...]
     next_key: str | None = None
     """A second public key that the peer may start to run at any moment; None: there is none."""
+    other_endpoints: tuple[str, ...] = ()
+    """More places at which the peer may be reached. They are tried in turn while the link is down."""
     psk_ids: tuple[str, ...] = ()
     """Identifiers of the preshared keys of each key in the view's ``keys`` with each key of the peer, in that order.
     Empty: there are no preshared keys."""
@@ -139,6 +141,7 @@ class View:
                             "keepalive": p.keepalive,
                             "allowed_ips": list(p.allowed_ips),
                             **({"next_key": p.next_key} if p.next_key else {}),
+                            **({"other_endpoints": list(p.other_endpoints)} if p.other_endpoints else {}),
                             **({"psk_ids": list(p.psk_ids)} if p.psk_ids else {}),
                         }
                         for p in i.peers
@@ -232,6 +235,7 @@ def _interface(raw: Mapping[str, Any]) -> Interface:
                 keepalive=int(p["keepalive"]),
                 allowed_ips=_texts(p["allowed_ips"]),
                 next_key=_optional(p.get("next_key")),
+                other_endpoints=_texts(p.get("other_endpoints", ())),
                 psk_ids=tuple(_psk_id(name) for name in p.get("psk_ids", ())),
             )
             for p in raw["peers"]

@@ -6,16 +6,20 @@ finds all such pairs without a look at every pair. ``direct_link_verdict`` expla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from saltext_wgmesh.core.errors import Problem
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.policy import Endpoint, MeshPolicy, Topology
 from saltext_wgmesh.core.planning import underlay_choice
 from saltext_wgmesh.core.planning.openers import can_open
+
+MAX_ENDPOINTS = 4
+"""Places at which a neighbour is looked for: more would keep a link that is down from the right one for minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,19 +48,19 @@ def direct_pairs(mesh: MeshPolicy, leaves: Iterable[Member]) -> list[NodePair]:
     return sorted(found)
 
 
-def endpoint_for(mesh: MeshPolicy, opener: Member, target: Member) -> Endpoint | None:
-    """Return where *opener* reaches the access interface of *target*; None if it can't open a connection.
+def endpoints_for(mesh: MeshPolicy, opener: Member, target: Member) -> tuple[Endpoint, ...]:
+    """Return where *opener* may reach the access interface of *target*, the best first, MAX_ENDPOINTS at most.
 
-    The policy's endpoint is used first, if *opener* has its family. Without one, *target* is reached at the best of its
-    underlay addresses (``underlay_choice.usable_addresses``). For this, *target* must not be behind NAT, and both must
-    share an underlay (``_shares_underlay``).
+    The policy's endpoint is the only one, if *opener* has its family. Without one, these are the underlay addresses of
+    *target* that mean it to *opener* (``underlay_choice.usable_addresses``). For this, *target* must not be behind NAT,
+    and both must share an underlay (``_shares_underlay``).
     """
-    if can_open(opener.families, target.endpoint):
-        return target.endpoint
+    if target.endpoint and can_open(opener.families, target.endpoint):
+        return (target.endpoint,)
     if target.nat or not _shares_underlay(mesh, opener, target):
-        return None
-    address = next(iter(underlay_choice.usable_addresses(opener, target)), None)
-    return None if address is None else Endpoint(host=address, port=target.listen_port)
+        return ()
+    usable = underlay_choice.usable_addresses(opener, target)[:MAX_ENDPOINTS]
+    return tuple(Endpoint(host=address, port=target.listen_port) for address in usable)
 
 
 def direct_link_verdict(mesh: MeshPolicy, a: Member, b: Member) -> Verdict:
@@ -129,7 +133,7 @@ def _why_not_openable(mesh: MeshPolicy, opener: Member, target: Member) -> str:
 
 
 def _opens(mesh: MeshPolicy, a: Member, b: Member) -> bool:
-    return endpoint_for(mesh, a, b) is not None or endpoint_for(mesh, b, a) is not None
+    return bool(endpoints_for(mesh, a, b) or endpoints_for(mesh, b, a))
 
 
 def _shares_underlay(mesh: MeshPolicy, a: Member, b: Member) -> bool:
@@ -143,3 +147,23 @@ def _shares_underlay(mesh: MeshPolicy, a: Member, b: Member) -> bool:
 
 def _is_direct_site(mesh: MeshPolicy, site: str | None) -> bool:
     return site is not None and (site not in mesh.sites or mesh.sites[site].direct)
+
+
+def unreachable_pairs(mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[NodePair]) -> list[Problem]:
+    """Return, for a mesh without relays, a problem for each node that has no link to some other node."""
+    linked: dict[str, set[str]] = {node: {node} for node in members}
+    for a, b in direct:
+        linked[a].add(b)
+        linked[b].add(a)
+    problems = []
+    # One problem a node, with its first such pair: a mesh of n nodes may have n² pairs.
+    for node, reached in linked.items():
+        missing = len(members) - len(reached)
+        if missing:
+            other = next(m for m in members if m not in reached)
+            why = direct_link_verdict(mesh, members[node], members[other]).reason
+            more = f", nor to {missing - 1} more" if missing > 1 else ""
+            message = f"it has no link to {other} ({why}){more}, and the mesh has no relay"
+            remedy = "add a relay, or give one side an endpoint and add the pair to links"
+            problems.append(Problem(path=f"node {node}", message=message, remedy=remedy))
+    return problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from types import MappingProxyType
 
 from saltext_wgmesh.core.errors import PlanError, Problem
 from saltext_wgmesh.core.inputs import node_matching
@@ -15,9 +16,18 @@ from saltext_wgmesh.core.model.pairs import NodePair
 from saltext_wgmesh.core.model.plan import AccessSocket, Allocations, Link, Member, Plan
 from saltext_wgmesh.core.model.policy import MeshPolicy, NodeRule, Role
 from saltext_wgmesh.core.model.view import Kind, View
-from saltext_wgmesh.core.planning import addresses, direct_links, openers, relay_assignment, relay_numbers, views
+from saltext_wgmesh.core.planning import (
+    addresses,
+    direct_links,
+    openers,
+    relay_assignment,
+    relay_choice,
+    relay_numbers,
+    views,
+)
 from saltext_wgmesh.core.planning.prune_guard import Membership
-from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
+from saltext_wgmesh.core.planning.relay_assignment import Pool, RelayOrder
+from saltext_wgmesh.core.planning.relay_choice import RelayChoice
 from saltext_wgmesh.core.transition import gateway_move, state
 from saltext_wgmesh.core.transition.state import NO_TRANSITION, Transition
 
@@ -57,10 +67,13 @@ def plan_mesh(
     )
     problems += relay_numbers.unusable_numbers(mesh, relays, numbers) + _subnets_without_gateway(mesh)
     chosen = _choose_relays(inputs, rules, leaves, relays)
-    members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen))
+    pools = relay_assignment.nearest_pools(mesh, leaves, relays)
+    choice = relay_choice.choice_of(mesh, assigned, pools)
+    spread = {n: r for n, r in _spread_relays(inputs, chosen, pools).items() if choice.has_area(assigned[n])}
+    members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen), spread)
     linked, direct = _direct_links(inputs, [members[leaf] for leaf in leaves])
     if not relays:
-        problems += _unreachable_pairs(mesh, members, direct)
+        problems += direct_links.unreachable_pairs(mesh, members, direct)
     if problems:
         raise PlanError(problems)
 
@@ -69,7 +82,7 @@ def plan_mesh(
         networks=tuple(str(n) for n in mesh.networks),
         members=members,
         links=_links(members, relays, direct),
-        views=_views(inputs, linked, members, direct, numbers),
+        views=_views(inputs, linked, members, direct, numbers, choice),
         unplaced=unplaced,
         allocations=Allocations(
             addresses=addresses.updated_addresses(allocations, assigned),
@@ -103,8 +116,8 @@ class _PlanInputs:
     transition: Transition = NO_TRANSITION
 
     @property
-    def last_resort_gateways(self) -> frozenset[str]:
-        """The nodes that are the gateway of a subnet only where there is no other."""
+    def last_resorts(self) -> frozenset[str]:
+        """The nodes that are a gateway, or a relay that traffic is spread over, only where there is no other."""
         return self.health.down_nodes | self.health.recovering | self.drained
 
 
@@ -185,7 +198,7 @@ def _gateways(inputs: _PlanInputs, rules: Mapping[str, NodeRule]) -> dict[str, l
     """Return subnet → the gateways that have its family, in the operator's order and with the last resorts last."""
     found: dict[str, list[str]] = {}
     with_routes = {node: rule for node, rule in rules.items() if rule.routes}
-    last_resorts = inputs.last_resort_gateways
+    last_resorts = inputs.last_resorts
     for node in sorted(_in_rule_order(inputs.mesh, with_routes), key=last_resorts.__contains__):
         for subnet in with_routes[node].routes:
             if subnet.version == 4 or inputs.facts[node].ipv6:
@@ -199,8 +212,12 @@ def _members(
     rules: Mapping[str, NodeRule],
     assigned: Mapping[str, tuple[str, ...]],
     relays: Mapping[str, RelayOrder],
+    spread: Mapping[str, RelayOrder] = MappingProxyType({}),
 ) -> dict[str, Member]:
-    """Return node → member, in the order of *rules*; *assigned* is node → addresses, *relays* is leaf → its relays."""
+    """Return node → member, in the order of *rules*.
+
+    *assigned* is node → addresses, *relays* is leaf → its relays, *spread* is leaf → those over which it spreads.
+    """
     active: dict[str, list[str]] = {}
     standby: dict[str, list[str]] = {}
     for subnet, (first, *others) in _gateways(inputs, rules).items():
@@ -231,6 +248,7 @@ def _members(
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
             standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
             relays=relays.get(node, ()),
+            spread_relays=spread.get(node, ()),
             unrouted_relays=role_change.unrouted_relays if role_change else transition.unrouted_relays.get(node, ()),
             trunk_linked_relays=role_change.trunk_linked_relays if role_change else (),
         )
@@ -289,6 +307,19 @@ def _relays_to_avoid(
     }
 
 
+def _spread_relays(inputs: _PlanInputs, chosen: Mapping[str, RelayOrder], pools: Mapping[str, Pool]) -> dict[str, Pool]:
+    """Return leaf → those of its *chosen* relays over which it spreads its packets.
+
+    A leaf that changes its role takes its relays in order, and so does a gateway of a subnet that moves: the steps of
+    both changes depend on that order.
+    """
+    transition = inputs.transition
+    in_order = {gateway for move in transition.gateway_moves.values() for gateway in move.order}
+    free = {leaf: relays for leaf, relays in chosen.items() if leaf not in in_order | transition.role_changes.keys()}
+    avoid = _relays_to_avoid(free, inputs.allocations, inputs.health, inputs.drained)
+    return relay_choice.spread_relays(inputs.mesh.topology, free, pools, avoid, inputs.last_resorts)
+
+
 def _relays_in_use(inputs: _PlanInputs, chosen: Mapping[str, RelayOrder]) -> dict[str, RelayOrder]:
     """Return leaf → the relays that it has in this plan: the *chosen* ones, and those that it is still to leave."""
     transition = inputs.transition
@@ -321,6 +352,7 @@ def _views(
     members: Mapping[str, Member],
     direct: Sequence[NodePair],
     numbers: Mapping[str, int],
+    choice: RelayChoice,
 ) -> dict[str, View]:
     """Return node → view; *mesh* is the policy with the previous direct links."""
     transition = inputs.transition
@@ -331,6 +363,7 @@ def _views(
         members,
         direct,
         numbers,
+        choice,
         avoided_links=avoided_links | gateway_move.links_to_avoid(members, direct, moves),
         drained=inputs.drained,
         gateway_moves=moves,
@@ -347,23 +380,3 @@ def _links(members: Mapping[str, Member], relays: Iterable[str], direct: Iterabl
     links += [Link(a=a, b=b, kind=Kind.TRUNK) for a, b in combinations(sorted(relays), 2)]
     links += [Link(a=a, b=b, kind=Kind.ACCESS) for a, b in direct]
     return tuple(sorted(links, key=lambda link: (link.a, link.b)))
-
-
-def _unreachable_pairs(mesh: MeshPolicy, members: Mapping[str, Member], direct: Iterable[NodePair]) -> list[Problem]:
-    """Return, for a mesh without relays, a problem for each node that has no link to some other node."""
-    linked: dict[str, set[str]] = {node: {node} for node in members}
-    for a, b in direct:
-        linked[a].add(b)
-        linked[b].add(a)
-    problems = []
-    # One problem a node, with its first such pair: a mesh of n nodes may have n² pairs.
-    for node, reached in linked.items():
-        missing = len(members) - len(reached)
-        if missing:
-            other = next(m for m in members if m not in reached)
-            why = direct_links.direct_link_verdict(mesh, members[node], members[other]).reason
-            more = f", nor to {missing - 1} more" if missing > 1 else ""
-            message = f"it has no link to {other} ({why}){more}, and the mesh has no relay"
-            remedy = "add a relay, or give one side an endpoint and add the pair to links"
-            problems.append(Problem(path=f"node {node}", message=message, remedy=remedy))
-    return problems

@@ -77,6 +77,15 @@ def assign_relays(
     return {leaf: chosen[leaf] for leaf in sorted(chosen)}
 
 
+def nearest_pools(mesh: MeshPolicy, leaves: Mapping[str, str | None], relays: Sequence[str]) -> dict[str, Pool]:
+    """Return leaf → the relays of its nearest tier while all relays are usable; *leaves* is node → site."""
+    all_relays = tuple(sorted(relays))
+    if not all_relays:
+        return {}
+    by_site = {site: _relay_tiers(mesh, site, frozenset(), all_relays)[0] for site in set(leaves.values())}
+    return {leaf: by_site[site] for leaf, site in leaves.items()}
+
+
 def _relay_tiers(mesh: MeshPolicy, site: str | None, avoid: frozenset[str], all_relays: Pool) -> RelayTiers:
     """Return the tiers for the leaves of *site* that *avoid* some relays; these relays are only in the last tier."""
     named = mesh.sites[site].relays if site is not None and site in mesh.sites else ()

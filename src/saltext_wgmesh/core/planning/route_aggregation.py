@@ -5,25 +5,18 @@ prefix. The addresses of other groups stay host prefixes, which are longer and s
 
 A relay that serves a leaf of the block does not aggregate that block. So a packet to an unassigned address of the block
 reaches at most one such relay, which has no route for the address, and it never loops.
-
-netaddr sorts and compares the blocks. The block of a host prefix is found by a search in sorted numbers, since each
-leaf of the plan has one.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from netaddr import IPNetwork
-
-from saltext_wgmesh.core.inputs.prefixes import from_netaddr, to_netaddr
 from saltext_wgmesh.core.model.plan import Member
-from saltext_wgmesh.core.model.policy import Network
 from saltext_wgmesh.core.model.view import Route
 from saltext_wgmesh.core.planning import addresses
+from saltext_wgmesh.core.planning.prefix_blocks import PrefixBlocks
 from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
 
 _Host = tuple[str, int | None]
@@ -87,19 +80,18 @@ class RemoteLeaves:
 
 
 def remote_leaves(
-    groups: Mapping[RelayOrder, Sequence[Member]], networks: Iterable[Network], key: PrefixSortKeys
+    groups: Mapping[RelayOrder, Sequence[Member]], ranges: PrefixBlocks, key: PrefixSortKeys
 ) -> RemoteLeaves:
-    """Return the leaves of *groups* (relays → leaves), with the blocks in *networks* that aggregate their routes."""
-    ranges = _disjoint(networks)
+    """Return the leaves of *groups* (relays → leaves), with the blocks in *ranges* that aggregate their routes."""
     hosts_of = {
-        relays: [(prefix, _block_index(ranges, key[prefix])) for leaf in leaves for prefix in leaf.prefixes]
+        relays: [(prefix, ranges.index(*key[prefix][:2])) for leaf in leaves for prefix in leaf.prefixes]
         for relays, leaves in sorted(groups.items())
     }
     blocks = _blocks(ranges, hosts_of)
     return RemoteLeaves(groups=[_group(relays, hosts, blocks) for relays, hosts in hosts_of.items()], prefix_key=key)
 
 
-def _blocks(ranges: _Ranges, hosts_of: Mapping[RelayOrder, Sequence[_Host]]) -> list[_Block]:
+def _blocks(ranges: PrefixBlocks, hosts_of: Mapping[RelayOrder, Sequence[_Host]]) -> list[_Block]:
     """Return the blocks of *ranges*, each with the owner that its hosts give it."""
     counts: list[Counter[RelayOrder]] = [Counter() for _ in ranges.prefixes]
     for relays, hosts in hosts_of.items():
@@ -127,39 +119,3 @@ def _group(relays: RelayOrder, hosts: Iterable[_Host], blocks: Sequence[_Block])
         else:
             replaced.setdefault(index, []).append(prefix)
     return _Group(relays=relays, single=single, blocks=[(blocks[i], prefixes) for i, prefixes in replaced.items()])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ranges:
-    """Blocks that do not overlap, by family and first address."""
-
-    starts: list[tuple[int, int]]
-    ends: list[int]
-    prefixes: list[str]
-
-
-def _disjoint(networks: Iterable[Network]) -> _Ranges:
-    """Return the blocks that overlap no other block, since one block could replace prefixes of the other."""
-    outermost: list[IPNetwork] = []
-    overlapping: set[IPNetwork] = set()
-    # In sorted order a block comes after the one that contains it, and only blocks inside that one lie between.
-    for block in sorted(to_netaddr(n) for n in set(networks)):
-        if outermost and block in outermost[-1]:
-            overlapping.add(outermost[-1])
-        else:
-            outermost.append(block)
-    disjoint = [block for block in outermost if block not in overlapping]
-    return _Ranges(
-        starts=[(block.version, block.first) for block in disjoint],
-        ends=[block.last for block in disjoint],
-        prefixes=[str(from_netaddr(block)) for block in disjoint],
-    )
-
-
-def _block_index(ranges: _Ranges, key: tuple[int, int, int]) -> int | None:
-    """Return the index of the block that contains the prefix with this sort *key*; None: there is none."""
-    version, address, _ = key
-    i = bisect_right(ranges.starts, (version, address)) - 1
-    if i < 0 or ranges.starts[i][0] != version or address > ranges.ends[i]:
-        return None
-    return i

@@ -11,6 +11,7 @@ from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.model.view import Interface, Peer, Route
 from saltext_wgmesh.core.planning import route_aggregation
 from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
+from saltext_wgmesh.core.planning.relay_choice import RelayChoice
 from saltext_wgmesh.core.transition import gateway_move
 
 
@@ -32,6 +33,9 @@ class ViewBuilder:
     unrouted_leaves_of: dict[str, list[Member]]
     """Relay → the leaves with an unrouted link to it."""
     remote_leaves: route_aggregation.RemoteLeaves
+    relay_choice: RelayChoice
+    subnets_alike: list[tuple[Member, int, list[str]]]
+    """The subnets in the groups of ``RelayChoice.alike``."""
     prefix_key: route_aggregation.PrefixSortKeys
     avoided_links: Set[NodePair]
     nodes_with_avoided_links: Set[str]
@@ -40,8 +44,9 @@ class ViewBuilder:
     # Memos: a part is made when the first view needs it.
     uplinks: dict[tuple[str, str, bool], Interface] = field(default_factory=dict)
     relay_routes: dict[tuple[str, RelayOrder, bool], Route] = field(default_factory=dict)
-    plain_relay_routes: dict[tuple[RelayOrder, bool], tuple[Route, ...]] = field(default_factory=dict)
-    peers: dict[tuple[str, str | None, int, tuple[str, ...], bool], Peer] = field(default_factory=dict)
+    subnet_routes: dict[tuple[object, ...], tuple[Route, ...]] = field(default_factory=dict)
+    plain_relay_routes: dict[tuple[object, ...], tuple[Route, ...]] = field(default_factory=dict)
+    peers: dict[tuple[str, tuple[str, ...], int, tuple[str, ...], bool], Peer] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -53,11 +58,12 @@ class ViewBuilder:
         avoided_links: Set[NodePair],
         drained: Set[str],
         gateway_moves: gateway_move.GatewayMoves,
+        choice: RelayChoice,
     ) -> ViewBuilder:
         """Return a builder with all values computed and its memos empty."""
         key = route_aggregation.PrefixSortKeys()
         networks = tuple(sorted((str(n) for n in mesh.networks), key=key.__getitem__))
-        subnets = [subnet for member in members.values() for subnet in member.subnets]
+        gateway_of = {subnet: member for member in members.values() for subnet in member.subnets}
         leaves_of, unrouted_leaves_of = _leaves_by_relay(members)
         return cls(
             mesh=mesh,
@@ -65,13 +71,13 @@ class ViewBuilder:
             numbers=numbers,
             relays=[members[relay] for relay in leaves_of],
             networks=networks,
-            all_prefixes=tuple(sorted((*networks, *subnets), key=key.__getitem__)),
+            all_prefixes=tuple(sorted((*networks, *gateway_of), key=key.__getitem__)),
             direct=_neighbours(direct),
             leaves_of=leaves_of,
             unrouted_leaves_of=unrouted_leaves_of,
-            remote_leaves=route_aggregation.remote_leaves(
-                _groups(members), [n for site in mesh.sites.values() for n in site.networks], key
-            ),
+            remote_leaves=route_aggregation.remote_leaves(_groups(members), choice.blocks, key),
+            relay_choice=choice,
+            subnets_alike=choice.alike(gateway_of),
             prefix_key=key,
             avoided_links=avoided_links,
             nodes_with_avoided_links=frozenset(node for pair in avoided_links for node in pair),

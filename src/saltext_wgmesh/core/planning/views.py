@@ -6,7 +6,7 @@ Each such part is made once, so that ten thousand nodes cost little more than th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, Route, View
 from saltext_wgmesh.core.planning import direct_links
 from saltext_wgmesh.core.planning.relay_assignment import RelayOrder
+from saltext_wgmesh.core.planning.relay_choice import RelayChoice
 from saltext_wgmesh.core.planning.view_builder import ViewBuilder
 from saltext_wgmesh.core.transition import gateway_move
 
@@ -27,6 +28,7 @@ def build_views(
     members: Mapping[str, Member],
     direct: Iterable[NodePair],
     numbers: Mapping[str, int],
+    choice: RelayChoice,
     *,
     avoided_links: Set[NodePair] = frozenset(),
     drained: Set[str] = frozenset(),
@@ -34,15 +36,15 @@ def build_views(
 ) -> dict[str, View]:
     """Return node → view, in the order of *members*.
 
-    *direct* are the pairs of leaves that are linked directly, and *numbers* is relay → its number. The *avoided_links*
-    stay in the views, and are used only where no other path is up. The relays in *drained* are marked, so that no node
-    probes through them. During the moves of subnets in *gateway_moves*, some relays deliver to another gateway than the
-    rest of the mesh.
+    *direct* are the pairs of leaves that are linked directly, *numbers* is relay → its number, and *choice* tells which
+    relay a leaf takes. The *avoided_links* stay in the views, and are used only where no other path is up. The relays
+    in *drained* are marked, so that no node probes through them. During the moves of subnets in *gateway_moves*, some
+    relays deliver to another gateway than the rest of the mesh.
     """
     pairs = tuple(direct)
 
     def builder_for(some: Mapping[str, Member]) -> ViewBuilder:
-        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves)
+        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves, choice)
 
     builder = builder_for(members)
     found = {node: _relay(builder, m) if m.is_relay else _leaf(builder, m) for node, m in members.items()}
@@ -117,16 +119,17 @@ def _direct_peer(builder: ViewBuilder, leaf: Member, name: str, standby: tuple[s
     open a connection, such as one behind NAT, sends keepalives. The other side needs none.
     """
     other = builder.members[name]
-    where = direct_links.endpoint_for(builder.mesh, leaf, other)
-    keepalive = builder.mesh.keepalive if direct_links.endpoint_for(builder.mesh, other, leaf) is None else 0
-    key = (name, None if where is None else str(where), keepalive, standby, ipv6)
+    where = tuple(map(str, direct_links.endpoints_for(builder.mesh, leaf, other)))
+    keepalive = 0 if direct_links.endpoints_for(builder.mesh, other, leaf) else builder.mesh.keepalive
+    key = (name, where, keepalive, standby, ipv6)
     if key not in builder.peers:
         builder.peers[key] = Peer(
             node=name,
             address=other.addresses[0],
             public_key=other.public_key,
             next_key=other.next_key,
-            endpoint=key[1],
+            endpoint=where[0] if where else None,
+            other_endpoints=where[1:],
             keepalive=keepalive,
             allowed_ips=_visible(builder, (*other.prefixes, *standby), ipv6),
         )
@@ -162,26 +165,44 @@ def _uplink(builder: ViewBuilder, stem: str, name: str, ipv6: bool) -> Interface
 def _leaf_routes(builder: ViewBuilder, leaf: Member, ipv6: bool) -> tuple[Route, ...]:
     """Return the routes of *leaf*.
 
-    A neighbour or relay is reached by its own link, else by the relays in order. All other prefixes are reached by the
-    relays in order. Without relays they are unreachable, so that no packet for the mesh takes the default route.
+    A neighbour or relay is reached by its own link, else by the relays. All other prefixes are reached by the relays,
+    in the order that ``relay_choice`` gives for each. Without relays they are unreachable, so that no packet for the
+    mesh takes the default route.
     """
     own = (*leaf.subnets, *leaf.standby_subnets)
-    neighbours = (*builder.direct.get(leaf.node, ()), *leaf.relays)
+    direct = builder.direct.get(leaf.node, ())
     # All leaves with the same relays and no links, subnets or faults of their own share their routes.
-    has_direct_links = len(neighbours) > len(leaf.relays)
-    shared = not has_direct_links and not own and leaf.node not in builder.nodes_with_avoided_links
-    if shared and (leaf.relays, ipv6) in builder.plain_relay_routes:
-        return builder.plain_relay_routes[leaf.relays, ipv6]
-    routes = [_deprioritise_avoided(builder, leaf, _toward(builder, n, leaf.relays, ipv6)) for n in neighbours]
+    shared = not direct and not own and leaf.node not in builder.nodes_with_avoided_links
+    key = (leaf.relays, leaf.spread_relays, builder.relay_choice.own_numbers(leaf), ipv6)
+    if shared and key in builder.plain_relay_routes:
+        return builder.plain_relay_routes[key]
+    choice = builder.relay_choice
+    others = {name: choice.order(leaf, builder.members[name], choice.networks) for name in direct}
+    others |= dict.fromkeys(leaf.relays, leaf.relays)
+    routes = [_deprioritise_avoided(builder, leaf, _toward(builder, n, order, ipv6)) for n, order in others.items()]
+    if key not in builder.subnet_routes:
+        builder.subnet_routes[key] = tuple(_relayed(builder, leaf, ipv6))
+    # The leaf has another route to its own subnets, and to those of its neighbours.
+    covered = {subnet for name in others for subnet in builder.members[name].subnets}
+    routes += [_without(route, covered) for route in builder.subnet_routes[key]]
     if own:
         routes = [_without(route, own) for route in routes]
-    covered = {*own, *(s for name in neighbours for s in builder.members[name].subnets)}
-    rest = tuple(p for p in builder.all_prefixes if p not in covered)
-    routes.append(Route(prefixes=_visible(builder, rest, ipv6), via=leaf.relays))
     ordered = _in_order(builder, routes)
     if shared:
-        builder.plain_relay_routes[leaf.relays, ipv6] = ordered
+        builder.plain_relay_routes[key] = ordered
     return ordered
+
+
+def _relayed(builder: ViewBuilder, leaf: Member, ipv6: bool) -> Iterator[Route]:
+    """Yield the routes of *leaf* to the networks and all subnets by its relays, one for each order of them."""
+    order_of = builder.relay_choice.prefixes(leaf)
+    for gateway, family, subnets in builder.subnets_alike:
+        order_of |= dict.fromkeys(subnets, builder.relay_choice.order(leaf, gateway, (family,)))
+    prefixes: dict[RelayOrder, list[str]] = {}
+    for prefix in sorted(order_of, key=builder.prefix_key.__getitem__):
+        prefixes.setdefault(order_of[prefix], []).append(prefix)
+    for relays, some in prefixes.items():
+        yield Route(prefixes=_visible(builder, tuple(some), ipv6), via=relays)
 
 
 def _toward(builder: ViewBuilder, name: str, relays: RelayOrder, ipv6: bool) -> Route:
@@ -204,7 +225,9 @@ def _deprioritise_avoided(builder: ViewBuilder, leaf: Member, route: Route) -> R
     return replace(route, via=(*others, neighbour))
 
 
-def _without(route: Route, prefixes: tuple[str, ...]) -> Route:
+def _without(route: Route, prefixes: Collection[str]) -> Route:
+    if not prefixes:
+        return route
     left = tuple(p for p in route.prefixes if p not in prefixes)
     return Route(prefixes=left, via=route.via, detour=route.detour, from_trunk=route.from_trunk)
 
@@ -237,7 +260,7 @@ def _leaf_peer(builder: ViewBuilder, leaf: Member, standby: tuple[str, ...]) -> 
 
     The leaf opens the link. The *standby* subnets are accepted from it, and are not routed to it.
     """
-    key = (leaf.node, None, 0, standby, True)
+    key = (leaf.node, (), 0, standby, True)
     if key not in builder.peers:
         builder.peers[key] = Peer(
             node=leaf.node,

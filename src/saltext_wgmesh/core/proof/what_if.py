@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,16 +44,33 @@ def cut_off(plan: Plan, down: Failures) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def what_if(plan: Plan, down: Failures) -> dict[str, Any]:
-    """Return ``cut_off`` as plain data (``a → b``: why), and the changed paths (``before`` and ``after``)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """The effects of an outage, in words. Pairs are written ``a → b``."""
+
+    down: tuple[str, ...]
+    """The nodes and links that are down, sorted."""
+    cut_off: Mapping[str, str]
+    """Pair → why its packets do not arrive, sorted."""
+    rerouted: Mapping[str, tuple[str, str]]
+    """Pair → its paths before and after, sorted."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``wgmesh.whatif`` returns them."""
+        paths = {pair: {"before": before, "after": after} for pair, (before, after) in self.rerouted.items()}
+        return {"down": list(self.down), "cut_off": dict(self.cut_off), "rerouted": paths}
+
+
+def what_if(plan: Plan, down: Failures) -> Effects:
+    """Return what changes while *down* is down: the pairs of ``cut_off``, and those that take another path."""
     failed = sorted(d if isinstance(d, str) else "--".join(sorted(d)) for d in down)
     lost, rerouted = {}, {}
     for a, b, before, after in _changes(plan, down):
         if after.delivered:
-            rerouted[_arrows((a, b))] = {"before": _arrows(before.hops), "after": _arrows(after.hops)}
+            rerouted[_arrows((a, b))] = (_arrows(before.hops), _arrows(after.hops))
         else:
             lost[_arrows((a, b))] = after.detail
-    return {"down": failed, "cut_off": dict(sorted(lost.items())), "rerouted": dict(sorted(rerouted.items()))}
+    return Effects(down=tuple(failed), cut_off=dict(sorted(lost.items())), rerouted=dict(sorted(rerouted.items())))
 
 
 def _arrows(hops: Iterable[object]) -> str:

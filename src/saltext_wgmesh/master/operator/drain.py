@@ -110,7 +110,7 @@ def dependants(ledger: Ledger, node: str) -> Iterator[str]:
 def _dependants_in(ledger: Ledger, plan: Plan, node: str) -> Iterator[str]:
     head, health = ledger.head(plan.mesh), ledger.health(plan.mesh)
     for leaf, member in plan.members.items():
-        if node in member.relays[:1]:
+        if node in (member.spread_relays or member.relays[:1]):
             yield f"{leaf} has it as a relay"
     for subnet in plan.members[node].subnets:
         yield f"{subnet} has no other gateway"

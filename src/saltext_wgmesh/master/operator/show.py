@@ -13,7 +13,7 @@ from saltext_wgmesh.core.inputs.node_matching import has_wildcards, matcher
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.core.planning import open_ports
-from saltext_wgmesh.core.proof import packet_walk, prove, what_if
+from saltext_wgmesh.core.proof import packet_walk, prove, symmetry, what_if
 from saltext_wgmesh.master.drafting import policy_pin, prune_guard, psk
 from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, held_losses
 from saltext_wgmesh.master.records import inventory, mesh_records, spelling
@@ -67,6 +67,7 @@ def _next_plan(opts: dict[str, Any], snapshot: LedgerSnapshot, one: Draft, accep
         "rejected": [str(rejection) for rejection in one.rejected],
         **({"missing": missing} if missing else {}),
         "proof": _verdict(one.plan),
+        **({"asymmetric_pairs": asymmetric} if (asymmetric := symmetry.count_asymmetric(one.plan).describe()) else {}),
         **({"warnings": one.warnings} if one.warnings else {}),
         **({"held_loss": one.source.held.as_dict()} if one.source.held else {}),
         **policy_pin.describe_pin(snapshot.mesh(one.policy.name).pin, one.policy.name),
@@ -158,7 +159,7 @@ def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | Non
     published = record.published(Ledger.of(opts), mesh)
     for node in (source, destination):
         _require_member(published, node)
-    return render.explain_path(published.plan, published.policy, source, destination)
+    return render.explain_path(published.plan, published.policy, source, destination).as_dict()
 
 
 def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
     if not names:
         raise LedgerError("no node or link is given: use down=<minion id>, or down=<one end>--<other end>")
     found = [whole] if whole else [_find(published, name) or _require_known(published, name) for name in names]
-    return what_if.what_if(published.plan, frozenset(found))
+    return what_if.what_if(published.plan, frozenset(found)).as_dict()
 
 
 def _find(published: record.Published, name: str) -> str | frozenset[str] | None:

@@ -13,6 +13,7 @@ from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
 from saltext_wgmesh.core.liveness.mesh_health import Health, Outage
 from saltext_wgmesh.core.model.plan import Member
+from saltext_wgmesh.core.proof import symmetry
 from saltext_wgmesh.master.drafting import key_rotation, policy_pin
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode
 from saltext_wgmesh.master.fleet import link_survey
@@ -75,6 +76,7 @@ class NodeStatus:
         if self.reports and (report := self.reports.get(mesh)):
             row["from_watcher"] = report.from_watcher
             row["links"] = {name: _link(link) for name, link in report.links.items()}
+            row |= {"relay_faults": list(report.relay_faults)} if report.relay_faults else {}
         return row
 
 
@@ -148,6 +150,7 @@ def _mesh(
                 "drained": sorted(head.drained),
                 "transition": {"waits_for": head.transition.describe()} if head.transition else {},
                 "psk_laggards": sorted(head.psk_rollover.laggards),
+                "asymmetric_pairs": symmetry.count_asymmetric(published.plan).describe(),
             }
         ),
         "not_acknowledged": sorted(node for node, one in nodes.items() if not one.acknowledged),

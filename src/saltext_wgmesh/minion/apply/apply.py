@@ -9,7 +9,7 @@ from saltext_wgmesh.core.device.descriptions import ChangeText
 from saltext_wgmesh.core.device.diff import Change, RouteChange
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.model.view import View
-from saltext_wgmesh.minion.apply import attempt, executor, preconditions
+from saltext_wgmesh.minion.apply import attempt, executor, preconditions, untracked
 from saltext_wgmesh.minion.apply.comparison import NodeMesh
 from saltext_wgmesh.minion.apply.health_check import Master
 from saltext_wgmesh.minion.apply.journal import PendingApply, boot_id, journaled
@@ -75,7 +75,9 @@ def _dry_run(node: NodeMesh, view: View) -> ApplyResult:
     preconditions.refuse_route_conflicts(node.store, view, changes)
     boot_changes = boot_files.write_boot_files(node.host, view.mesh, comparison.at_boot, dry_run=True)
     described = describe_result(changes, node.store.view(), view)
-    return ApplyResult(mesh=view.mesh, digest=view.digest(), changes=(*described, *boot_changes))
+    firewall_changes = untracked.apply_table(node.host, view, dry_run=True)
+    described = (*described, *firewall_changes, *boot_changes)
+    return ApplyResult(mesh=view.mesh, digest=view.digest(), changes=described)
 
 
 def _apply(node: NodeMesh, view: View, master: Master | None) -> ApplyResult:
@@ -131,6 +133,7 @@ def _apply_view(node: NodeMesh, view: View, requested_digest: str, master: Maste
             _verify(node, view)
         described = describe_result(changes, store.view(), view)
         boot_changes = boot_files.write_boot_files(host, view.mesh, comparison.at_boot)
+        firewall_changes = untracked.apply_table(host, view)
         # From here on the watcher takes the view as the one to watch, so the links of new interfaces can come up.
         store.set_view(view)
         store.set_owned(Owned.by(view))
@@ -138,7 +141,7 @@ def _apply_view(node: NodeMesh, view: View, requested_digest: str, master: Maste
             lost = pending.attempt.lost(node, node.timeouts.verify)
             if lost:
                 roll_back(node, pending, "; ".join(lost))
-    return (*described, *boot_changes)
+    return (*described, *firewall_changes, *boot_changes)
 
 
 def _execute(node: NodeMesh, pending: PendingApply) -> None:

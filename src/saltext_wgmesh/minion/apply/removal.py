@@ -6,7 +6,7 @@ import time
 
 from saltext_wgmesh.core.device.diff import diff
 from saltext_wgmesh.core.device.state import KernelState
-from saltext_wgmesh.minion.apply import executor
+from saltext_wgmesh.minion.apply import executor, untracked
 from saltext_wgmesh.minion.apply.comparison import NodeMesh
 from saltext_wgmesh.minion.apply.outcome import ApplyResult, describe_result
 from saltext_wgmesh.minion.state import boot_files, link_report_file, psk_files
@@ -22,9 +22,9 @@ def remove_mesh(host: Host, mesh: str, *, dry_run: bool = False) -> ApplyResult:
     node = NodeMesh(host=host, mesh=mesh)
     if dry_run:
         changes = describe_result(diff(node.kernel_state(), KernelState()), node.store.view())
-        return ApplyResult(
-            mesh=mesh, digest=None, changes=(*changes, *boot_files.remove_boot_files(host, mesh, dry_run=True))
-        )
+        firewall_changes = untracked.remove_table(host, mesh, dry_run=True)
+        boot_changes = boot_files.remove_boot_files(host, mesh, dry_run=True)
+        return ApplyResult(mesh=mesh, digest=None, changes=(*changes, *firewall_changes, *boot_changes))
     with node.store.locked():
         result = remove_locked(node)
         files.remove_file(node.store.lock)
@@ -41,9 +41,11 @@ def remove_locked(node: NodeMesh) -> ApplyResult:
         time.sleep(0.05)
     changes = diff(node.kernel_state(), KernelState())
     executor.run_changes(node, changes)
+    firewall_changes = untracked.remove_table(node.host, node.mesh)
     boot_changes = boot_files.remove_boot_files(node.host, node.mesh)
     psk_files.purge(store)
     # The record of what the mesh owns is deleted last: until then another removal can finish this one.
     store.purge()
     link_report_file.remove_report(node.host, node.mesh)
-    return ApplyResult(mesh=node.mesh, digest=None, changes=(*describe_result(changes, view), *boot_changes))
+    described = (*describe_result(changes, view), *firewall_changes, *boot_changes)
+    return ApplyResult(mesh=node.mesh, digest=None, changes=described)

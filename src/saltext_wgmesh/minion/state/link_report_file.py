@@ -50,9 +50,11 @@ def write_report(host: Host, report: LinkReport) -> None:
     _write(host, report.mesh, report.as_dict())
 
 
-def write_links(host: Host, mesh: str, links: Mapping[str, Mapping[str, object]]) -> None:
+def write_links(
+    host: Host, mesh: str, links: Mapping[str, Mapping[str, object]], relay_faults: tuple[str, ...] = ()
+) -> None:
     """Write the watcher's report of *mesh*, atomically; *links* are neighbour → ``LinkStatus.as_dict``."""
-    empty = LinkReport(mesh=mesh, from_watcher=True).as_dict()
+    empty = LinkReport(mesh=mesh, from_watcher=True, relay_faults=relay_faults).as_dict()
     _write(host, mesh, {**empty, "links": links})
 
 

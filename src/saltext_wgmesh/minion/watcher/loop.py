@@ -24,6 +24,7 @@ from saltext_wgmesh.minion.watcher import kernel_events
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.mesh import MeshMonitor
+from saltext_wgmesh.minion.watcher.relay_check import RelayCheck
 from saltext_wgmesh.minion.watcher.slices import Steps, finish, in_slices
 from saltext_wgmesh.minion.watcher.transport import Transport
 from saltext_wgmesh.minion.watcher.view_reader import view_steps
@@ -64,6 +65,7 @@ class Loop:
         self._timers: list[tuple[float, int]] = []
         """A heap: when to tick which session (its discriminator). An entry that a later one has replaced is skipped."""
         self._reconciled_at = self._heartbeat_at = time.monotonic()
+        self._relay_check = RelayCheck(host)
         self._recovery: subprocess.Popen[bytes] | None = None
         """The process that recovers interrupted applies, if one was started."""
         self._deletions = kernel_events.listen(self._selector)
@@ -154,7 +156,9 @@ class Loop:
             yield from self._lookup_steps()
             # The garbage collector would walk all links of a view again and again, each time for longer than a slice.
             gc.freeze()
-        for mesh in self._meshes.values():
+            self._relay_check.watch({name: mesh.view for name, mesh in self._meshes.items()})
+        for mesh_name, mesh in self._meshes.items():
+            mesh.note_relay_faults(self._relay_check.faults(mesh_name))
             for name in mesh.apply_admin_down(now):
                 self._follow_session(mesh, mesh.links[name], now)
             indices = mesh.indices

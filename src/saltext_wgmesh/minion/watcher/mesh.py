@@ -53,6 +53,7 @@ class MeshMonitor:
         """Whether the report on disk is to be written again."""
         self.changed_links: set[str] = set()
         """The neighbours whose links changed since routes last followed them."""
+        self._relay_faults: tuple[str, ...] = ()
         self._peer_keys = PeerKeyTracker(host)
         self._keys_checked_at = 0.0
         self._errors = ErrorLog(log)
@@ -198,6 +199,11 @@ class MeshMonitor:
         self._note_session(link)
         self._rehandshaker.maintain(link, now, self.indices.keys())
 
+    def note_relay_faults(self, faults: tuple[str, ...]) -> None:
+        """Have the report name *faults* of this node as a relay."""
+        if faults != self._relay_faults:
+            self._relay_faults, self.is_report_due = faults, True
+
     def _note_session_up(self, link: MonitoredLink) -> bool:
         """Note whether *link* is up but in hold-down; return whether that changed.
 
@@ -226,7 +232,7 @@ class MeshMonitor:
             yield None
         path = link_report_file.report_path(self.host, self.view.mesh)
         try:
-            link_report_file.write_links(self.host, self.view.mesh, report)
+            link_report_file.write_links(self.host, self.view.mesh, report, self._relay_faults)
         except OSError as error:
             self.is_report_due = True
             self._errors.failed("%s: the link report cannot be written", path, error)

@@ -132,13 +132,16 @@ class Rehandshaker:
         key = self._peer_keys.try_other_key(link.interface.name, peer) if peer.next_key else peer.public_key
         psk_id = self._psk(link, own, key)
         arguments: tuple[str, ...] = ()
+        places = (link.peer.endpoint, *peer.other_endpoints)
+        # Each place is tried with each key: if both took turns at each attempt, some pairs would never be tried.
+        endpoint = places[(link.rehandshakes - 1) // len(peer.keys) % len(places)]
         for config in desired.peer_configs(peer, key):
-            chosen = replace(config, psk_id=psk_id)
+            chosen = replace(config, psk_id=psk_id, endpoint=endpoint)
             if config.public_key != key:
                 arguments = (*arguments, "peer", config.public_key, "persistent-keepalive", "0")
             else:
                 arguments = (*arguments, *wg_cli.remove_peer(key), *wg_cli.add_peer(chosen, folder))
-                arguments += ("endpoint", link.peer.endpoint) if wg_cli.is_host_name(link.peer.endpoint) else ()
+                arguments += ("endpoint", endpoint) if wg_cli.is_host_name(endpoint) else ()
         return arguments
 
     def _caller_arguments(self, link: MonitoredLink) -> tuple[str, ...]:

@@ -39,8 +39,8 @@ def member(node: str, *addresses: str, guests: tuple[str, ...] = (), site: str |
 
 
 def chosen(opener: Member, target: Member, policy=FULL) -> str | None:
-    found = direct_links.endpoint_for(policy, opener, target)
-    return found.host if found else None
+    found = direct_links.endpoints_for(policy, opener, target)
+    return found[0].host if found else None
 
 
 def test_network_of_both_is_preferred():

@@ -169,7 +169,7 @@ def test_outage_names_cut_off_and_rerouted(plan: Plan) -> None:
     assert {(a, b) for a, b, _ in cut} == {(n, "c") for n in "abg"} | {("c", n) for n in "abg"} | {
         (r, "c") for r in ("r1", "r2")
     } | {("c", r) for r in ("r1", "r2")}
-    found = what_if(plan, down)
+    found = what_if(plan, down).as_dict()
     assert found["down"] == ["c--r2", "r3"]
     assert found["cut_off"] == {f"{a} → {b}": why for a, b, why in cut}
     assert found["rerouted"]["a → g"] == {"before": "a → r1 → r3 → g", "after": "a → r1 → r2 → g"}

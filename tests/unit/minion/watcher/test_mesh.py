@@ -147,15 +147,15 @@ def _of_kind(interface: Interface, kinds: dict[str, Kind]) -> Interface:
 def test_held_down_link_is_unused_and_returns(monitor):
     """Without a hold-down, though another link carries: an administrative down is no flap."""
     first = used_interfaces(monitor)
-    hold_down(monitor, 100.0, "r2")
-    assert states(monitor.links) == {"r1": LinkState.UP, "r2": LinkState.ADMIN_DOWN}
-    assert {"before": first, "now": used_interfaces(monitor)} == {"before": {"wg0-u2"}, "now": {"wg0-u1"}}
+    hold_down(monitor, 100.0, "r1")
+    assert states(monitor.links) == {"r1": LinkState.ADMIN_DOWN, "r2": LinkState.UP}
+    assert {"before": first, "now": used_interfaces(monitor)} == {"before": {"wg0-u1"}, "now": {"wg0-u2"}}
     hold_down(monitor, 101.0)
-    assert states(monitor.links)["r2"] is LinkState.ADMIN_DOWN
+    assert states(monitor.links)["r1"] is LinkState.ADMIN_DOWN
     sessions(monitor, 101.1, "r1", "r2")
-    assert states(monitor.links)["r2"] is LinkState.UP
+    assert states(monitor.links)["r1"] is LinkState.UP
     assert used_interfaces(monitor) == first
-    assert monitor.links["r2"].hold_down.hold == 0.0
+    assert monitor.links["r1"].hold_down.hold == 0.0
 
 
 def test_link_that_is_down_ignores_admin_down_request(monitor):
