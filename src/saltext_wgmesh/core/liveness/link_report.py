@@ -166,7 +166,7 @@ class LinkReport:
                 mesh=_text(raw["mesh"]),
                 from_watcher=raw["from_watcher"] is True,
                 links=MappingProxyType({_text(n): _link(n, value) for n, value in sorted(raw["links"].items())}),
-                relay_faults=tuple(_text(fault)[:MAX_FAULT] for fault in raw.get("relay_faults", ())[:MAX_FAULTS]),
+                relay_faults=tuple(_printable(_text(fault)) for fault in raw.get("relay_faults", ())[:MAX_FAULTS]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ViewError(f"a report of links is damaged ({error!r})") from error
@@ -210,3 +210,8 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
     return value
+
+
+def _printable(fault: str) -> str:
+    """Return *fault*, cut to MAX_FAULT characters. A terminal shows it, so control characters become question marks."""
+    return "".join(sign if sign.isprintable() else "?" for sign in fault[:MAX_FAULT])
