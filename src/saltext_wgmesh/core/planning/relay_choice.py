@@ -83,7 +83,7 @@ class RelayChoice:
                 return _rotated(leaf, own[shared[-1]] + others[shared[-1]])
         return leaf.relays
 
-    def alike(self, gateway_of: Mapping[str, Member]) -> list[tuple[Member, int, list[str]]]:
+    def subnet_groups(self, gateway_of: Mapping[str, Member]) -> list[tuple[Member, int, list[str]]]:
         """Return the subnets of *gateway_of* in groups: each leaf takes one order of relays to all of a group.
 
         A group is given by one of its gateways and its family. Most meshes have a few groups, and many subnets.

@@ -34,8 +34,8 @@ class ViewBuilder:
     """Relay → the leaves with an unrouted link to it."""
     remote_leaves: route_aggregation.RemoteLeaves
     relay_choice: RelayChoice
-    subnets_alike: list[tuple[Member, int, list[str]]]
-    """The subnets in the groups of ``RelayChoice.alike``."""
+    subnet_groups: list[tuple[Member, int, list[str]]]
+    """The subnets in the groups of ``RelayChoice.subnet_groups``."""
     prefix_key: route_aggregation.PrefixSortKeys
     avoided_links: Set[NodePair]
     nodes_with_avoided_links: Set[str]
@@ -77,7 +77,7 @@ class ViewBuilder:
             unrouted_leaves_of=unrouted_leaves_of,
             remote_leaves=route_aggregation.remote_leaves(_groups(members), choice.blocks, key),
             relay_choice=choice,
-            subnets_alike=choice.alike(gateway_of),
+            subnet_groups=choice.subnet_groups(gateway_of),
             prefix_key=key,
             avoided_links=avoided_links,
             nodes_with_avoided_links=frozenset(node for pair in avoided_links for node in pair),

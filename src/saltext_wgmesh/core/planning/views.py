@@ -196,7 +196,7 @@ def _leaf_routes(builder: ViewBuilder, leaf: Member, ipv6: bool) -> tuple[Route,
 def _relayed(builder: ViewBuilder, leaf: Member, ipv6: bool) -> Iterator[Route]:
     """Yield the routes of *leaf* to the networks and all subnets by its relays, one for each order of them."""
     order_of = builder.relay_choice.prefixes(leaf)
-    for gateway, family, subnets in builder.subnets_alike:
+    for gateway, family, subnets in builder.subnet_groups:
         order_of |= dict.fromkeys(subnets, builder.relay_choice.order(leaf, gateway, (family,)))
     prefixes: dict[RelayOrder, list[str]] = {}
     for prefix in sorted(order_of, key=builder.prefix_key.__getitem__):

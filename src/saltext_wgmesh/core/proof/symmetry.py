@@ -55,7 +55,7 @@ def count_asymmetric(plan: Plan) -> Symmetry:
     """
     tables = ForwardingTables(plan)
     kind_of = _classes(plan, tables)
-    # From here on a class is a number: to hash or compare it takes as long as it has routes.
+    # Classes are numbered, since the time to hash or compare one grows with its routes.
     kinds = sorted(set(kind_of.values()))
     numbers = {kind: number for number, kind in enumerate(kinds)}
     class_of = {name: numbers[kind] for name, kind in kind_of.items()}
