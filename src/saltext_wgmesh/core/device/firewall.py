@@ -29,7 +29,7 @@ def dropping_chains(listing: str) -> tuple[DroppingChain, ...]:
     Raises ValueError if it is no such output.
     """
     return tuple(
-        DroppingChain(family=str(chain["family"]), table=str(chain["table"]), name=str(chain["name"]))
+        DroppingChain(family=str(chain["family"]), table=str(chain.get("table")), name=str(chain.get("name")))
         for entry in _entries(listing)
         if isinstance(chain := entry.get("chain"), dict)
         and chain.get("hook") == "forward"
@@ -40,18 +40,20 @@ def dropping_chains(listing: str) -> tuple[DroppingChain, ...]:
 
 def _entries(listing: str) -> Iterator[dict[str, Any]]:
     try:
-        raw = json.loads(listing)["nftables"]
+        entries = [entry for entry in json.loads(listing)["nftables"] if isinstance(entry, dict)]
     except (KeyError, TypeError) as error:
         raise ValueError(f"no listing of nft: {error!r}") from error
-    yield from (entry for entry in raw if isinstance(entry, dict))
+    yield from entries
 
 
-def names_interface(listing: str, view: View) -> bool:
-    """Return whether *listing*, the rules of a table, names an interface of the mesh, also by a wildcard.
+def names_mesh(listing: str, view: View) -> bool:
+    """Return whether *listing*, the rules of a table, names an interface of the mesh, also by a wildcard, or a network.
 
     Then an administrator has decided on the mesh's packets, and nothing is reported.
     """
-    return any(f'"{pattern}"' in listing for interface in view.interfaces for pattern in _patterns(interface.name))
+    words = {word.strip("{},") for word in listing.split()}
+    interfaces = (f'"{pattern}"' for interface in view.interfaces for pattern in _patterns(interface.name))
+    return not words.isdisjoint({*interfaces, *view.networks})
 
 
 def _patterns(name: str) -> Iterator[str]:
@@ -77,6 +79,6 @@ def chain_fault(chain: DroppingChain, view: View) -> str:
     """Return a sentence on a foreign chain that drops what the node is to forward."""
     pattern = f"{view.interfaces[0].name}*"
     return (
-        f"the chain {chain} drops by policy, and no rule of its table names an interface of {view.mesh}: accept there "
-        f'iifname "{pattern}" oifname "{pattern}" in any connection state, since these packets are untracked'
+        f"the chain {chain} drops by policy, and no rule of its table names an interface or network of {view.mesh}: "
+        f'accept there iifname "{pattern}" oifname "{pattern}" in any connection state, as these packets are untracked'
     )

@@ -10,14 +10,15 @@ gateway may translate addresses.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.model.addresses import address_family
-from saltext_wgmesh.core.model.policy import Role
+from saltext_wgmesh.core.model.policy import Network, Role
 from saltext_wgmesh.core.model.view import View
 
 
@@ -45,8 +46,12 @@ class NotrackTable:
         return listing.count(f'comment "{self.mark}"') == len(self.rules) == listing.count("comment ")
 
 
+@functools.lru_cache(maxsize=8)
 def notrack_table(view: View) -> NotrackTable | None:
-    """Return the table that *view* asks for; None on nodes that are no relays."""
+    """Return the table that *view* asks for; None on nodes that are no relays.
+
+    It is cached, since the watcher asks again and again, and a relay may have ten thousand prefixes.
+    """
     if view.role is not Role.RELAY or not view.forward:
         return None
     return NotrackTable(name=constants.nft_table(view.mesh), rules=tuple(_rules(view)))
@@ -76,8 +81,10 @@ def _relayed_prefixes(view: View, family: int) -> list[str]:
     return [*map(str, networks), *subnets]
 
 
-def _is_within(prefix: str, networks: Iterable[object]) -> bool:
-    return any(ip_network(prefix).subnet_of(n) for n in networks)  # type: ignore[arg-type]
+def _is_within(prefix: str, networks: Iterable[Network]) -> bool:
+    # All are of one family, and no subnet contains a network: one address of the prefix decides.
+    address = ip_address(prefix.partition("/")[0])
+    return any(address in network for network in networks)
 
 
 def _listed(words: Iterable[str]) -> str:

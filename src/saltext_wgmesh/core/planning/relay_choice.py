@@ -9,15 +9,15 @@ modulo the number of relays, is the index of the relay. For a pair in one block 
 All other destinations are reached by the leaf's relays in order. Two leaves that have no relay in common then use the
 first relays of both in either direction.
 
-The parts depend on the policy and the addresses of leaves alone, and never on the health of relays. They change about
-once while the number of leaves doubles.
+The parts depend on the policy and the addresses of leaves alone, and never on the health of relays. With two relays
+they change about once while the number of leaves doubles.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from saltext_wgmesh.core.model.addresses import address_family
@@ -66,44 +66,64 @@ class RelayChoice:
     areas: Mapping[str, Area]
     """Prefix → the area."""
 
-    def order(self, leaf: Member, address: str) -> RelayOrder:
-        """Return the relays of *leaf* for packets to a leaf or gateway with *address*, first choice first."""
-        own = _address_of(leaf, address_family(address))
-        shared = [area for area in self._areas(address) if own and area in self._areas(own)]
-        if not (leaf.spread_relays and own and shared):
-            return leaf.relays
-        return _rotated(leaf, shared[-1].number(own) + shared[-1].number(address))
+    numbers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Memo: address → the prefixes of its areas, that of the network before that of a block, each with the number of
+    its part there."""
 
-    def own_numbers(self, leaf: Member) -> tuple[object, ...]:
+    def order(self, leaf: Member, other: Member, families: Iterable[int]) -> RelayOrder:
+        """Return the relays of *leaf* for packets to *other*, a leaf or gateway, first choice first.
+
+        The first of *families* by which both are in one area decides. So either end gets the same result, also for a
+        route that serves several families.
+        """
+        for family in families if leaf.spread_relays else ():
+            own, others = self._numbers(_address_of(leaf, family)), self._numbers(_address_of(other, family))
+            shared = [prefix for prefix in others if prefix in own]
+            if shared:
+                return _rotated(leaf, own[shared[-1]] + others[shared[-1]])
+        return leaf.relays
+
+    def subnet_groups(self, gateway_of: Mapping[str, Member]) -> list[tuple[Member, int, list[str]]]:
+        """Return the subnets of *gateway_of* in groups: each leaf takes one order of relays to all of a group.
+
+        A group is given by one of its gateways and its family. Most meshes have a few groups, and many subnets.
+        """
+        found: dict[tuple[object, ...], tuple[Member, int, list[str]]] = {}
+        for subnet, gateway in gateway_of.items():
+            family = address_family(subnet)
+            numbers = self._numbers(_address_of(gateway, family))
+            found.setdefault((family, *numbers.items()), (gateway, family, []))[2].append(subnet)
+        return list(found.values())
+
+    def own_numbers(self, leaf: Member) -> tuple[tuple[str, int], ...]:
         """Return what the choice of *leaf* depends on besides its relays: the areas and parts of its addresses."""
-        if not leaf.spread_relays:
-            return ()
-        own = (address for family in self.networks if (address := _address_of(leaf, family)))
-        return tuple((area.prefix, area.number(address)) for address in own for area in self._areas(address))
+        families = self.networks if leaf.spread_relays else ()
+        return tuple(item for family in families for item in self._numbers(_address_of(leaf, family)).items())
 
     def prefixes(self, leaf: Member) -> dict[str, RelayOrder]:
         """Return the mesh's networks, the areas of *leaf* and their parts → its relays for addresses there."""
         found = dict.fromkeys(self.networks.values(), leaf.relays)
-        own = (address for family in self.networks if (address := _address_of(leaf, family)))
-        for address in own if leaf.spread_relays else ():
-            # The block comes last: for its addresses its parts count, and not those of the network.
-            for area in self._areas(address):
-                found = {prefix: order for prefix, order in found.items() if not _holds(area.prefix, prefix)}
-                number = area.number(address)
-                found[area.prefix] = _rotated(leaf, number)
-                for index, part in enumerate(area.parts, 1):
-                    found[part.prefix] = _rotated(leaf, number + index)
+        # The block comes last: for its addresses its parts count, and not those of the network.
+        for area, number in self.own_numbers(leaf):
+            found = {prefix: order for prefix, order in found.items() if not _holds(area, prefix)}
+            found[area] = _rotated(leaf, number)
+            for index, part in enumerate(self.areas[area].parts, 1):
+                found[part.prefix] = _rotated(leaf, number + index)
         return found
 
     def has_area(self, addresses: Iterable[str]) -> bool:
         """Return whether one of *addresses* is in an area."""
-        return any(self._areas(address) for address in addresses)
+        return any(self._numbers(address) for address in addresses)
 
-    def _areas(self, address: str) -> list[Area]:
-        """Return the areas that hold *address*: that of the network before that of a block."""
-        family = address_family(address)
-        prefixes = (self.networks[family], self.blocks.holding(family, address_number(address)))
-        return [area for prefix in prefixes if prefix and (area := self.areas.get(prefix))]
+    def _numbers(self, address: str | None) -> Mapping[str, int]:
+        if address is None:
+            return {}
+        if address not in self.numbers:
+            family = address_family(address)
+            prefixes = (self.networks[family], self.blocks.holding(family, address_number(address)))
+            areas = (area for prefix in prefixes if prefix and (area := self.areas.get(prefix)))
+            self.numbers[address] = {area.prefix: area.number(address) for area in areas}
+        return self.numbers[address]
 
 
 def spread_relays(

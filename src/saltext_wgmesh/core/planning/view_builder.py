@@ -34,8 +34,8 @@ class ViewBuilder:
     """Relay → the leaves with an unrouted link to it."""
     remote_leaves: route_aggregation.RemoteLeaves
     relay_choice: RelayChoice
-    gateway_of: Mapping[str, Member]
-    """Subnet → its active gateway."""
+    subnet_groups: list[tuple[Member, int, list[str]]]
+    """The subnets in the groups of ``RelayChoice.subnet_groups``."""
     prefix_key: route_aggregation.PrefixSortKeys
     avoided_links: Set[NodePair]
     nodes_with_avoided_links: Set[str]
@@ -44,6 +44,7 @@ class ViewBuilder:
     # Memos: a part is made when the first view needs it.
     uplinks: dict[tuple[str, str, bool], Interface] = field(default_factory=dict)
     relay_routes: dict[tuple[str, RelayOrder, bool], Route] = field(default_factory=dict)
+    subnet_routes: dict[tuple[object, ...], tuple[Route, ...]] = field(default_factory=dict)
     plain_relay_routes: dict[tuple[object, ...], tuple[Route, ...]] = field(default_factory=dict)
     peers: dict[tuple[str, tuple[str, ...], int, tuple[str, ...], bool], Peer] = field(default_factory=dict)
 
@@ -76,7 +77,7 @@ class ViewBuilder:
             unrouted_leaves_of=unrouted_leaves_of,
             remote_leaves=route_aggregation.remote_leaves(_groups(members), choice.blocks, key),
             relay_choice=choice,
-            gateway_of=gateway_of,
+            subnet_groups=choice.subnet_groups(gateway_of),
             prefix_key=key,
             avoided_links=avoided_links,
             nodes_with_avoided_links=frozenset(node for pair in avoided_links for node in pair),

@@ -6,7 +6,7 @@ Each such part is made once, so that ten thousand nodes cost little more than th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -176,11 +176,15 @@ def _leaf_routes(builder: ViewBuilder, leaf: Member, ipv6: bool) -> tuple[Route,
     key = (leaf.relays, leaf.spread_relays, builder.relay_choice.own_numbers(leaf), ipv6)
     if shared and key in builder.plain_relay_routes:
         return builder.plain_relay_routes[key]
-    others = {name: builder.relay_choice.order(leaf, builder.members[name].addresses[0]) for name in direct}
+    choice = builder.relay_choice
+    others = {name: choice.order(leaf, builder.members[name], choice.networks) for name in direct}
     others |= dict.fromkeys(leaf.relays, leaf.relays)
     routes = [_deprioritise_avoided(builder, leaf, _toward(builder, n, order, ipv6)) for n, order in others.items()]
+    if key not in builder.subnet_routes:
+        builder.subnet_routes[key] = tuple(_relayed(builder, leaf, ipv6))
+    # The leaf has another route to its own subnets, and to those of its neighbours.
     covered = {subnet for name in others for subnet in builder.members[name].subnets}
-    routes += _relayed(builder, leaf, covered, ipv6)
+    routes += [_without(route, covered) for route in builder.subnet_routes[key]]
     if own:
         routes = [_without(route, own) for route in routes]
     ordered = _in_order(builder, routes)
@@ -189,23 +193,16 @@ def _leaf_routes(builder: ViewBuilder, leaf: Member, ipv6: bool) -> tuple[Route,
     return ordered
 
 
-def _relayed(builder: ViewBuilder, leaf: Member, covered: Set[str], ipv6: bool) -> Iterator[Route]:
-    """Yield the routes of *leaf* by its relays, one for each order of them; *covered* subnets have another route."""
+def _relayed(builder: ViewBuilder, leaf: Member, ipv6: bool) -> Iterator[Route]:
+    """Yield the routes of *leaf* to the networks and all subnets by its relays, one for each order of them."""
     order_of = builder.relay_choice.prefixes(leaf)
-    for subnet, gateway in builder.gateway_of.items():
-        if subnet not in covered:
-            order_of[subnet] = builder.relay_choice.order(leaf, _address_toward(gateway, subnet))
+    for gateway, family, subnets in builder.subnet_groups:
+        order_of |= dict.fromkeys(subnets, builder.relay_choice.order(leaf, gateway, (family,)))
     prefixes: dict[RelayOrder, list[str]] = {}
     for prefix in sorted(order_of, key=builder.prefix_key.__getitem__):
         prefixes.setdefault(order_of[prefix], []).append(prefix)
     for relays, some in prefixes.items():
         yield Route(prefixes=_visible(builder, tuple(some), ipv6), via=relays)
-
-
-def _address_toward(gateway: Member, subnet: str) -> str:
-    """Return the address of *gateway* of the family of *subnet*, else its first."""
-    family = address_family(subnet)
-    return next((a for a in gateway.addresses if address_family(a) == family), gateway.addresses[0])
 
 
 def _toward(builder: ViewBuilder, name: str, relays: RelayOrder, ipv6: bool) -> Route:
@@ -228,7 +225,9 @@ def _deprioritise_avoided(builder: ViewBuilder, leaf: Member, route: Route) -> R
     return replace(route, via=(*others, neighbour))
 
 
-def _without(route: Route, prefixes: tuple[str, ...]) -> Route:
+def _without(route: Route, prefixes: Collection[str]) -> Route:
+    if not prefixes:
+        return route
     left = tuple(p for p in route.prefixes if p not in prefixes)
     return Route(prefixes=left, via=route.via, detour=route.detour, from_trunk=route.from_trunk)
 

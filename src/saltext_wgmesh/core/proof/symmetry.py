@@ -10,7 +10,7 @@ with the number of classes, and not with the number of pairs. Of more than MAX_C
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -53,23 +53,28 @@ def count_asymmetric(plan: Plan) -> Symmetry:
 
     All links are up. Pairs with a direct link are left out. Of two families the first counts.
     """
-    paths = _Paths(ForwardingTables(plan))
-    class_of = _classes(plan, paths.tables)
-    classes: dict[_Class, list[str]] = {}
-    for name, kind in class_of.items():
-        classes.setdefault(kind, []).append(name)
+    tables = ForwardingTables(plan)
+    kind_of = _classes(plan, tables)
+    # Classes are numbered, since the time to hash or compare one grows with its routes.
+    kinds = sorted(set(kind_of.values()))
+    numbers = {kind: number for number, kind in enumerate(kinds)}
+    class_of = {name: numbers[kind] for name, kind in kind_of.items()}
+    classes: list[list[str]] = [[] for _ in kinds]
+    for name, number in class_of.items():
+        classes[number].append(name)
+    paths = _Paths(tables, kinds)
     direct = _direct_pairs(plan, class_of)
     relayed = asymmetric = 0
     example = None
-    largest = sorted(classes, key=lambda kind: (-len(classes[kind]), kind))[:MAX_CLASSES]
+    largest = sorted(range(len(kinds)), key=lambda number: (-len(classes[number]), number))[:MAX_CLASSES]
     for a, b in combinations_with_replacement(sorted(largest), 2):
         some, others = classes[a], classes[b]
         pairs = len(some) * (len(some) - 1) // 2 if a == b else len(some) * len(others)
-        pairs -= direct.get(frozenset((a, b)), 0)
+        pairs -= direct.get((a, b), 0)
         relayed += pairs
         if a == b or not pairs:
             continue
-        there, back = paths.relays(a, some[0], b, others[0]), paths.relays(b, others[0], a, some[0])
+        there, back = paths.relays(a, b, others[0]), paths.relays(b, a, some[0])
         if there != back[::-1]:
             asymmetric += pairs
             example = example or _example(some[0], there, others[0], back)
@@ -79,28 +84,29 @@ def count_asymmetric(plan: Plan) -> Symmetry:
 class _Paths:
     """The relays on the way to leaves, walked once for each first relay and class of destinations."""
 
-    def __init__(self, tables: ForwardingTables) -> None:
-        self.tables = tables
+    def __init__(self, tables: ForwardingTables, kinds: Sequence[_Class]) -> None:
+        self._members = tables.plan.members
         self._walker = Walker(tables.plan, tables)
-        self._known: dict[tuple[str, _Class], tuple[str, ...]] = {}
+        self._vias = [dict(wide) for _, wide, _ in kinds]
+        self._holding = [holding for _, _, holding in kinds]
+        self._known: dict[tuple[str, int], tuple[str, ...]] = {}
 
-    def relays(self, sender_class: _Class, sender: str, target_class: _Class, target: str) -> tuple[str, ...]:
-        """Return the relays of packets from leaves like *sender* to leaves like *target*."""
+    def relays(self, sender_class: int, target_class: int, target: str) -> tuple[str, ...]:
+        """Return the relays of packets from leaves of *sender_class* to leaves like *target*."""
         first = self._first_relay(sender_class, target_class)
         if first is None:
             return ()
         key = (first, target_class)
         if key not in self._known:
-            members = self.tables.plan.members
-            address, own = members[target].addresses[0], members[first].addresses
+            address, own = self._members[target].addresses[0], self._members[first].addresses
             source = next((a for a in own if address_family(a) == address_family(address)), own[0])
             self._known[key] = self._walker.walk(first, host(address), host(source)).hops[:-1]
         return self._known[key]
 
-    def _first_relay(self, sender: _Class, target: _Class) -> str | None:
+    def _first_relay(self, sender: int, target: int) -> str | None:
         """Return the relay that leaves of class *sender* take first: the longest prefix with the target decides."""
-        vias = dict(sender[1])
-        return next((vias[text][0] for text in target[2] if vias.get(text)), None)
+        vias = self._vias[sender]
+        return next((vias[text][0] for text in self._holding[target] if vias.get(text)), None)
 
 
 def _classes(plan: Plan, tables: ForwardingTables) -> dict[str, _Class]:
@@ -129,13 +135,13 @@ def _holding(address: str, prefixes: Iterable[tuple[Prefix, str]]) -> tuple[str,
     return tuple(text for prefix, text in prefixes if own and prefix.holds(own))
 
 
-def _direct_pairs(plan: Plan, class_of: dict[str, _Class]) -> dict[frozenset[_Class], int]:
-    """Return the number of direct links for each two classes of leaves."""
-    found: dict[frozenset[_Class], int] = {}
+def _direct_pairs(plan: Plan, class_of: Mapping[str, int]) -> dict[tuple[int, int], int]:
+    """Return the number of direct links for each two classes of leaves, the lower class first."""
+    found: dict[tuple[int, int], int] = {}
     for link in plan.links:
         if link.kind is Kind.ACCESS and link.a in class_of and link.b in class_of:
-            key = frozenset((class_of[link.a], class_of[link.b]))
-            found[key] = found.get(key, 0) + 1
+            a, b = sorted((class_of[link.a], class_of[link.b]))
+            found[a, b] = found.get((a, b), 0) + 1
     return found
 
 

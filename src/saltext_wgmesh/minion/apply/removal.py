@@ -22,9 +22,9 @@ def remove_mesh(host: Host, mesh: str, *, dry_run: bool = False) -> ApplyResult:
     node = NodeMesh(host=host, mesh=mesh)
     if dry_run:
         changes = describe_result(diff(node.kernel_state(), KernelState()), node.store.view())
-        return ApplyResult(
-            mesh=mesh, digest=None, changes=(*changes, *boot_files.remove_boot_files(host, mesh, dry_run=True))
-        )
+        firewall_changes = untracked.remove_table(host, mesh, dry_run=True)
+        boot_changes = boot_files.remove_boot_files(host, mesh, dry_run=True)
+        return ApplyResult(mesh=mesh, digest=None, changes=(*changes, *firewall_changes, *boot_changes))
     with node.store.locked():
         result = remove_locked(node)
         files.remove_file(node.store.lock)

@@ -10,7 +10,7 @@ from saltext_wgmesh.core.device import change_plan
 from saltext_wgmesh.core.device.diff import Change
 from saltext_wgmesh.core.errors import HostError, RolledBack
 from saltext_wgmesh.core.model.view import View
-from saltext_wgmesh.minion.apply import attempt, health_check, journal
+from saltext_wgmesh.minion.apply import attempt, health_check, journal, untracked
 from saltext_wgmesh.minion.apply.comparison import NodeMesh
 from saltext_wgmesh.minion.apply.journal import PendingApply
 from saltext_wgmesh.minion.apply.removal import remove_locked
@@ -56,5 +56,6 @@ def _restore(node: NodeMesh, old_view: View, pending: PendingApply) -> None:
 
     attempt.execute(node, pending.attempt.for_rollback(plan), changes_left)
     boot_files.write_boot_files(node.host, node.mesh, comparison.at_boot)
+    untracked.apply_table(node.host, old_view)
     store.restore(old_view, pending.attempt.older_view)
     store.set_owned(Owned.by(old_view))

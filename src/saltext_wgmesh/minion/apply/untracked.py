@@ -29,9 +29,9 @@ def apply_table(host: Host, view: View, *, dry_run: bool = False) -> tuple[Chang
     return (_text(*found),) if found is not None else ()
 
 
-def remove_table(host: Host, mesh: str) -> tuple[ChangeText, ...]:
-    """Delete the table of *mesh*; return what changed. HostError if ``nft`` refuses it."""
-    name = relay_firewall.remove(host, mesh)
+def remove_table(host: Host, mesh: str, *, dry_run: bool = False) -> tuple[ChangeText, ...]:
+    """Delete the table of *mesh*; return what changed, or would change. HostError if ``nft`` refuses it."""
+    name = relay_firewall.remove(host, mesh, dry_run=dry_run)
     return (_text(name, "present", None),) if name else ()
 
 

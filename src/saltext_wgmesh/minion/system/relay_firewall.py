@@ -45,12 +45,16 @@ def write(host: Host, view: View, change: Pending) -> None:
     host.run("nft", "-f", "-", text=table.script() if table else notrack.removal_script(change.name))
 
 
-def remove(host: Host, mesh: str) -> str | None:
-    """Delete the table of *mesh*; return its name, or None if there was none. HostError if ``nft`` refuses it."""
+def remove(host: Host, mesh: str, *, dry_run: bool = False) -> str | None:
+    """Delete the table of *mesh*; return its name, or None if there was none. HostError if ``nft`` refuses it.
+
+    With *dry_run* the table stays.
+    """
     name = constants.nft_table(mesh)
     if not host.has("nft") or not _listing(host, name):
         return None
-    host.run("nft", "-f", "-", text=notrack.removal_script(name))
+    if not dry_run:
+        host.run("nft", "-f", "-", text=notrack.removal_script(name))
     return name
 
 
@@ -63,13 +67,18 @@ def _listing(host: Host, name: str) -> str:
         return ""
 
 
+def tracked_fault(error: HostError) -> str:
+    """Return a sentence on a table that this node lacks because of *error*."""
+    return f"relayed packets are tracked by connection, and a firewall here may drop them as invalid: {error}"
+
+
 def table_fault(host: Host, view: View) -> str | None:
     """Make this node have the table of *view*; return in words why that failed, or None."""
     try:
         if change := pending(host, view):
             write(host, view, change)
     except HostError as error:
-        return f"relayed packets are tracked by connection, and a firewall here may drop them as invalid: {error}"
+        return tracked_fault(error)
     return None
 
 
@@ -87,7 +96,7 @@ def _dropping(host: Host, view: View) -> Iterator[str]:
     try:
         chains = firewall.dropping_chains(host.run("nft", "-j", "list", "chains"))
         for chain in chains:
-            if not firewall.names_interface(host.run("nft", "list", "table", chain.family, chain.table), view):
+            if not firewall.names_mesh(host.run("nft", "list", "table", chain.family, chain.table), view):
                 yield firewall.chain_fault(chain, view)
     except (HostError, ValueError) as error:
         yield f"the rules of nftables cannot be read: {error}"

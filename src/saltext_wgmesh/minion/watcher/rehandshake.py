@@ -133,7 +133,8 @@ class Rehandshaker:
         psk_id = self._psk(link, own, key)
         arguments: tuple[str, ...] = ()
         places = (link.peer.endpoint, *peer.other_endpoints)
-        endpoint = places[(link.rehandshakes - 1) % len(places)]
+        # Each place is tried with each key: if both took turns at each attempt, some pairs would never be tried.
+        endpoint = places[(link.rehandshakes - 1) // len(peer.keys) % len(places)]
         for config in desired.peer_configs(peer, key):
             chosen = replace(config, psk_id=psk_id, endpoint=endpoint)
             if config.public_key != key:

@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from saltext_wgmesh.core.errors import WgmeshError
+from saltext_wgmesh.core.errors import HostError, WgmeshError
+from saltext_wgmesh.core.liveness.link_report import MAX_FAULT, MAX_FAULTS
 from saltext_wgmesh.core.model.policy import Role
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.state.store import Store
@@ -53,12 +54,29 @@ class RelayCheck:
 
     def check(self, mesh: str, view: View) -> None:
         """Put the table of *view* back where it is missing, and take down what is wrong."""
-        if Store(host=self._host, mesh=mesh).view() != view:
-            # An apply or a removal is ahead of this thread, and has decided on the table.
+        store = Store(host=self._host, mesh=mesh)
+        if store.is_locked() or store.view() != view:
+            # An apply or a removal is ahead of this thread, and decides on the table.
             return
-        fault = relay_firewall.table_fault(self._host, view)
-        found = (*([fault] if fault else []), *relay_firewall.forwarding_faults(self._host, view))
+        fault = self._table_fault(store, view)
+        faults = (*([fault] if fault else []), *relay_firewall.forwarding_faults(self._host, view))
+        # ``nft`` repeats the rules that it refuses, which may be long.
+        found = tuple(each[:MAX_FAULT] for each in faults[:MAX_FAULTS])
         if found != self._faults.get(mesh, ()):
             for each in found:
                 log.warning("%s: %s", mesh, each)
         self._faults[mesh] = found
+
+    def _table_fault(self, store: Store, view: View) -> str | None:
+        """Put the table of *view* back if it is missing; return in words why that failed, or None.
+
+        An apply that begins after the look at the view must not find its table replaced, so the table is written under
+        the lock of the mesh.
+        """
+        try:
+            if relay_firewall.pending(self._host, view) is None:
+                return None
+        except HostError as error:
+            return relay_firewall.tracked_fault(error)
+        with store.locked():
+            return relay_firewall.table_fault(self._host, view) if store.view() == view else None

@@ -26,14 +26,32 @@ def test_forward_chains_that_drop_are_found():
     assert found(chain(policy="accept"), chain(hook="input"), chain(family="bridge"), {"chain": {"name": "x"}}) == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"nftables": null}', '{"nftables": 5}'])
 def test_other_output_is_refused(text):
     """Text that is no listing is an error, and not an empty listing."""
     with pytest.raises(ValueError, match=r"nft|Expecting"):
         firewall.dropping_chains(text)
 
 
-@pytest.mark.parametrize(("rule", "named"), [('iifname "wg0*"', True), ('-i "wg+"', True), ('iifname "wg"', False)])
-def test_rule_for_mesh_interface_is_found(rule, named):
-    """A rule with the interface or a wildcard for it was made for the mesh."""
-    assert firewall.names_interface(f"{rule} accept", relay(trunks=(2,))) is named
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        ('iifname "wg0*"', True),
+        ('-i "wg+"', True),
+        ('iifname { "eth0", "wg0" }', True),
+        ('iifname "wg"', False),
+        ("ip saddr 10.100.0.0/16 ip daddr 10.100.0.0/16", True),
+        ("ip saddr { 10.100.0.0/16, 192.168.7.0/24 }", True),
+        ("ip saddr 110.100.0.0/16", False),
+    ],
+)
+def test_rule_for_mesh_is_found(rule, named):
+    """A rule with the interface, a wildcard for it, or a network of the mesh was made for the mesh."""
+    assert firewall.names_mesh(f"{rule} accept", relay(trunks=(2,))) is named
+
+
+def test_incomplete_chain_is_named_all_the_same():
+    """A listing that lacks the name of a chain ends no check."""
+    entry = chain()
+    del entry["chain"]["table"], entry["chain"]["name"]
+    assert found(entry) == ["ip None None"]

@@ -47,3 +47,8 @@ def test_changed_table_is_recognised():
     assert not table.is_in(listing.replace(table.mark, "0" * 16))
     assert not table.is_in(f'{listing}\naccept comment "foreign"')
     assert not table.is_in("")
+
+
+def test_table_of_one_view_is_made_once():
+    """The watcher compares the table each few seconds: a relay with many leaves must not make it each time."""
+    assert notrack_table(relay(trunks=(2,))) is notrack_table(relay(trunks=(2,)))

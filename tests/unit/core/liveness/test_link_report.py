@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.liveness.link_report import (
+    MAX_FAULT,
+    MAX_FAULTS,
     NEVER_UP,
     DownLink,
     LinkAvailability,
@@ -106,3 +108,12 @@ def test_from_dict_former_schema_reads_as_present():
     assert report.from_watcher
     assert [report.links[n].state for n in ("r1", "r2")] == [LinkState.BLACKHOLE, LinkState.UP]
     assert [report.links[n].session_up for n in ("r1", "r2")] == [True, True]
+
+
+@given(st.lists(st.text(max_size=2 * MAX_FAULT), max_size=2 * MAX_FAULTS))
+def test_from_dict_bounds_and_escapes_faults(faults: list[str]) -> None:
+    """A node writes its faults itself, and a terminal shows them: each is one short line, and they are few."""
+    raw = {**LinkReport(mesh="wg0", from_watcher=True).as_dict(), "relay_faults": ["\x1b[2J\n", *faults]}
+    found = LinkReport.from_dict(raw).relay_faults
+    assert len(found) <= MAX_FAULTS
+    assert all(len(fault) <= MAX_FAULT and fault.isprintable() for fault in found)

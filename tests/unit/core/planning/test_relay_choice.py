@@ -18,7 +18,7 @@ from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.plan import Allocations, Plan
 from saltext_wgmesh.core.model.policy import NodeRule, Site, Topology
 from saltext_wgmesh.core.planning.planner import NO_TROUBLE, plan_mesh
-from saltext_wgmesh.core.planning.relay_choice import _divide
+from saltext_wgmesh.core.planning.relay_choice import RelayChoice, _divide
 from saltext_wgmesh.core.proof import packet_walk
 from saltext_wgmesh.core.proof.symmetry import count_asymmetric
 from tests.unit.harness.worlds import World, all_facts, leaf, mesh, relay, worlds
@@ -64,6 +64,32 @@ def _relayed(plan: Plan, a: str, b: str) -> list[tuple[str, ...]]:
     families = {address_family(x) for x in plan.members[a].addresses}
     to = [x for x in plan.members[b].addresses if address_family(x) in families]
     return [packet_walk.walk(plan, a, x).hops for x in to]
+
+
+def test_neighbours_without_link_use_one_relay():
+    """Two neighbours share an area by IPv6 alone: while their link is down, both take the same relay for it."""
+    site = Site(name="s", relays=("r0", "r1"), networks=(ip_network("fd00:64::1:0/112"),))
+    rules = [relay(f"r{i}", f"203.0.113.{i + 1}") for i in range(3)]
+    # A leaf elsewhere chooses from other relays, so the networks are no areas.
+    policy = mesh(*rules, leaf("a*", "s"), leaf("b"), sites=(site,), network="10.100.0.0/16 fd00:64::/64")
+    names = [f"a{i}" for i in range(10)]
+    plan = plan_mesh(policy, all_facts("r0", "r1", "r2", "b", *names), Allocations())
+    detour = {(a, r.via[0]): r.via[1] for a in names for r in plan.views[a].routes if r.via[0] in names}
+    assert len(detour) == 10 * 9
+    assert all(detour[a, b] == detour[b, a] for a, b in combinations(names, 2))
+    assert {detour[pair] for pair in detour} == {"r0", "r1"}
+
+
+def test_many_subnets_need_few_choices(monkeypatch):
+    """Each leaf is a gateway: the relays are chosen for the groups of subnets, and not for each leaf and subnet."""
+    calls = []
+    order = RelayChoice.order
+    monkeypatch.setattr(RelayChoice, "order", lambda *arguments: calls.append(1) or order(*arguments))
+    gateways = [leaf(f"n{i:02}", nat=True, routes=(f"172.20.{i}.0/24",)) for i in range(60)]
+    policy = mesh(relay("r0"), relay("r1", "203.0.113.2"), *gateways)
+    plan = plan_mesh(policy, all_facts("r0", "r1", *(f"n{i:02}" for i in range(60))), Allocations())
+    assert sum(len(route.prefixes) for route in plan.views["n07"].routes) == 4 + 59
+    assert len(calls) < 20
 
 
 def test_pair_within_a_block_uses_one_relay():

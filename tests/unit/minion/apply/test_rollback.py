@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from saltext_wgmesh.core.errors import HostError, RolledBack
-from saltext_wgmesh.minion.apply import assignments
+from saltext_wgmesh.core.model.policy import Role
+from saltext_wgmesh.minion.apply import assignments, untracked
 from saltext_wgmesh.minion.apply.health_check import Master
 from saltext_wgmesh.minion.state import keys
 from saltext_wgmesh.minion.state.store import Store
@@ -40,6 +41,17 @@ def test_view_that_loses_link_is_rolled_back(host, watched) -> None:
     assert NEW not in (host.conf_dir / "wg0-u1.conf").read_text()
     assert (memory.view(), memory.previous()) == (leaf(), None)
     assert apply_fast(host, leaf()).lines == []
+
+
+def test_rolled_back_role_loses_its_table(host, watched, monkeypatch) -> None:
+    """The view of a relay wrote its table; with the leaf's view the node has none again."""
+    watched(leaf()).broken = broken_while(1, NEW)
+    asked: list[Role] = []
+    monkeypatch.setattr(untracked, "apply_table", lambda _host, view, **_more: asked.append(view.role) or ())
+    broken = replace(with_endpoint(leaf(), 1, NEW), role=Role.RELAY, forward=True)
+    with pytest.raises(RolledBack):
+        apply_fast(host, broken)
+    assert asked[-1] is Role.LEAF
 
 
 def test_key_that_loses_link_is_rolled_back(host, watched) -> None:

@@ -133,6 +133,20 @@ def test_endpoints_are_tried_in_turn(node):
     assert tried == ["192.0.2.7:51820", "10.9.9.7:51820", "192.0.2.7:51820"]
 
 
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_endpoints_are_tried_with_each_key(node, others):
+    """During a key rotation the neighbour may run either key at any of its addresses: no pair is left out."""
+    view = node.view(None)
+    more = tuple(f"10.9.{i}.7:51820" for i in range(others))
+    peer = replace(view.interfaces[0].peers[0], next_key=nodeviews.key(70), other_endpoints=more)
+    link = replace(uplink(7), peer=peer, interface=view.interfaces[0])
+    rehandshaker = node.rehandshaker(view)
+    for _ in range(2 * (others + 1)):
+        rehandshaker.maintain(link, ALL_DUE, {"wg0"})
+    tried = {(command[command.index("remove") - 1], command[command.index("endpoint") + 1]) for command in node.ran}
+    assert tried == {(key, place) for key in peer.keys for place in (peer.endpoint, *more)}
+
+
 # --- when ----------------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from saltext_wgmesh.core.device.notrack import notrack_table
 from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.liveness.link_report import LinkReport
+from saltext_wgmesh.core.liveness.link_report import MAX_FAULT, LinkReport
 from saltext_wgmesh.minion.apply import untracked
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host
@@ -26,16 +27,21 @@ class FirewallHost(Host):
     settings: dict[str, str] = field(default_factory=dict)
     has_nft: bool = True
     refuses: bool = False
+    refusal: str = "'nft -f -' failed (1): Operation not permitted"
+    on_list: list[Callable[[], None]] = field(default_factory=list)
+    """Called when a table is listed, the last first, each once."""
 
     def run(self, *argv: str, text: str = "") -> str:
         if argv[1:3] == ("list", "table"):
+            if self.on_list:
+                self.on_list.pop()()
             if argv[4] not in self.tables:
                 raise HostError("no such table")
             return self.tables[argv[4]]
         if argv[1] == "-j":
             return EMPTY
         if self.refuses:
-            raise HostError("'nft -f -' failed (1): Operation not permitted")
+            raise HostError(self.refusal)
         self.tables.clear()
         if "chain" in text:
             self.tables["wgmesh-wg0"] = text
@@ -94,7 +100,9 @@ def test_table_goes_with_role_of_relay(tmp_path):
     assert [str(c) for c in untracked.apply_table(host, VIEW, dry_run=True)]
     assert host.tables == {}
     untracked.apply_table(host, VIEW)
-    assert untracked.remove_table(host, "wg0")
+    shown = untracked.remove_table(host, "wg0", dry_run=True)
+    assert host.tables
+    assert untracked.remove_table(host, "wg0") == shown != ()
     assert host.tables == {}
 
 
@@ -103,6 +111,30 @@ def test_check_leaves_applied_change_alone(tmp_path):
     host, _ = host_with(tmp_path, leaf())
     assert checked(host) == ()
     assert host.tables == {}
+
+
+def test_check_writes_nothing_after_later_apply(tmp_path):
+    """An apply makes the node a leaf after the check has read the view: the table stays away."""
+    host, _ = host_with(tmp_path)
+    host.tables.clear()
+    host.on_list.append(lambda: Store(host=host, mesh="wg0").set_view(leaf()))
+    assert checked(host) == ()
+    assert host.tables == {}
+
+
+def test_check_waits_while_apply_runs(tmp_path):
+    """An apply has deleted the table, and has not recorded its view yet."""
+    host, _ = host_with(tmp_path)
+    host.tables.clear()
+    with Store(host=host, mesh="wg0").locked():
+        assert checked(host) == ()
+    assert host.tables == {}
+
+
+def test_long_refusal_is_cut(tmp_path):
+    """``nft`` repeats each rule that it refuses; the report has the beginning."""
+    _, (fault,) = host_with(tmp_path, refuses=True, refusal="x" * 10_000)
+    assert len(fault) == MAX_FAULT
 
 
 def test_faults_are_part_of_link_report():
