@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from saltext_wgmesh.core.constants import RUN_DIR
+from saltext_wgmesh.minion.watcher.process import LOG_FILE
+
 from . import requirements
 from .lab import Lab
+from .machine import CommandFailed
 from .topology import Topology
 
 SCENARIOS = Path(__file__).with_name("scenarios")
+LOG_LINES = "30"
+"""Lines of each watcher's log that the report of a failed step shows."""
 _failed: dict[Path, str] = {}
 
 
@@ -42,11 +48,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """Record the first failed step of each scenario."""
+    """Record the first failed step of each scenario, and have its report show what the watchers did."""
     report = yield
     if report.failed:
+        if item.path.parent not in _failed and (lab := getattr(item, "funcargs", {}).get("lab")):
+            report.sections.append(("watchers", watcher_logs(lab)))
         _failed.setdefault(item.path.parent, item.name)
     return report
+
+
+def watcher_logs(lab: Lab) -> str:
+    """Return the newest lines of the watcher's log on each minion that runs."""
+    lines = []
+    for name in lab.underlay.topology.minions:
+        with suppress(CommandFailed):
+            log = lab.underlay[name].run("tail", "-n", LOG_LINES, f"{RUN_DIR}/{LOG_FILE}", check=False)
+            lines += [f"{name}: {line}" for line in log.splitlines()]
+    return "\n".join(lines)
 
 
 @contextmanager

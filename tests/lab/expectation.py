@@ -9,6 +9,8 @@ from .overlay import Trip
 
 Paths = Mapping[str, Mapping[str, Iterable[str]]]
 """``{source: {destination: (source, relay…, destination)}}``, as ``salt-run wgmesh.paths`` gives it."""
+PathsByFamily = Mapping[int, Paths]
+"""4 or 6 → the paths of its packets. The same pair may use another relay in each family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +49,11 @@ def planned_path(paths: Paths, source: str, target: str, lan: LanHost | None = N
     return None if path is None else tuple(path)
 
 
-def faults(trips: Iterable[Trip], paths: Paths, lan: LanHost | None = None) -> list[str]:
+def faults(trips: Iterable[Trip], paths: PathsByFamily, lan: LanHost | None = None) -> list[str]:
     """Return a line for each trip that did not arrive or took another path than planned, in the trips' order."""
     found = []
     for trip in trips:
-        plan = planned_path(paths, trip.source, trip.target, lan)
+        plan = planned_path(paths[6 if ":" in trip.address else 4], trip.source, trip.target, lan)
         name = f"{trip.source} to {trip.target} ({trip.address})"
         if not trip.arrived:
             found.append(f"{name}: no answer; shown on the way: {arrows(trip.path)}")

@@ -44,7 +44,7 @@ class Mesh:
         planned.await_links(self.lab.salt, self.name, set(self.members))
         return told
 
-    def faults(self, paths: planned.Paths | None = None, deadline: float = 15) -> list[str]:
+    def faults(self, paths: planned.PathsByFamily | None = None, deadline: float = 15) -> list[str]:
         """Return the differences from the plan after *deadline* seconds, over all pairs; empty if there are none.
 
         *paths* is the plan; if it is None, the master is asked for it.

@@ -6,18 +6,18 @@ from contextlib import suppress
 from typing import Any
 
 from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.master.operator import show
 from saltext_wgmesh.master.operator import status as state_of
 
-from .expectation import Paths as Paths
+from .expectation import PathsByFamily as PathsByFamily
 from .fleet import Fleet
 from .machine import CommandFailed
 from .wait import wait_until
 
 
-def paths(fleet: Fleet, mesh: str) -> Paths:
-    """Return the published plan's paths between all nodes."""
-    found: Paths = fleet.salt_run("wgmesh.paths", mesh=mesh)
-    return found
+def paths(fleet: Fleet, mesh: str) -> PathsByFamily:
+    """Return the published plan's paths between all nodes. They are read in this process, as in ``status``."""
+    return {family: show.paths(fleet.master_opts(), mesh, family) for family in (4, 6)}
 
 
 def status(fleet: Fleet, mesh: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ PATHS = {
     "app1": {"web1": ["app1", "r2", "r1", "web1"]},
     "gw1": {"web1": ["gw1", "r2", "web1"]},
 }
+BY_FAMILY = {4: PATHS, 6: {"app1": {"web1": ["app1", "r1", "web1"]}}}
 PRINTER = LanHost(name="printer", gateway="gw1", address="192.168.50.20")
 
 
@@ -34,13 +35,19 @@ def test_unplanned_pair_has_no_path():
 
 def test_planned_trip_is_no_fault():
     """A trip that arrived by the planned path is no fault."""
-    assert faults([trip("web1", "r1", "r2", "app1")], PATHS) == []
+    assert faults([trip("web1", "r1", "r2", "app1")], BY_FAMILY) == []
+
+
+def test_each_family_has_its_own_path():
+    """The path that is planned for IPv4 is a fault for an IPv6 packet whose plan differs."""
+    assert faults([trip("app1", "r1", "web1", address="fd00:64::1")], BY_FAMILY) == []
+    assert len(faults([trip("app1", "r2", "r1", "web1", address="fd00:64::1")], BY_FAMILY)) == 1
 
 
 def test_fault_describes_its_trip():
     """A lost trip, another path and an unplanned pair have a sentence each."""
     lost = Trip(source="web1", target="app1", address="10.100.0.9", round_trips=(), path=("web1", "r1", "?"))
-    assert faults([lost, trip("app1", "r3", "web1"), trip("r1", "web1")], PATHS) == [
+    assert faults([lost, trip("app1", "r3", "web1"), trip("r1", "web1")], BY_FAMILY) == [
         "web1 to app1 (10.100.0.9): no answer; shown on the way: web1 → r1 → ?",
         "app1 to web1 (10.100.0.9): went app1 → r3 → web1, planned was app1 → r2 → r1 → web1",
         "r1 to web1 (10.100.0.9): arrives, but the plan has no path for it",

@@ -157,12 +157,15 @@ class ExplainedPath:
 
     hops: tuple[str, ...]
     """Its nodes, both ends included; empty if there is none."""
+    hops_ipv6: tuple[str, ...] = ()
+    """The nodes on the path of IPv6 packets if *hops* are those of IPv4 packets and differ; else empty."""
     why: tuple[str, ...]
     """Sentences."""
 
     def as_dict(self) -> dict[str, list[str]]:
         """Return plain values, as ``wgmesh.explain`` returns them."""
-        return {"path": list(self.hops), "why": list(self.why)}
+        ipv6 = {"path_ipv6": list(self.hops_ipv6)} if self.hops_ipv6 else {}
+        return {"path": list(self.hops), **ipv6, "why": list(self.why)}
 
 
 def explain_path(plan: Plan, mesh: MeshPolicy, a: str, b: str) -> ExplainedPath:
@@ -175,7 +178,13 @@ def explain_path(plan: Plan, mesh: MeshPolicy, a: str, b: str) -> ExplainedPath:
         return ExplainedPath(hops=(), why=(f"{a} and {b} have no address family in common in this mesh.",))
     walk = packet_walk.walk(plan, a, address)
     undelivered = [] if walk.delivered else [f"It is not delivered: {walk.detail}."]
-    return ExplainedPath(hops=walk.hops, why=(*_reasons(mesh, source, target), *undelivered))
+    other = packet_walk.shared_address(plan, a, b, 6)
+    hops_ipv6 = packet_walk.walk(plan, a, other).hops if other else ()
+    return ExplainedPath(
+        hops=walk.hops,
+        hops_ipv6=() if hops_ipv6 == walk.hops else hops_ipv6,
+        why=(*_reasons(mesh, source, target), *undelivered),
+    )
 
 
 def _reasons(mesh: MeshPolicy, source: Member, target: Member) -> list[str]:

@@ -327,20 +327,24 @@ def ports(mesh=None):
 
 
 @salt_errors.for_runner
-def paths(mesh=None):
+def paths(mesh=None, family=None):
     """
     Return the nodes on the way from each node to each other, both ends included.
 
     mesh
         The mesh's name; may be omitted if there is only one.
 
+    family
+        4 or 6: the paths of IPv4 or IPv6 packets. By default those of the first family that both ends have.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run wgmesh.paths --out=json
+        salt-run wgmesh.paths family=6
     """
-    return show.paths(__opts__, mesh)
+    return show.paths(__opts__, mesh, family)
 
 
 @salt_errors.for_runner

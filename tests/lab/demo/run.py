@@ -131,7 +131,7 @@ def measure(lab: Lab, narrator: Narrator) -> list[Trip]:
 
 def compare(lab: Lab, narrator: Narrator, measured: list[Trip]) -> list[str]:
     """Return the differences from the plan."""
-    with narrator.step("compare the paths with the plan (salt-run wgmesh.paths)") as step:
+    with narrator.step("compare the paths with the plan (those that salt-run wgmesh.paths prints)") as step:
         found = faults(measured, paths(lab.salt, MESH), PRINTER)
         step.progress(f"{len(measured) - len(found)} of {len(measured)} as planned")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_network
+from itertools import permutations
 
 import pytest
 
@@ -11,6 +12,7 @@ from saltext_wgmesh.core import render
 from saltext_wgmesh.core.model.plan import Allocations
 from saltext_wgmesh.core.model.policy import Endpoint, Site, Topology
 from saltext_wgmesh.core.planning import planner
+from saltext_wgmesh.core.proof import packet_walk
 from tests import nodeviews
 from tests.unit.harness import worlds
 from tests.unit.harness.worlds import all_facts, leaf, mesh, relay
@@ -30,6 +32,21 @@ PLAN = planner.plan_mesh(POLICY, FACTS, Allocations(relays={"c": ("r2", "r1")}))
 
 def explain(a, b, policy=POLICY, plan=PLAN):
     return render.explain_path(plan, policy, a, b).as_dict()
+
+
+def test_explain_shows_other_path_of_ipv6():
+    """The path of IPv6 packets is shown beside that of IPv4 ones for each pair whose paths differ, and for no other."""
+    relays = [relay(f"r{i}", f"203.0.113.{i}") for i in (1, 2)]
+    policy = mesh(*relays, leaf("*", nat=True), network="10.100.0.0/16 fd00:64::/64")
+    leaves = [f"n{i}" for i in range(8)]
+    plan = planner.plan_mesh(policy, all_facts("r1", "r2", *leaves), Allocations())
+    by_family = {family: packet_walk.all_paths(plan, family) for family in (4, 6)}
+    differing = set()
+    for a, b in permutations(leaves, 2):
+        found, ipv4, ipv6 = explain(a, b, policy, plan), *(list(by_family[family][a][b]) for family in (4, 6))
+        assert (found["path"], found.get("path_ipv6", ipv4)) == (ipv4, ipv6)
+        differing.add("path_ipv6" in found)
+    assert differing == {True, False}
 
 
 def test_table_has_one_line_a_node():

@@ -56,7 +56,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "drain": lambda id_: runner.drain(id_),
     "explain": lambda id_: [runner.explain(id_, "r1"), runner.explain("r1", id_)],
     "graph": lambda _id: [runner.graph(style=style) for style in ("mermaid", "dot", "table")],
-    "paths": lambda _id: runner.paths(),
+    "paths": lambda _id: [runner.paths(), runner.paths(family=6)],
     "plan": lambda _id: runner.plan(),
     "ports": lambda _id: runner.ports(),
     "rebalance": lambda _id: runner.rebalance(),

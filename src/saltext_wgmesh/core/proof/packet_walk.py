@@ -181,26 +181,29 @@ def walk_with(walker: Walker, source: str, destination: str, down: Failures, sou
     return walker.walk(source, to, host(sender), down)
 
 
-def all_paths(plan: Plan) -> dict[str, dict[str, tuple[str, ...]]]:
+def all_paths(plan: Plan, family: int | None = None) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return source → destination → the nodes on the way, both ends included, for meshes small enough to read.
 
-    Each pair is walked in the first family that both have. A pair is left out if it has none, or if its packets don't
-    arrive.
+    Each pair is walked in *family*, 4 or 6, or in the first family that both have. A pair is left out if it has none,
+    or if its packets don't arrive.
     """
     walker = Walker(plan)
-    return {source: dict(_paths_from(plan, walker, source)) for source in plan.members}
+    return {source: dict(_paths_from(plan, walker, source, family)) for source in plan.members}
 
 
-def _paths_from(plan: Plan, walker: Walker, source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _paths_from(plan: Plan, walker: Walker, source: str, family: int | None) -> Iterator[tuple[str, tuple[str, ...]]]:
     for destination in plan.members:
-        address = shared_address(plan, source, destination)
+        address = shared_address(plan, source, destination, family)
         if destination != source and address is not None:
             way = walk_with(walker, source, address, ())
             if way.delivered:
                 yield destination, way.hops
 
 
-def shared_address(plan: Plan, source: str, destination: str) -> str | None:
-    """Return the destination's first address in a family that both nodes have; None if they have none in common."""
-    families = {address_family(a) for a in plan.members[source].addresses}
+def shared_address(plan: Plan, source: str, destination: str, family: int | None = None) -> str | None:
+    """Return the destination's first address in a family that both nodes have; None if they have none in common.
+
+    *family*, if it is not None, is the only one that counts.
+    """
+    families = {address_family(a) for a in plan.members[source].addresses if family in (None, address_family(a))}
     return next((a for a in plan.members[destination].addresses if address_family(a) in families), None)

@@ -195,9 +195,15 @@ def _require_known(published: record.Published, name: str) -> NoReturn:
     raise LedgerError(f"{name} is no link of {published.plan.mesh}: these two nodes are not linked directly")
 
 
-def paths(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
-    """Source → destination → the nodes on the way, both ends included."""
-    found = packet_walk.all_paths(record.published(Ledger.of(opts), mesh).plan)
+def paths(opts: dict[str, Any], mesh: str | None, family: Any = None) -> dict[str, Any]:
+    """Source → destination → the nodes on the way, both ends included.
+
+    *family* is 4 or 6; None: the first that both ends have. LedgerError for any other.
+    """
+    families = {"None": None, "4": 4, "6": 6}
+    if str(family) not in families:
+        raise LedgerError(f"there is no address family {family!r}: use family=4 or family=6")
+    found = packet_walk.all_paths(record.published(Ledger.of(opts), mesh).plan, families[str(family)])
     return {a: {b: list(hops) for b, hops in row.items()} for a, row in found.items()}
 
 

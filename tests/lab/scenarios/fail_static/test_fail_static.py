@@ -8,7 +8,7 @@ from ...demo.run import MESH, PRINTER, networks, policy
 from ...demo.topology import DEMO
 from ...lab import Lab
 from ...mesh import Mesh, changes, failures, losing
-from ...planned import Paths, paths
+from ...planned import PathsByFamily, paths
 
 TOPOLOGY = DEMO
 POLICY = policy()
@@ -24,17 +24,17 @@ def mesh(fleet: Lab) -> Mesh:
 
 
 @pytest.fixture(scope="module")
-def plan(mesh: Mesh) -> Paths:
+def plan(mesh: Mesh) -> PathsByFamily:
     """Return the plan, read while the master runs."""
     return paths(mesh.lab.salt, MESH)
 
 
-def test_mesh_is_up(mesh: Mesh, plan: Paths):
+def test_mesh_is_up(mesh: Mesh, plan: PathsByFamily):
     """All pairs use the planned paths before Salt is killed."""
     assert mesh.faults(plan) == []
 
 
-def test_mesh_survives_death_of_salt(mesh: Mesh, plan: Paths):
+def test_mesh_survives_death_of_salt(mesh: Mesh, plan: PathsByFamily):
     """All Salt processes are killed at once, and no packet is lost."""
     before = mesh.links()
     with mesh.streams(STREAMS) as losses:
@@ -45,7 +45,7 @@ def test_mesh_survives_death_of_salt(mesh: Mesh, plan: Paths):
 
 
 @pytest.mark.parametrize("name", ["web1", "laptop", "relay-nyc1"])
-def test_node_boots_without_salt(mesh: Mesh, plan: Paths, name: str):
+def test_node_boots_without_salt(mesh: Mesh, plan: PathsByFamily, name: str):
     """A node that boots with wg-quick and the watcher only is back in the mesh, by the planned paths."""
     machine = mesh.lab.underlay[name]
     mesh.lab.underlay.lose_power(name)
@@ -56,7 +56,7 @@ def test_node_boots_without_salt(mesh: Mesh, plan: Paths, name: str):
     assert mesh.faults(plan, deadline=40) == []
 
 
-def test_salt_returns_without_changes(mesh: Mesh, plan: Paths):
+def test_salt_returns_without_changes(mesh: Mesh, plan: PathsByFamily):
     """An apply after the return of Salt has no changes on any node, and the plan is the same."""
     fleet = mesh.lab.salt
     fleet.start()

@@ -46,7 +46,7 @@ def shaped(topology: str) -> dict[str, Any]:
 
 def direct(mesh: Mesh) -> set[tuple[str, str]]:
     """Return the pairs of leaves without a relay between them in the plan."""
-    paths = planned.paths(mesh.lab.salt, mesh.name)
+    paths = planned.paths(mesh.lab.salt, mesh.name)[4]
     return {
         (a, b)
         for a, row in paths.items()

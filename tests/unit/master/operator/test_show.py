@@ -86,3 +86,11 @@ def test_rollback_reports_pin_and_end(master, monkeypatch):
     rollback.pin_and_converge(master.opts, 1, None)
     master.policy["wg0"]["mtu"] = 1390
     assert "policy_pin" not in master.run().as_dict()
+
+
+def test_paths_refuse_unknown_family(master):
+    """The error names the two families; these and no family are taken."""
+    assert show.paths(master.opts, "wg0", "4") == show.paths(master.opts, None)
+    assert show.paths(master.opts, "wg0", 6) == {"r1": {}, "a": {}, "b": {}}
+    with pytest.raises(LedgerError, match="family=4 or family=6"):
+        show.paths(master.opts, "wg0", "ipv6")
