@@ -63,7 +63,7 @@ def test_new_links_are_no_evidence():
     assert at(100.0, about_r1(r2=NEW, a=NEW, b=NEW)) == Health()
 
 
-def test_link_that_one_end_has_just_made_is_no_outage():
+def test_half_new_link_is_no_outage():
     """A node that returns has found its link down before the relay knew it again. Then either end decides."""
     assert at(100.0, {"r1": {"a": NEW}, "a": {"r1": DOWN}}) == Health()
     assert at(100.0, {"r1": {"a": UP}, "a": {"r1": DOWN}}).down_links == {("a", "r1")}
