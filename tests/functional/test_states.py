@@ -205,6 +205,15 @@ class TestJoined:
         assert (ret.result, ret.changes) == (False, {})
         assert "salt-run wgmesh.plan" in ret.comment
 
+    def test_joined_ends_when_master_refuses(self, states, with_key, monkeypatch):
+        """A run of the master that fails for all nodes ends the wait at once, with the reason of that run."""
+        monkeypatch.setattr("saltext_wgmesh.minion.apply.await_push.FETCH_AFTER", 0.1)
+        failed = {constants.PILLAR_FAILED_RUN: {"reason": "wgmesh:wg0: there is no relay", "run": "2"}}
+        monkeypatch.setattr("saltext_wgmesh.current_pillar.pillar", lambda _opts, _grains: failed)
+        ret = states.wgmesh.joined("mesh", timeout=600)
+        assert (ret.result, ret.changes) == (False, {})
+        assert ret.comment == "The master sent no view: wgmesh:wg0: there is no relay"
+
     def test_joined_in_test_mode_does_not_wait(self, states, with_key):
         """Test mode with an empty pillar reports the join at once."""
         ret = states.wgmesh.joined("mesh", timeout=600, test=True)

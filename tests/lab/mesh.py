@@ -47,13 +47,14 @@ class Mesh:
     def faults(self, paths: planned.PathsByFamily | None = None, deadline: float = 15) -> list[str]:
         """Return the differences from the plan after *deadline* seconds, over all pairs; empty if there are none.
 
-        *paths* is the plan; if it is None, the master is asked for it.
+        *paths* is the plan. If it is None, each comparison reads the published one: the report of a link that is not up
+        yet may have another one published meanwhile.
         """
-        plan = planned.paths(self.lab.salt, self.name) if paths is None else paths
         wanted = targets(self.overlay(), self.lan)
         found: list[str] = []
 
         def as_planned() -> bool:
+            plan = planned.paths(self.lab.salt, self.name) if paths is None else paths
             found[:] = faults(trips(self.lab.underlay, wanted), plan, self.lan)
             return not found
 

@@ -126,16 +126,11 @@ def joined(name, timeout=30, patience=30):
         salt web1 state.single wgmesh.joined wgmesh-joined timeout=60
     """
     host = _held_host()
-    pillar = __pillar__
-    if assignments.is_stale(host, pillar.get(constants.PILLAR_VIEWS)):
-        # The master pushed while earlier states ran. The generation alone does not show what is older: a master
-        # that lost its ledger counts from one again.
-        pillar = current_pillar.pillar(__opts__, __grains__)
-    offered = pillar.get(constants.PILLAR_VIEWS)
-    if offered:
-        sealed, master = pillar.get(constants.PILLAR_PSKS), Master.of(__opts__)
+    pillar = _recent_pillar(host)
+    if offered := pillar.get(constants.PILLAR_VIEWS):
+        psks, master = pillar.get(constants.PILLAR_PSKS), Master.of(__opts__)
         outcomes = assignments.apply_assignments(
-            host, offered, sealed_psks=sealed, dry_run=__opts__["test"], master=master
+            host, offered, sealed_psks=psks, dry_run=__opts__["test"], master=master
         )
         return _with_pillar_error(_heard(name, outcomes, patience), pillar)
     current_pillar.require_master(__opts__, "a view")
@@ -145,27 +140,9 @@ def joined(name, timeout=30, patience=30):
         changes = {"meshes": {"old": None, "new": "as the master plans them when it has this node's facts"}}
         return _outcome(name, changes, would="The node would join")
     before = await_push.interfaces(host)
-    # The mine of a node that came back may already have its facts. The master has dropped the node all the same,
-    # so it needs the event.
-    told_at = __context__.pop(TOLD_AT, None) or _tell_master()
-    failed_before = current_pillar.failed_run(pillar)
-    pushed = await_push.await_push(
-        host,
-        told_at,
-        timeout,
-        __salt__["wgmesh.apply"],
-        lambda: current_pillar.refusal(__opts__, __grains__, failed_before),
-        await_push.ASK_AFTER_FAILED_RUN if failed_before else await_push.FETCH_AFTER,
-    )
+    pushed = _await_push(host, pillar, timeout)
     if isinstance(pushed, str):
-        return _failed(name, f"The master sent no view: {pushed}")
-    if pushed is None and failed_before:
-        return _failed(name, f"The master sent no view within {timeout} s: {failed_before['reason']}")
-    if pushed is None:
-        return _failed(
-            name,
-            f"The master sent no view within {timeout} s: 'salt-run wgmesh.plan' on the master shows why",
-        )
+        return _failed(name, f"The master sent no view{pushed}")
     return _heard(name, pushed, patience, await_push.new_interfaces(before, await_push.interfaces(host)))
 
 
@@ -333,6 +310,38 @@ def _leftovers(host, key):
     return changes
 
 
+def _recent_pillar(host):
+    """The pillar, fetched again if the master has pushed to this node while earlier states of this run ran.
+
+    The generation alone does not show what is older: a master that lost its ledger counts from one again.
+    """
+    if assignments.is_stale(host, __pillar__.get(constants.PILLAR_VIEWS)):
+        return current_pillar.pillar(__opts__, __grains__)
+    return __pillar__
+
+
+def _await_push(host, pillar, timeout):
+    """The results of the master's push; if there is none within *timeout* seconds, when and why, as text."""
+    # The mine of a node that came back may already have its facts. The master has dropped the node all the same,
+    # so it needs the event.
+    told_at = __context__.pop(TOLD_AT, None) or _tell_master()
+    failed_before = current_pillar.failed_run(pillar)
+    pushed = await_push.await_push(
+        host,
+        told_at,
+        timeout,
+        __salt__["wgmesh.apply"],
+        lambda: current_pillar.refusal(__opts__, __grains__, failed_before),
+        await_push.ASK_AFTER_FAILED_RUN if failed_before else await_push.FETCH_AFTER,
+    )
+    if isinstance(pushed, str):
+        return f": {pushed}"
+    if pushed is None:
+        why = failed_before["reason"] if failed_before else "'salt-run wgmesh.plan' on the master shows why"
+        return f" within {timeout} s: {why}"
+    return pushed
+
+
 def _unpublished():
     """The facts as a state's change, if the mine has others or none.
 
@@ -366,13 +375,8 @@ def _taken(name, outcomes, changes=None):
     """A state's return for the results of applying views."""
     changes = changes or descriptions.salt_changes(change for outcome in outcomes for change in outcome.changes)
     comments = [f"{o.mesh}: {o.error or o.reason}" for o in outcomes if o.error or o.reason]
-    ret = _outcome(
-        name,
-        changes,
-        same="The node has applied its views",
-        would="The node would be changed",
-        done="The node was changed to its views",
-    )
+    same, would = "The node has applied its views", "The node would be changed"
+    ret = _outcome(name, changes, same=same, would=would, done="The node was changed to its views")
     if any(o.error for o in outcomes):
         ret["result"] = False
         return {**ret, "comment": "\n".join(comments)}
@@ -380,11 +384,9 @@ def _taken(name, outcomes, changes=None):
 
 
 def _outcome(name, changes, same="", would="", done=""):
-    if not changes:
-        return {"name": name, "result": True, "changes": {}, "comment": same}
-    if __opts__["test"]:
-        return {"name": name, "result": None, "changes": changes, "comment": would}
-    return {"name": name, "result": True, "changes": changes, "comment": done}
+    is_test = bool(changes) and __opts__["test"]
+    comment = (would if is_test else done) if changes else same
+    return {"name": name, "result": None if is_test else True, "changes": changes or {}, "comment": comment}
 
 
 def _with_pillar_error(ret, pillar):

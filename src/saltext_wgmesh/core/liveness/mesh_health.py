@@ -174,8 +174,14 @@ def _node_verdict(node: str, neighbours: frozenset[str], reports: LinkStates) ->
 
 
 def _link_verdict(pair: NodePair, reports: LinkStates) -> _Verdict:
-    """Return down if either end says so."""
+    """Return down if either end says so.
+
+    While the link is new at one end there is no verdict. The other end may have called a node that did not know it yet:
+    a node that returns to the mesh has all its links down until its neighbours have it as a peer again.
+    """
     answered = {a: reports[a][b] for a, b in (pair, pair[::-1]) if a in reports and b in reports[a]}
+    if LinkState.NEW in answered.values():
+        return None
     conclusive = {a: state for a, state in answered.items() if state not in INCONCLUSIVE}
     against = tuple(sorted(a for a, state in conclusive.items() if state is not LinkState.UP))
     return (bool(against), against) if conclusive else None

@@ -63,6 +63,12 @@ def test_new_links_are_no_evidence():
     assert at(100.0, about_r1(r2=NEW, a=NEW, b=NEW)) == Health()
 
 
+def test_half_new_link_is_no_outage():
+    """A node that returns has found its link down before the relay knew it again. Then either end decides."""
+    assert at(100.0, {"r1": {"a": NEW}, "a": {"r1": DOWN}}) == Health()
+    assert at(100.0, {"r1": {"a": UP}, "a": {"r1": DOWN}}).down_links == {("a", "r1")}
+
+
 def test_health_without_reports_stays_unchanged():
     """Time alone, without any report, changes nothing."""
     before = at(100.0, about_r1(r2=DOWN, a=DOWN, b=DOWN))
