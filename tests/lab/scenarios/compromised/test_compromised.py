@@ -18,10 +18,10 @@ from ...demo.run import MESH, PRINTER, networks, policy
 from ...demo.topology import DEMO
 from ...disruption import HEALED, first_relay, steady, streaming
 from ...lab import Lab
-from ...machine import signal_child
+from ...machine import Machine, signal_child
 from ...mesh import Mesh, failures
 from ...planned import await_links
-from ...processes import tagged
+from ...processes import kill, tagged
 from ...wait import wait_until
 from . import hostile_module
 
@@ -74,9 +74,7 @@ def attacking(mesh: Mesh) -> Iterator[None]:
     folder = machine.folder / "salt"
     overlay = mesh.overlay()
     relays = [overlay[name][0] for name in mesh.members if name.startswith("relay")]
-    for process in tagged(machine.tag):
-        if process.machine == HOSTILE and "saltext_wgmesh" in process.command:
-            os.kill(process.pid, signal.SIGKILL)
+    end_processes(machine, "saltext_wgmesh.minion.watcher")
     modules = folder / "extmods" / "modules"
     modules.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(hostile_module.__file__, modules / "wgmesh.py")
@@ -84,7 +82,7 @@ def attacking(mesh: Mesh) -> Iterator[None]:
     schedule = {"schedule": {"lies": {"function": "mine.send", "args": ["wgmesh.facts"], "seconds": 10}}}
     (folder / "minion.d" / "lies.conf").write_text(yaml.safe_dump(schedule))
     salt.restart_minion(HOSTILE)
-    assert salt.salt([HOSTILE], "wgmesh.forwarded") == {HOSTILE: hostile_module.forwarded()}
+    assert str(salt.salt([HOSTILE], "wgmesh.forwarded")[HOSTILE]) == str(hostile_module.forwarded())
     words = (sys.executable, "-m", f"{__package__}.attacker", str(folder), str(LASTS), overlay[HOSTILE][0], *relays)
     process = machine.spawn("env", f"PYTHONPATH={DIRECTORY.parents[3]}", *words, log="attacker.log")
     log = machine.folder / "attacker.log"
@@ -93,9 +91,19 @@ def attacking(mesh: Mesh) -> Iterator[None]:
         yield
     finally:
         signal_child(process, signal.SIGKILL)
-        for left in tagged(machine.tag):
-            if left.machine == HOSTILE and "attacker" in left.command:
-                os.kill(left.pid, signal.SIGKILL)
+        end_processes(machine, f"{__package__}.attacker")
+
+
+def end_processes(machine: Machine, command: str) -> None:
+    """Kill the processes of *machine* whose command line has *command*, until there is none."""
+
+    def none_left() -> bool:
+        left = [p for p in tagged(machine.tag) if p.machine == machine.name and command in p.command]
+        for process in left:
+            kill(process.pid, signal.SIGKILL)
+        return not left
+
+    wait_until(none_left, 10, f"{command} on {machine.name} to end")
 
 
 def gap_after_power_cut(mesh: Mesh) -> float:
