@@ -6,6 +6,7 @@ plain ones, since the firewall sees no difference.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,16 @@ table ip filter {
   chain FORWARD { type filter hook forward priority filter; policy drop; }
 }
 """
+REJECTING = """
+table inet firewalld {
+  chain filter_FORWARD {
+    type filter hook forward priority filter; policy accept;
+    ct state established,related accept
+    reject with icmpx admin-prohibited
+  }
+}
+"""
+"""The policy is to accept, and no packet gets there: the end of firewalld's chain."""
 LOOSE = "for each in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $each; done"
 VIEW = relay(leaves=(peer(5, "10.100.0.5/32"),), trunks=(2,))
 A, B = "10.100.0.5", "10.100.0.6"
@@ -152,17 +163,41 @@ def test_table_is_written_once_and_put_back():
         assert "wgmesh" not in host.run("nft", "list", "tables")
 
 
-def test_dropping_policy_is_named_until_accepted():
-    """A chain that drops by policy is a fault, until a rule of its table names the mesh's interfaces."""
+@pytest.mark.parametrize(
+    ("rules", "chain"),
+    [(DROPPING, ("ip", "filter", "FORWARD")), (REJECTING, ("inet", "firewalld", "filter_FORWARD"))],
+    ids=["policy", "last rule"],
+)
+def test_dropping_chain_is_named_until_accepted(rules, chain):
+    """A chain that drops what it does not name is a fault, until a rule of its table names the mesh's interfaces."""
     with node() as host:
         host.set_sysctl("net/ipv4/ip_forward", "1")
         host.set_sysctl("net/ipv6/conf/all/forwarding", "1")
         assert relay_firewall.forwarding_faults(host, VIEW) == ()
-        host.run("nft", "-f", "-", text=DROPPING)
+        host.run("nft", "-f", "-", text=rules)
         (fault,) = relay_firewall.forwarding_faults(host, VIEW)
-        assert fault.startswith("the chain ip filter FORWARD drops by policy")
-        host.run("nft", "add", "rule", "ip", "filter", "FORWARD", "iifname", "wg0*", "oifname", "wg0*", "accept")
+        assert fault.startswith(f"the chain {' '.join(chain)} drops by default")
+        host.run("nft", "insert", "rule", *chain, "iifname", "wg0*", "oifname", "wg0*", "accept")
         assert relay_firewall.forwarding_faults(host, VIEW) == ()
         host.set_sysctl("net/ipv4/ip_forward", "0")
         (fault,) = relay_firewall.forwarding_faults(host, VIEW)
         assert fault.startswith("net.ipv4.ip_forward is 0")
+
+
+def test_dropping_legacy_chain_is_named(tmp_path):
+    """Rules of iptables-legacy, which nft does not show, are listed by its own program where the kernel has some."""
+    (tmp_path / "ip_tables_names").write_text("nat\nfilter\n")
+    program = tmp_path / "iptables-legacy"
+    program.write_text(
+        "#!/bin/sh\necho -P FORWARD DROP\n[ ! -e $0.accept ] || echo -A FORWARD -i wg0+ -o wg0+ -j ACCEPT\n"
+    )
+    program.chmod(0o755)
+    with node(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        host = Host(proc_net=tmp_path)
+        host.set_sysctl("net/ipv4/ip_forward", "1")
+        host.set_sysctl("net/ipv6/conf/all/forwarding", "1")
+        (fault,) = relay_firewall.forwarding_faults(host, VIEW)
+        assert fault.startswith("the chain FORWARD of iptables-legacy drops by default")
+        (tmp_path / "iptables-legacy.accept").touch()
+        assert relay_firewall.forwarding_faults(host, VIEW) == ()

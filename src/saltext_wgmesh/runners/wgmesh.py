@@ -379,6 +379,6 @@ def config():
 
     .. code-block:: bash
 
-        salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf
+        salt-run wgmesh.config > /etc/salt/wgmesh.conf && mv /etc/salt/wgmesh.conf /etc/salt/master.d/
     """
     return merged_config.merged_config(__opts__)

@@ -1,4 +1,4 @@
-"""The obstacles to forwarding on a relay: kernel settings, and chains of other programs that drop by policy."""
+"""The obstacles to forwarding on a relay: kernel settings, and chains of other programs that drop by default."""
 
 from __future__ import annotations
 
@@ -10,32 +10,60 @@ from typing import Any
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.view import View
 
+_LEGACY_CHAIN = "FORWARD"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DroppingChain:
-    """A base chain of the forward hook whose policy is to drop."""
+class ForwardChain:
+    """A base chain of the forward hook."""
 
     family: str
     table: str
     name: str
+    drops: bool
+    """Whether its policy is to drop."""
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.name}"
 
 
-def dropping_chains(listing: str) -> tuple[DroppingChain, ...]:
-    """Return the chains of *listing*, the output of ``nft -j list chains``, that drop forwarded packets by policy.
+def forward_chains(listing: str) -> tuple[ForwardChain, ...]:
+    """Return the chains of *listing*, the output of ``nft -j list chains``, that see the packets which IP forwards.
 
     Raises ValueError if it is no such output.
     """
     return tuple(
-        DroppingChain(family=str(chain["family"]), table=str(chain.get("table")), name=str(chain.get("name")))
+        ForwardChain(
+            family=str(chain["family"]),
+            table=str(chain.get("table")),
+            name=str(chain.get("name")),
+            drops=chain.get("policy") == "drop",
+        )
         for entry in _entries(listing)
         if isinstance(chain := entry.get("chain"), dict)
         and chain.get("hook") == "forward"
-        and chain.get("policy") == "drop"
         and chain.get("family") in ("ip", "ip6", "inet")
     )
+
+
+def ends_in_drop(listing: str) -> bool:
+    """Return whether the last rule of *listing*, the output of ``nft -j list chain``, drops or rejects every packet.
+
+    firewalld writes such chains: the policy is to accept, and no packet gets there. Raises ValueError as above.
+    """
+    rules = [rule for entry in _entries(listing) if isinstance(rule := entry.get("rule"), dict)]
+    last = rules[-1].get("expr") if rules else None
+    statements = last if isinstance(last, list) else []
+    kinds = [kind for each in statements if isinstance(each, dict) for kind in each]
+    return bool(kinds) and kinds[-1] in ("drop", "reject") and {*kinds[:-1]} <= {"counter", "log"}
+
+
+def legacy_drops(listing: str) -> bool:
+    """Return whether *listing*, the output of ``iptables-legacy -S FORWARD``, drops packets by default."""
+    lines = [line.split() for line in listing.splitlines()]
+    policy = ["-P", _LEGACY_CHAIN, "DROP"] in lines
+    ends = lines[-1][:3] == ["-A", _LEGACY_CHAIN, "-j"] and lines[-1][3:4] in (["DROP"], ["REJECT"]) if lines else False
+    return policy or ends
 
 
 def _entries(listing: str) -> Iterator[dict[str, Any]]:
@@ -51,8 +79,8 @@ def names_mesh(listing: str, view: View) -> bool:
 
     Then an administrator has decided on the mesh's packets, and nothing is reported.
     """
-    words = {word.strip("{},") for word in listing.split()}
-    interfaces = (f'"{pattern}"' for interface in view.interfaces for pattern in _patterns(interface.name))
+    words = {word.strip('{},"') for word in listing.split()}
+    interfaces = (pattern for interface in view.interfaces for pattern in _patterns(interface.name))
     return not words.isdisjoint({*interfaces, *view.networks})
 
 
@@ -75,10 +103,19 @@ def setting_fault(keys: Iterable[str]) -> str:
     return f"{', '.join(names)} is 0: this node forwards nothing; set it to 1, or apply again"
 
 
-def chain_fault(chain: DroppingChain, view: View) -> str:
+def chain_fault(chain: ForwardChain, view: View) -> str:
     """Return a sentence on a foreign chain that drops what the node is to forward."""
     pattern = f"{view.interfaces[0].name}*"
     return (
-        f"the chain {chain} drops by policy, and no rule of its table names an interface or network of {view.mesh}: "
+        f"the chain {chain} drops by default, and no rule of its table names an interface or network of {view.mesh}: "
         f'accept there iifname "{pattern}" oifname "{pattern}" in any connection state, as these packets are untracked'
+    )
+
+
+def legacy_fault(program: str, view: View) -> str:
+    """Return a sentence on the chain of *program*, iptables-legacy or its IPv6 kin, that does the same."""
+    pattern = f"{view.interfaces[0].name}+"
+    return (
+        f"the chain {_LEGACY_CHAIN} of {program} drops by default, and no rule there names an interface or network of "
+        f"{view.mesh}: run {program} -I {_LEGACY_CHAIN} -i {pattern} -o {pattern} -j ACCEPT, and keep it over a reboot"
     )

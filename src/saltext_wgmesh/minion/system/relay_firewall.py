@@ -11,6 +11,9 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.system.host import Host
 
+LEGACY = {"ip_tables_names": "iptables-legacy", "ip6_tables_names": "ip6tables-legacy"}
+"""File below /proc/net with the tables that the kernel has of it → the program that lists them."""
+
 
 class Pending(NamedTuple):
     """A table that has to change."""
@@ -87,16 +90,40 @@ def forwarding_faults(host: Host, view: View) -> tuple[str, ...]:
     if notrack.notrack_table(view) is None:
         return ()
     off = [key for key in firewall.forwarding_keys(view) if host.sysctl(key) == "0"]
-    return (*([firewall.setting_fault(off)] if off else []), *_dropping(host, view))
+    return (*([firewall.setting_fault(off)] if off else []), *_dropping(host, view), *_dropping_legacy(host, view))
 
 
 def _dropping(host: Host, view: View) -> Iterator[str]:
     if not host.has("nft"):
         return
     try:
-        chains = firewall.dropping_chains(host.run("nft", "-j", "list", "chains"))
-        for chain in chains:
+        for chain in firewall.forward_chains(host.run("nft", "-j", "list", "chains")):
+            names = (chain.family, chain.table, chain.name)
+            if not (chain.drops or firewall.ends_in_drop(host.run("nft", "-j", "list", "chain", *names))):
+                continue
             if not firewall.names_mesh(host.run("nft", "list", "table", chain.family, chain.table), view):
                 yield firewall.chain_fault(chain, view)
     except (HostError, ValueError) as error:
         yield f"the rules of nftables cannot be read: {error}"
+
+
+def _dropping_legacy(host: Host, view: View) -> Iterator[str]:
+    """The same for rules that ``nft`` does not show. Where no program made any, they are not looked at: the look alone
+    would load the kernel's module."""
+    for tables, program in LEGACY.items():
+        if not (_has_filter(host, tables) and host.has(program)):
+            continue
+        try:
+            listing = host.run(program, "-S", "FORWARD")
+        except HostError as error:
+            yield f"the rules of {program} cannot be read: {error}"
+            continue
+        if firewall.legacy_drops(listing) and not firewall.names_mesh(listing, view):
+            yield firewall.legacy_fault(program, view)
+
+
+def _has_filter(host: Host, tables: str) -> bool:
+    try:
+        return "filter" in (host.proc_net / tables).read_text().split()
+    except OSError:
+        return False

@@ -52,7 +52,7 @@ def _master_has_the_package(mesh: Mesh, output: str) -> None:
     assert "Successfully installed saltext-wgmesh-" in output
 
 
-@of("salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf")
+@of("salt-run wgmesh.config > /etc/salt/wgmesh.conf && mv /etc/salt/wgmesh.conf /etc/salt/master.d/")
 def _configuration_names_what_is_installed(mesh: Mesh, output: str) -> None:
     assert output == ""
     master = mesh.lab.salt.master

@@ -80,7 +80,7 @@ TOPOLOGY = Topology(
 CONFIGURED = False
 PATIENCE = 600.0
 """Seconds for one step; the machine that runs this may be busy."""
-CONFIGURATION = "salt-run wgmesh.config > /etc/salt/master.d/wgmesh.conf"
+CONFIGURATION = "salt-run wgmesh.config > /etc/salt/wgmesh.conf && mv /etc/salt/wgmesh.conf /etc/salt/master.d/"
 ALWAYS = {"generation", "published_at", "nodes"}
 """The keys that the status of every mesh has. Any other key reports trouble, or a change in progress."""
 

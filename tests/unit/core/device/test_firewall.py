@@ -17,7 +17,13 @@ def chain(**more):
 
 
 def found(*entries):
-    return [str(c) for c in firewall.dropping_chains(json.dumps({"nftables": [{"metainfo": {}}, *entries]}))]
+    listed = firewall.forward_chains(json.dumps({"nftables": [{"metainfo": {}}, *entries]}))
+    return [str(c) for c in listed if c.drops]
+
+
+def rules(*statements):
+    """Return a listing of one chain, each of whose rules has these statements."""
+    return json.dumps({"nftables": [chain(policy="accept"), *({"rule": {"expr": each}} for each in statements)]})
 
 
 def test_forward_chains_that_drop_are_found():
@@ -30,7 +36,39 @@ def test_forward_chains_that_drop_are_found():
 def test_other_output_is_refused(text):
     """Text that is no listing is an error, and not an empty listing."""
     with pytest.raises(ValueError, match=r"nft|Expecting"):
-        firewall.dropping_chains(text)
+        firewall.forward_chains(text)
+
+
+@pytest.mark.parametrize(
+    ("statements", "drops"),
+    [
+        ([[{"accept": None}], [{"drop": None}]], True),
+        ([[{"counter": {"packets": 1}}, {"log": None}, {"reject": {"type": "icmpx"}}]], True),
+        ([[{"match": {"op": "=="}}, {"drop": None}]], False),
+        ([[{"drop": None}], [{"jump": {"target": "x"}}]], False),
+        ([], False),
+        (["?", None, [], [5]], False),
+    ],
+    ids=["drop", "reject", "matched", "jump", "empty", "unknown"],
+)
+def test_last_rule_without_match_decides(statements, drops):
+    """A chain that accepts by policy drops all packets if its last rule does, as those of firewalld."""
+    assert firewall.ends_in_drop(rules(*statements)) is drops
+
+
+@pytest.mark.parametrize(
+    ("listing", "drops"),
+    [
+        ("-P FORWARD DROP\n-A FORWARD -i eth0 -j ACCEPT\n", True),
+        ("-P FORWARD ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited\n", True),
+        ("-P FORWARD ACCEPT\n-A FORWARD -i eth0 -j DROP\n", False),
+        ("-P FORWARD ACCEPT\n", False),
+        ("", False),
+    ],
+)
+def test_legacy_chain_that_drops_is_found(listing, drops):
+    """By its policy, or by a last rule without a match."""
+    assert firewall.legacy_drops(listing) is drops
 
 
 @pytest.mark.parametrize(
@@ -38,6 +76,7 @@ def test_other_output_is_refused(text):
     [
         ('iifname "wg0*"', True),
         ('-i "wg+"', True),
+        ("-A FORWARD -i wg0+ -j", True),
         ('iifname { "eth0", "wg0" }', True),
         ('iifname "wg"', False),
         ("ip saddr 10.100.0.0/16 ip daddr 10.100.0.0/16", True),
