@@ -38,7 +38,7 @@ MAX_LOG_SIZE = 1_000_000
 """Bytes from which on a log is put aside."""
 CHECK_LOG_EVERY = 5.0
 """Seconds between two looks at the size of the log."""
-COMMAND_TIMEOUT = 20.0
+WATCHER_COMMAND_TIMEOUT = 20.0
 """Seconds for a command of the watcher: the link report is written before it is taken for old, even if one hangs."""
 AUTOGROUP = Path("/proc/self/autogroup")
 PRIORITY = -15
@@ -152,7 +152,7 @@ def main() -> int:
         _raise_priority()
         _raise_file_limit()
         _write_pid_file(host)
-        Loop(dataclasses.replace(host, command_timeout=COMMAND_TIMEOUT)).run()
+        Loop(dataclasses.replace(host, command_timeout=WATCHER_COMMAND_TIMEOUT)).run()
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import pytest
@@ -16,7 +15,7 @@ from saltext_wgmesh.minion.state import keys
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
 from saltext_wgmesh.minion.watcher.slices import finish
 from tests import nodeviews
-from tests.unit.harness.fakehost import FakeHost, Kernel, with_ipv6
+from tests.unit.harness.fakehost import FakeHost, Kernel, MisprintingHost, with_ipv6
 
 MESH_NETWORK, MESH_NETWORK_6 = nodeviews.NETWORKS
 DEVICES = frozenset({"wg0", "wg0-u1", "wg0-u2"})
@@ -168,7 +167,7 @@ def test_refused_route_keeps_no_other_from_being_set(kernel, host, caplog):
 def test_no_output_of_ip_ends_updater(host, output, listed):
     """The routes that it knows of follow the links all the same."""
     words = {"routes": "route", "rules": "rule"}
-    broken = Misprinting.below(host.key_file.parents[1], host.kernel)
+    broken = MisprintingHost.below(host.key_file.parents[1], host.kernel)
     broken.printed[words[output]] = listed.decode(errors="replace")
     updater = RouteUpdater(broken, nodeviews.leaf())
     updater.reconcile_routes(report(), DEVICES)
@@ -176,18 +175,6 @@ def test_no_output_of_ip_ends_updater(host, output, listed):
     broken.printed.clear()
     updater.delete_stale_routes(report(n1=LinkState.DOWN), DEVICES)
     assert devices(host.kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u2")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Misprinting(FakeHost):
-    """A node whose ``ip`` prints what the test says."""
-
-    printed: dict[str, str] = field(default_factory=dict)
-    """Object of ``ip`` → the text."""
-
-    def run(self, *argv: str, text: str = "") -> str:
-        found = [self.printed[word] for word in argv if word in self.printed]
-        return found[0] if found else super(Misprinting, self).run(*argv, text=text)
 
 
 def test_node_without_ipv6_gets_no_ipv6_route(kernel, updater):
