@@ -11,7 +11,7 @@ from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.untrusted import printable
 from saltext_wgmesh.core.model.view import View
 
-MAX_NAME = 200
+MAX_CHAIN_NAME = 200
 """Characters of the name of a chain that a message repeats."""
 
 
@@ -83,7 +83,7 @@ def chain_fault(chain: DroppingChain, view: View) -> str:
     """Return a sentence on a foreign chain that drops what the node is to forward."""
     pattern = f"{view.interfaces[0].name}*"
     return (
-        f"the chain {printable(str(chain), MAX_NAME)} drops by policy, and no rule of its table names an interface or "
-        f"network of {view.mesh}: "
+        f"the chain {printable(str(chain), MAX_CHAIN_NAME)} drops by policy, and no rule of its table names an "
+        f"interface or network of {view.mesh}: "
         f'accept there iifname "{pattern}" oifname "{pattern}" in any connection state, as these packets are untracked'
     )
