@@ -113,14 +113,14 @@ def holding(*locks: Path) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def flood(to: str, seconds: float, data: bytes = b"?" * 24) -> int:
-    """Send *data* to the BFD port of *to* as fast as possible, by two processes; return the number of packets."""
+def flood(to: str, seconds: float, data: bytes = b"?" * 24, port: int = constants.BFD_PORT) -> int:
+    """Send *data* to *port* of *to* as fast as possible, by two processes; return the number of packets."""
 
     def act(pipe: int) -> None:
         sent, end = 0, time.monotonic() + seconds
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, constants.BFD_TTL)
-            opened.connect((to, constants.BFD_PORT))
+            opened.connect((to, port))
             while time.monotonic() < end:
                 for _ in range(100):
                     with suppress(OSError):

@@ -7,19 +7,35 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
 from saltext_wgmesh.core import constants
+from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.minion.watcher import service
+from saltext_wgmesh.minion.watcher.link_verdict import PROBE_EVERY, PROBES, discriminator
 from saltext_wgmesh.minion.watcher.listener import Listener
+from saltext_wgmesh.minion.watcher.probe_sockets import ProbeSockets
+from saltext_wgmesh.minion.watcher.sockets import Udp
 from tests.functional import far, intruder
 from tests.functional.test_turns import with_keys
 from tests.functional.test_watcher_sockets import downs, key_of, state_of, take
 from tests.lab.wait import wait_until
 from tests.nodeviews import leaf, peer, relay
 
-N1, N6 = "10.100.0.1", "10.100.0.6"
+N1, N5, N6 = "10.100.0.1", "10.100.0.5", "10.100.0.6"
+PROBE = bfd.Packet(
+    state=bfd.BfdState.UP,
+    demand=True,
+    multiplier=4,
+    my_discriminator=7,
+    your_discriminator=discriminator(N1),
+    desired_min_tx=200_000,
+    required_min_rx=0,
+)
 SECONDS = 4.0
 
 
@@ -83,10 +99,62 @@ def test_flood_fills_buffer_of_its_sender_alone(leaves):
         own.close()
 
 
-def send_three():
+@pytest.mark.parametrize("data", [b"?" * 24, PROBE.encode()], ids=["garbage", "probes"])
+def test_flood_keeps_no_probes_unanswered(leaves, data):
+    """n6 sends to the reflector as fast as it can. No run of n5's probes is lost that makes a blackhole."""
+    with ThreadPoolExecutor(1) as pool:
+        flood = pool.submit(leaves["n6"].call, intruder.flood, N1, SECONDS, data, constants.SBFD_PORT)
+        time.sleep(0.5)
+        answered = leaves["n5"].call(probe, N5, N1, SECONDS - 1.0)
+        assert not flood.done()
+        assert flood.result() > 1000 * SECONDS
+    assert len(answered) > 2 * PROBES
+    assert max(len(lost) for lost in "".join(answered).split("!")) < PROBES, "".join(answered)
+
+
+def test_flood_keeps_no_reply_from_being_received(machine):
+    """Replies to probes come from relays alone: n6 is none, and its packets are dropped in the kernel."""
+    with far.machines(n5="192.0.2.50", n6="192.0.2.60") as machines:
+        far.run("ip", "address", "add", "192.0.2.10/24", "dev", "net0")
+        sockets = ProbeSockets(4, Udp(4, None, shared=True))
+        index = socket.if_nametoindex("net0")
+        (own,) = sockets.serve([ip_network("192.0.2.50")], {index: 1})
+        machines["n6"].call(intruder.flood, "192.0.2.1", 0.5, b"?", sockets.sender.port)
+        machines["n5"].call(send_three, sockets.sender.port)
+        time.sleep(0.2)
+        assert [own.receive().source for _ in range(3)] == ["192.0.2.50"] * 3
+        assert own.receive() is None
+        # All addresses of a network, each with a socket of its own.
+        sockets.serve([ip_network("192.0.2.0/24")], {index: 64})
+        machines["n6"].call(intruder.flood, "192.0.2.1", 0.5, b"?", sockets.sender.port)
+        machines["n5"].call(send_three, sockets.sender.port)
+        time.sleep(0.2)
+        found = [sources(each) for each in sockets.serve([ip_network("192.0.2.0/24")], {index: 65})] + [sources(own)]
+        assert found == [set(), set()]
+
+
+def probe(own, to, seconds):
+    """Probe the reflector of *to* for *seconds*; return ``!`` for each probe that was answered in time, else ``.``."""
+    packet = replace(PROBE, your_discriminator=discriminator(to)).encode()
+    answered = []
+    end = time.monotonic() + seconds
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.bind((own, 0))
+        opened.settimeout(PROBE_EVERY)
+        while time.monotonic() < end:
+            opened.sendto(packet, (to, constants.SBFD_PORT))
+            try:
+                answered.append("!" if bfd.decode(opened.recv(100)).my_discriminator == discriminator(to) else ".")
+                time.sleep(0.05)
+            except TimeoutError:
+                answered.append(".")
+    return answered
+
+
+def send_three(port=constants.BFD_PORT):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         for _ in range(3):
-            opened.sendto(b"?", ("192.0.2.1", constants.BFD_PORT))
+            opened.sendto(b"?", ("192.0.2.1", port))
 
 
 def sources(udp):

@@ -65,4 +65,4 @@ def beacon(config):
     config
         The beacon's entry in the minion's configuration; it has no options beside Salt's own.
     """
-    return events.process_source().poll(Host())
+    return events.process_source().poll(Host(command_timeout=events.POLL_COMMAND_TIMEOUT))

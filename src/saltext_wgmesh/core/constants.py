@@ -60,6 +60,12 @@ CONF_DIR = "/etc/wireguard"
 STATE_DIR = "/var/lib/wgmesh"
 RUN_DIR = "/run/wgmesh"
 """The watcher writes its link reports here: ``<mesh>.json``, in the form of ``core.liveness.link_report``."""
+OUTCOMES_FILE = "outcomes.json"
+UNDERLAY_FILE = "underlay.json"
+LOST_KEY_FILE = "lost.key"
+"""In STATE_DIR, beside the folders of the meshes, which have their names."""
+LOCK_SUFFIX = ".lock"
+"""The lock of a mesh is beside its folder, with this end of its name."""
 
 # Kernel ----------------------------------------------------------------------------------------------
 IFNAMSIZ = 15
@@ -107,9 +113,17 @@ def trunk_port(listen_port: int, relay_number: int) -> int:
 
 def trunk_table(mesh: str) -> int:
     """Return the routing table for packets that arrive on a trunk of *mesh*, the same on every node and run."""
-    return 870_000_000 + zlib.crc32(mesh.encode()) % 1_000_000
+    return 870_000_000 + zlib.crc32(mesh.encode(errors="replace")) % 1_000_000
+
+
+def is_node_file(name: str) -> bool:
+    """Return whether STATE_DIR has, or may have, a file *name*, so that no mesh can have this name."""
+    return name in (OUTCOMES_FILE, UNDERLAY_FILE, LOST_KEY_FILE) or name.endswith(LOCK_SUFFIX)
 
 
 def nft_table(mesh: str) -> str:
-    """Return the name of the nftables table (family inet) of *mesh* on a relay."""
-    return f"wgmesh-{mesh}"
+    """Return the name of the nftables table (family inet) of *mesh* on a relay.
+
+    ``nft`` takes neither ``+`` nor ``=`` in a name. No mesh has the ``/`` that stands for them.
+    """
+    return f"wgmesh-{mesh.replace('+', '/p').replace('=', '/e')}"

@@ -118,7 +118,7 @@ class FinishedProcess:
 
     def kill(self) -> None: ...
 
-    def wait(self) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         return 0
 
 

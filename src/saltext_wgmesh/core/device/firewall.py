@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from saltext_wgmesh.core.model.addresses import address_family
+from saltext_wgmesh.core.model.untrusted import printable
 from saltext_wgmesh.core.model.view import View
 
 _LEGACY_CHAIN = "FORWARD"
+MAX_CHAIN_NAME = 200
+"""Characters of the name of a chain that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ def legacy_drops(listing: str) -> bool:
 def _entries(listing: str) -> Iterator[dict[str, Any]]:
     try:
         entries = [entry for entry in json.loads(listing)["nftables"] if isinstance(entry, dict)]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"no listing of nft: {error!r}") from error
     yield from entries
 
@@ -107,7 +110,8 @@ def chain_fault(chain: ForwardChain, view: View) -> str:
     """Return a sentence on a foreign chain that drops what the node is to forward."""
     pattern = f"{view.interfaces[0].name}*"
     return (
-        f"the chain {chain} drops by default, and no rule of its table names an interface or network of {view.mesh}: "
+        f"the chain {printable(str(chain), MAX_CHAIN_NAME)} drops by default, and no rule of its table names an "
+        f"interface or network of {view.mesh}: "
         f'accept there iifname "{pattern}" oifname "{pattern}" in any connection state, as these packets are untracked'
     )
 

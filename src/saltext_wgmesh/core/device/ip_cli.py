@@ -1,17 +1,61 @@
-"""The texts of iproute2: parse the output of ``ip -json``, and make lines for ``ip -batch``."""
+"""The texts of iproute2: parse the output of ``ip -json``, and make lines for ``ip -batch``.
+
+Any program of the node may make routes, rules and devices of any form. An entry that this module cannot read is none of
+this program's own, and is left out. Only a text that is no list in JSON is an error.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.state import MAIN_TABLE, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.model.addresses import address_family, host_prefixes
+
+Entry = Mapping[str, Any]
+T = TypeVar("T")
+
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
+_PREFIX = re.compile(r"(\d{1,3}(\.\d{1,3}){3}(/\d{1,2})?|[0-9a-f]*:[0-9a-f:.]*(/\d{1,3})?)", re.ASCII)
+_DEVICE = re.compile(r"[^\s/]{1,15}")
+_TYPES = {"1": "unicast", "6": "blackhole", "7": "unreachable", "8": "prohibit", "9": "throw"}
+"""Types of routes as ``ip -N`` prints them in some versions (RTN_UNICAST and others of <linux/rtnetlink.h>)."""
+_ROUTE_DETAILS = ("gateway", "via", "nexthops", "nhid", "encap", "from", "tos")
+_DEFAULT_METRIC_6 = 1024
+"""The metric of an IPv6 route that is made without one (IP6_RT_PRIO_USER of <linux/ipv6_route.h>)."""
+_SELECTORS = frozenset(
+    (
+        "not",
+        "srclen",
+        "dst",
+        "dstlen",
+        "tos",
+        "dsfield",
+        "fwmark",
+        "fwmask",
+        "oif",
+        "uid_start",
+        "ipproto",
+        "sport",
+        "sport_start",
+        "dport",
+        "dport_start",
+        "tun_id",
+        "flowlabel",
+        "l3mdev",
+        "goto",
+        "action",
+        "suppress_prefixlen",
+        "suppress_ifgroup",
+    )
+)
+"""Fields that a rule of this program does not have (ip-rule(8))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,57 +77,82 @@ class IpLink:
 
 def parse_links(text: str) -> dict[str, IpLink]:
     """Return the devices of ``ip -json address`` by name; only with ``-details`` they have a kind."""
-    return {entry["ifname"]: _link(entry) for entry in _entries(text)}
+    return {link.name: link for link in _each(_link, text)}
 
 
-def _link(entry: Mapping[str, Any]) -> IpLink:
+def _link(entry: Entry) -> IpLink:
+    infos = [info for info in entry.get("addr_info", []) if _is_address(info)]
     addresses = (
         f"{a['local']}/{a['prefixlen']}"
-        for a in entry.get("addr_info", [])
+        for a in infos
         # Temporary and deprecated addresses (RFC 8981) go away, and may not be published.
-        if a.get("scope") == "global" and "local" in a and not a.get("temporary") and not a.get("deprecated")
+        if a.get("scope") == "global" and not a.get("temporary") and not a.get("deprecated")
     )
     return IpLink(
-        name=entry["ifname"],
-        mtu=int(entry["mtu"]),
+        name=_device(entry["ifname"]),
+        mtu=_integer(entry["mtu"]),
         up="UP" in entry["flags"],
         addresses=tuple(addresses),
-        networks=tuple(dict.fromkeys(prefix for a in entry.get("addr_info", []) for prefix in _connected(a))),
-        kind=entry.get("linkinfo", {}).get("info_kind"),
-        master=entry.get("master"),
+        networks=tuple(dict.fromkeys(prefix for a in infos for prefix in _connected(a))),
+        kind=_text_or_none(entry.get("linkinfo", {}).get("info_kind")),
+        master=_text_or_none(entry.get("master")),
     )
 
 
-def _connected(info: Mapping[str, Any]) -> tuple[str, ...]:
+def _is_address(info: Any) -> bool:
+    try:
+        return bool(_connected(info))
+    except _UNREADABLE:
+        return False
+
+
+def _connected(info: Entry) -> tuple[str, ...]:
     """Return the prefixes for which the kernel makes routes of one address."""
-    if "local" not in info:
-        return ()
+    local, length = _text(info["local"]), _integer(info["prefixlen"])
+    own = str(ip_interface(f"{local}/{length}").network)
     if "address" not in info:
-        return (str(ip_interface(f"{info['local']}/{info['prefixlen']}").network),)
+        return (own,)
     # On a point-to-point address the length is that of the other end (ip-address(8), "peer").
-    peer = ip_interface(f"{info['address']}/{info['prefixlen']}").network
-    return str(peer), str(ip_network(info["local"]))
+    peer = ip_interface(f"{_text(info['address'])}/{length}").network
+    return str(peer), str(ip_network(local))
 
 
 def parse_routes(text: str) -> tuple[RouteEntry, ...]:
-    """Return the routes of ``ip -json route show table all proto …`` (one family or both), sorted."""
+    """Return this program's routes in ``ip -N -json route show table all proto …``, sorted."""
     return tuple(sorted(each_route(text), key=lambda route: route.key))
 
 
 def each_route(text: str) -> Iterator[RouteEntry]:
-    """Yield the routes that ``parse_routes`` returns, one by one and unsorted."""
-    return (_route(entry) for entry in _entries(text))
+    """Yield the routes that ``parse_routes`` returns, one by one and unsorted.
+
+    Another program may use this program's route protocol too. Its routes of a form that this program never makes are
+    left out.
+    """
+    return _each(_route, text)
 
 
-def _route(entry: Mapping[str, Any]) -> RouteEntry:
-    table = entry.get("table", "main")
+def _route(entry: Entry) -> RouteEntry | None:
+    if not _has_own_form(entry):
+        return None
     return RouteEntry(
-        table=MAIN_TABLE if table == "main" else int(table),
+        table=_integer(entry.get("table", MAIN_TABLE)),
         prefix=_prefix(entry),
         # IPv6 shows unreachable routes on "lo".
-        device=None if entry.get("type") == "unreachable" else entry["dev"],
-        source=entry.get("prefsrc"),
+        device=None if _type(entry) == "unreachable" else _device(entry["dev"]),
+        source=_text_or_none(entry.get("prefsrc")),
     )
+
+
+def _has_own_form(entry: Entry) -> bool:
+    """Return whether this program makes routes like *entry*: over one device or unreachable, and without more."""
+    if _type(entry) not in ("unicast", "unreachable") or any(name in entry for name in _ROUTE_DETAILS):
+        return False
+    return entry.get("metric", 0) in ((0, _DEFAULT_METRIC_6) if _family(entry) == 6 else (0,))
+
+
+def _type(entry: Entry) -> str:
+    kind = str(entry.get("type", "unicast"))
+    return _TYPES.get(kind, kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,44 +165,49 @@ class MainRoute:
     by: str
     """Its device, else its type, for a message."""
     is_ours: bool
-    """Whether it has the route protocol of this program."""
+    """Whether it has the route protocol of this program, and a form that this program makes."""
 
 
 def each_main_route(text: str) -> Iterator[MainRoute]:
-    """Yield the routes of the main table in ``ip -json route show table all``, of every protocol and metric."""
-    return (_main_route(entry) for entry in _entries(text) if "table" not in entry)
+    """Yield the routes of the main table in ``ip -N -json route show table all``, of every protocol and metric."""
+    return _each(_main_route, text)
 
 
-def _main_route(entry: Mapping[str, Any]) -> MainRoute:
-    kind = str(entry.get("type", "unicast"))
+def _main_route(entry: Entry) -> MainRoute | None:
+    if "table" in entry:
+        return None
+    kind = _type(entry)
     # IPv6 shows a route without a device on "lo".
-    device = entry.get("dev") if kind == "unicast" else None
+    device = _device(entry["dev"]) if kind == "unicast" and "dev" in entry else None
     return MainRoute(
         prefix=_prefix(entry),
         device=device,
-        by=str(device or ("several devices" if kind == "unicast" else kind)),
-        is_ours=str(entry.get("protocol")) == str(constants.ROUTE_PROTOCOL),
+        by=device or ("several devices" if kind == "unicast" else kind),
+        is_ours=str(entry.get("protocol")) == str(constants.ROUTE_PROTOCOL) and _has_own_form(entry),
     )
 
 
-def _prefix(entry: Mapping[str, Any]) -> str:
-    dst = str(entry["dst"])
+def _prefix(entry: Entry) -> str:
+    dst = _text(entry["dst"])
     if dst == "default":
         return "::/0" if _family(entry) == 6 else "0.0.0.0/0"
-    if "/" in dst:
-        return dst
-    return host_prefixes((dst,))[0]
+    if not _PREFIX.fullmatch(dst):
+        raise ValueError("no prefix of IPv4 or IPv6")
+    return dst if "/" in dst else host_prefixes((dst,))[0]
 
 
 def parse_rules(text: str, family: int) -> tuple[RuleEntry, ...]:
-    """Return this program's rules in ``ip -<family> -json rule``, sorted."""
-    return tuple(
-        sorted(
-            RuleEntry(family=family, device=entry["iif"], table=int(entry["table"]))
-            for entry in _entries(text)
-            if entry["priority"] == constants.RULE_PRIORITY and "iif" in entry and str(entry["table"]).isdecimal()
-        )
-    )
+    """Return this program's rules in ``ip -N -<family> -json rule``, sorted.
+
+    A rule of another program with the same priority is left out if it selects packets by more than the device.
+    """
+    return tuple(sorted(_each(lambda entry: _rule(entry, family), text)))
+
+
+def _rule(entry: Entry, family: int) -> RuleEntry | None:
+    if entry["priority"] != constants.RULE_PRIORITY or entry.get("src", "all") != "all" or _SELECTORS & entry.keys():
+        return None
+    return RuleEntry(family=family, device=_device(entry["iif"]), table=_integer(entry["table"]))
 
 
 def parse_defaults(text: str) -> tuple[tuple[int, str, str | None], ...]:
@@ -141,32 +215,81 @@ def parse_defaults(text: str) -> tuple[tuple[int, str, str | None], ...]:
 
     *text* is of ``ip -json route show table all default``: one command for both families.
     """
-    routes = [
-        (_family(entry), int(entry.get("metric", 0)), entry["dev"], entry.get("prefsrc"))
-        for entry in _entries(text)
-        # Entries without a type are unicast; multipath entries have no single device.
-        if "dev" in entry and "table" not in entry and "type" not in entry
-    ]
+    routes = _each(_default, text)
     return tuple((family, device, source) for family, _, device, source in sorted(routes, key=lambda r: r[:2]))
 
 
-def _family(entry: Mapping[str, Any]) -> int:
+def _default(entry: Entry) -> tuple[int, int, str, str | None] | None:
+    # Entries without a type are unicast; multipath entries have no single device.
+    if "dev" not in entry or "table" in entry or "type" in entry:
+        return None
+    source = _text_or_none(entry.get("prefsrc"))
+    return _family(entry), _integer(entry.get("metric", 0)), _device(entry["dev"]), source
+
+
+def _family(entry: Entry) -> int:
     # Only IPv6 routes have a router preference (RFC 4191).
     return 6 if "pref" in entry else address_family(f"{entry.get('gateway', '')}{entry['dst']}")
 
 
 def parse_advertised(text: str) -> tuple[str, ...]:
     """Return the devices whose default route in ``ip -6 -json route show default`` is of router advertisements."""
-    return tuple(sorted({entry["dev"] for entry in _entries(text) if entry.get("protocol") == "ra" and "dev" in entry}))
+    devices = _each(lambda entry: _device(entry["dev"]) if entry.get("protocol") == "ra" else None, text)
+    return tuple(sorted(set(devices)))
 
 
-def _entries(text: str) -> Iterable[Mapping[str, Any]]:
+def _each(parse: Callable[[Entry], T | None], text: str) -> Iterator[T]:
+    """Yield what *parse* makes of each entry, without None and without the entries that it cannot read.
+
+    HostError at once if *text* is no list in JSON.
+    """
+    return _readable(parse, _entries(text))
+
+
+def _readable(parse: Callable[[Entry], T | None], entries: Iterable[Any]) -> Iterator[T]:
+    for entry in entries:
+        try:
+            # Some versions print an empty object for a filtered entry.
+            parsed = parse(entry) if isinstance(entry, dict) and entry else None
+        except _UNREADABLE:
+            continue
+        if parsed is not None:
+            yield parsed
+
+
+def _entries(text: str) -> list[Any]:
     try:
-        # Without entries some versions print no text at all; some print an empty object for a filtered entry.
+        # Without entries some versions print no text at all.
         entries = json.loads(text) if text.strip() else []
-    except ValueError as error:
-        raise HostError(f"'ip -json' printed no JSON ({error}): iproute2 of 2018 or newer is needed") from error
-    return filter(None, entries)
+    except (ValueError, RecursionError) as error:
+        raise HostError(f"'ip -json' printed no JSON ({error}): iproute2 of 2019 or newer is needed") from error
+    if not isinstance(entries, list):
+        raise HostError("'ip -json' printed no list: iproute2 of 2019 or newer is needed")
+    return entries
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _integer(value: Any) -> int:
+    # Some fields are numbers and others are numbers as text. A name, as of a table, is neither.
+    if isinstance(value, (int, str)):
+        return int(value)
+    raise TypeError("no number")
+
+
+def _device(value: Any) -> str:
+    name = _text(value)
+    if not _DEVICE.fullmatch(name) or not name.isprintable():
+        raise ValueError("no name of a device that can be shown")
+    return name
 
 
 def route_line(verb: str, route: RouteEntry) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ def parse_policy(raw: object) -> Policy:
     if not pairs and not problems.found:
         remedy = "give the master's own id ('salt-run config.get id') this pillar key, with a mesh below it"
         raise NoPolicyError([Problem(path=constants.PILLAR_POLICY, message="has no mesh", remedy=remedy)])
+    absent = {mesh_name for mesh_name, value in pairs if value == ABSENT}
+    policy_checks.check_tables({mesh_name for mesh_name, _ in pairs} - absent, absent, problems)
     policy_checks.check_policy(meshes, problems)
     if problems.found:
         raise PolicyError(problems.found)

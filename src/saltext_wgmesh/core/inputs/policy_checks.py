@@ -6,7 +6,7 @@ A check that depends on a field is skipped where that field could not be read, s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
 
@@ -93,6 +93,9 @@ class _MeshChecks:
     def check_name(self) -> None:
         """Check that the mesh's name can be part of file names, and ``interface`` of interface names."""
         path, name = interface_path(self.mesh), self.mesh.interface
+        if constants.is_node_file(self.mesh.name):
+            message = f"{quoted(self.mesh.name)} can't be the name of a mesh, since nodes have a file of this name"
+            self.problems.add(self.path, message, f"use a name without {constants.LOCK_SUFFIX} at its end, such as wg0")
         if path != self.path and not (_INTERFACE.fullmatch(self.mesh.name) and len(self.mesh.name) <= _MAX_NAME):
             message = f"{quoted(self.mesh.name)} can't be the name of a mesh"
             self.problems.add(self.path, message, f"use at most {_MAX_NAME} letters, digits and . _ = + - as in wg0")
@@ -293,6 +296,21 @@ def _claims(meshes: Sequence[MeshPolicy]) -> Iterable[AddressClaim]:
             if literal:
                 host = host_network(ip_address(literal))
                 yield AddressClaim(prefix=host, kind=ClaimKind.ENDPOINT, mesh=mesh.name, path=f"{node}:endpoint")
+
+
+def check_tables(present: Collection[str], absent: Collection[str], problems: Problems) -> None:
+    """Add a problem for each mesh of *present* whose routing table is also that of another mesh, present or *absent*.
+
+    A node that removes an absent mesh empties its table. The tables follow from the names, as hashes, so the names of
+    two meshes can meet.
+    """
+    owners: dict[int, str] = {}
+    for mesh in (*sorted(absent), *sorted(present)):
+        table = constants.trunk_table(mesh)
+        owner = owners.setdefault(table, mesh)
+        if owner != mesh and mesh in present:
+            message = f"its routing table {table} is also that of {mesh_path(owner)}"
+            problems.add(mesh_path(mesh), message, "give it another name: the table follows from that")
 
 
 def _check_interfaces(meshes: Sequence[MeshPolicy], problems: Problems) -> None:

@@ -176,7 +176,8 @@ class Ledger(StoredRecords):
         """The generations of *mesh* that are kept and were published, sorted."""
         found = (key.rpartition(".") for key in self._list(banks.GENERATIONS))
         current = self._current(mesh)
-        return sorted(int(number) for name, _, number in found if name == mesh and int(number) <= current)
+        numbers = (int(number) for name, _, number in found if name == mesh and number.isdecimal())
+        return sorted(number for number in numbers if number <= current)
 
     # -- nodes ------------------------------------------------------------------------------------------
 

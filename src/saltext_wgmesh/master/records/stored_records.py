@@ -45,8 +45,10 @@ class StoredRecords:
             self._cache.flush(bank, key)
 
     def _list(self, bank: str) -> list[str]:
+        """The keys of *bank*. Other files of its folder are none, such as what a killed write of Salt left."""
         with _accessing(bank):
-            return sorted(self._cache.list(bank) or [])
+            found = sorted(self._cache.list(bank) or [])
+            return [key for key in found if self._folder is None or self._exists(bank, key)]
 
     def _fetch(self, bank: str, key: str) -> dict[str, Any]:
         raw = self._read(bank, key)

@@ -33,6 +33,8 @@ MAX_DRIFT_LINES = 20
 """Differences that one event carries at most."""
 REPORT_REFRESH = 5.0
 """Seconds after which an unchanged link report is written again, as a sign of life."""
+POLL_COMMAND_TIMEOUT = 10.0
+"""Seconds for a command of a poll: the minion does nothing else while one hangs."""
 TROUBLE = (LinkState.DOWN, LinkState.BLACKHOLE)
 
 Event = dict[str, Any]

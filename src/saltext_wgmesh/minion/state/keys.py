@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from saltext_wgmesh.core.constants import KEY_BYTES
+from saltext_wgmesh.core.constants import KEY_BYTES, LOST_KEY_FILE
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.minion.state import key_holder, store
 from saltext_wgmesh.minion.system import files, kernel
@@ -49,7 +49,7 @@ def orphaned_key(host: Host) -> str | None:
 
 
 def _orphan_file(host: Host) -> Path:
-    return host.state_dir / "lost.key"
+    return host.state_dir / LOST_KEY_FILE
 
 
 def key_to_run(host: Host, activate_key: str | None) -> str | None:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.commands import KeyPaths
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.model.view import View
@@ -26,8 +27,8 @@ from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE, ROLLE
 from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
 
-OUTCOMES = "outcomes.json"
-UNDERLAY = "underlay.json"
+OUTCOMES = constants.OUTCOMES_FILE
+UNDERLAY = constants.UNDERLAY_FILE
 VIEW = "view.json"
 PREVIOUS_VIEW = "previous.json"
 OWNED = "owned.json"
@@ -83,7 +84,7 @@ class Store:
     @property
     def lock(self) -> Path:
         """The lock file of the mesh. It lies beside the folder, which a removal deletes."""
-        return self.host.state_dir / f"{self.mesh}.lock"
+        return self.host.state_dir / f"{self.mesh}{constants.LOCK_SUFFIX}"
 
     @property
     def psk_dir(self) -> Path:
@@ -217,7 +218,7 @@ def purge_all(host: Host) -> None:
     """Delete the state that belongs to no single mesh. The node must have no mesh."""
     for name in (OUTCOMES, UNDERLAY):
         files.remove_file(host.state_dir / name)
-    for lock in host.state_dir.glob("*.lock"):
+    for lock in host.state_dir.glob(f"*{constants.LOCK_SUFFIX}"):
         with files.locked(lock):
             files.remove_file(lock)
     with contextlib.suppress(OSError):

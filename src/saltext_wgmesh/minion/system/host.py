@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,9 @@ COMMAND_TIMEOUT = 60
 """Seconds for one command; only a DNS lookup inside ``wg set`` takes longer than a few milliseconds."""
 DNS_RETRIES = "2"
 """How often ``wg`` tries to resolve a name, with growing pauses between (default 15, which is a minute)."""
+
+Line = tuple[str, ...]
+"""The words of one line of ``ip -batch``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +40,15 @@ class Host:
     """Exists where systemd is the init (sd_booted(3))."""
     units_dir: Path = Path("/etc/systemd/system/multi-user.target.wants")
     """Where systemd links the units that it starts at boot."""
+    command_timeout: float = COMMAND_TIMEOUT
+    """Seconds for one command."""
 
     def run(self, *argv: str, text: str = "") -> str:
         """Run *argv* with *text* as its standard input, and return its standard output.
 
-        No caller passes a secret in *argv* or *text*: ``wg`` gets the paths of key files.
-        HostError holds the command and its standard error.
+        No caller passes a secret in *argv* or *text*: ``wg`` gets the paths of key files. Bytes of the output that are
+        no text are replaced: they are in a name that some program gave its device.
+        HostError, of whatever kind the failure is, holds the command and its standard error.
         """
         command = shlex.join(argv)
         try:
@@ -50,15 +56,18 @@ class Host:
                 argv,
                 input=text,
                 capture_output=True,
-                text=True,
-                timeout=COMMAND_TIMEOUT,
+                encoding="utf-8",
+                errors="replace",
+                timeout=self.command_timeout,
                 check=False,
                 env=environment(),
             )
         except FileNotFoundError:
             raise HostError(f"'{argv[0]}' is not installed on this node: apply the state wgmesh.tools") from None
         except subprocess.TimeoutExpired:
-            raise HostError(f"'{command}' did not end within {COMMAND_TIMEOUT} s") from None
+            raise HostError(f"'{command}' did not end within {self.command_timeout:g} s") from None
+        except (OSError, ValueError) as error:
+            raise HostError(f"'{command}' cannot be run: {error}") from error
         if done.returncode:
             raise HostError(f"'{command}' failed ({done.returncode}): {_without_keys(done.stderr.strip())}")
         return done.stdout
@@ -80,6 +89,8 @@ class Host:
             )
         except subprocess.TimeoutExpired:
             raise HostError(f"'{shlex.join(argv)}' did not go into the background within {COMMAND_TIMEOUT} s") from None
+        except OSError as error:
+            raise HostError(f"'{shlex.join(argv)}' cannot be run: {error}") from error
         if done.returncode:
             raise HostError(f"'{shlex.join(argv)}' failed ({done.returncode})")
 
@@ -88,10 +99,11 @@ class Host:
         return shutil.which(program) is not None
 
     def sysctl(self, key: str) -> str | None:
-        """Return the value of the kernel setting *key*, a path below /proc/sys; None if this kernel lacks it."""
+        """Return the value of the kernel setting *key*, a path below /proc/sys; None if it can't be read, such as if
+        this kernel lacks it."""
         try:
-            return (self.sysctl_dir / key).read_text().strip()
-        except FileNotFoundError:
+            return (self.sysctl_dir / key).read_text(errors="replace").strip()
+        except OSError:
             return None
 
     def set_sysctl(self, key: str, value: str) -> None:
@@ -111,33 +123,66 @@ class Host:
         """Whether systemd is the init of this node."""
         return self.systemd_dir.is_dir()
 
-    def ip_batch(self, family: int, lines: Iterable[tuple[str, ...]]) -> None:
-        """Run each line by ``ip``, in order. HostError names the line that failed.
+    def ip_batch(self, family: int, lines: Iterable[Line]) -> None:
+        """Run each line by ``ip``, in order. HostError names the line that failed, and ends the lines after it.
 
-        Deleting a route that does not exist is no failure: the watcher may have deleted it first.
+        Routes that follow each other are set or deleted whichever of them fail. Deleting a route that does not exist is
+        no failure: the watcher may have deleted it first.
         """
-        for is_removal, group in groupby(lines, key=lambda line: line[:2] == ("route", "del")):
+        for verb, group in groupby(lines, key=lambda line: line[1] if line[0] == "route" else None):
             listed = list(group)
-            # ``-force``: one command for all removals, however many of the routes are gone.
-            force = ("-force",) if is_removal else ()
-            text = "".join(f"{' '.join(line)}\n" for line in listed)
+            if verb:
+                failures = self.ip_batch_each(family, listed)
+                if failures:
+                    raise HostError(first_failure(failures))
+                continue
             try:
-                self.run("ip", f"-{family}", *force, "-batch", "-", text=text)
+                self.run("ip", f"-{family}", "-batch", "-", text=_batch(listed))
             except HostError as error:
-                _raise_failed_line(error, family, listed)
+                named, _ = _failures(error, family, listed)
+                raise HostError(first_failure(named)) if named else error from None
+
+    def ip_batch_each(self, family: int, lines: Sequence[Line]) -> dict[Line, str]:
+        """Run each line by ``ip``, in order, whichever fail; return those that failed, each with the reason.
+
+        They are as of ``ip_batch``.
+        """
+        try:
+            # ``-force``: the lines after one that failed are run too.
+            self.run("ip", f"-{family}", "-force", "-batch", "-", text=_batch(lines))
+        except HostError as error:
+            named, is_complete = _failures(error, family, lines)
+            # If ``ip`` ended early, none of the others is known to have succeeded.
+            failures = named if is_complete else {**dict.fromkeys(lines, str(error)), **named}
+            return {line: why for line, why in failures.items() if not _is_gone_already(line, why)}
+        return {}
 
 
-def _raise_failed_line(error: HostError, family: int, lines: Sequence[tuple[str, ...]]) -> None:
-    """Raise the HostError of the first of *lines* that failed, except for removals of routes that do not exist."""
+def first_failure(failures: Mapping[Line, str]) -> str:
+    """Return the first of the reasons in *failures*, and how many others there are."""
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    return f"{next(iter(failures.values()))}{more}"
+
+
+def _batch(lines: Iterable[Line]) -> str:
+    return "".join(f"{' '.join(line)}\n" for line in lines)
+
+
+def _is_gone_already(line: Line, why: str) -> bool:
+    return line[:2] == ("route", "del") and "No such process" in why
+
+
+def _failures(error: HostError, family: int, lines: Sequence[Line]) -> tuple[dict[Line, str], bool]:
+    """Return which of *lines* ``ip -batch`` named in *error*, each with the reason, and whether it ran all lines."""
     _, _, told = str(error).partition("): ")
-    failures = re.findall(r"(.*?)\s*Command failed -:(\d+)", told, re.DOTALL)
-    if not failures:
-        raise error
-    for message, number in failures:
-        line = lines[int(number) - 1]
-        if line[:2] != ("route", "del") or "No such process" not in message:
-            words = shlex.join(("ip", f"-{family}", *line))
-            raise HostError(f"'{words}' failed: {message.strip()}") from None
+    found = re.findall(r"(.*?)\s*Command failed -:(\d{1,9})", told, re.DOTALL)
+    named: dict[Line, str] = {}
+    for message, number in found:
+        if 0 < int(number) <= len(lines):
+            line = lines[int(number) - 1]
+            named[line] = f"'{shlex.join(('ip', f'-{family}', *line))}' failed: {message.strip()}"
+    # An error of the words themselves ends ``ip`` at once, without the number of the line.
+    return named, bool(named) and re.search(r"Command failed -:\d+\s*$", told) is not None
 
 
 def environment() -> dict[str, str]:

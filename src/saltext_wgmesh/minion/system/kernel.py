@@ -20,8 +20,15 @@ from saltext_wgmesh.core.device.wg_cli import Dumped, parse_dump
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.minion.system.host import Host
 
-ALL_ROUTES = ("ip", "-json", "route", "show", "table", "all")
-"""Lists the routes of both families, of every program."""
+ALL_ROUTES = ("ip", "-N", "-json", "route", "show", "table", "all")
+"""Lists the routes of both families, of every program. ``-N``: an administrator may have named a table or protocol."""
+OWN_ROUTES = (*ALL_ROUTES, "proto", str(constants.ROUTE_PROTOCOL))
+"""Lists those with this program's protocol."""
+
+
+def own_rules(family: int) -> tuple[str, ...]:
+    """Return the command that lists the rules with this program's priority."""
+    return ("ip", "-N", f"-{family}", "-json", "rule", "show", "priority", str(constants.RULE_PRIORITY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +54,8 @@ def snapshot(host: Host, *, rules: bool = True) -> Snapshot:
     return Snapshot(
         links=parse_links(host.run("ip", "-json", "address")),
         wireguard=parse_dump(host.run("wg", "show", "all", "dump")),
-        routes=parse_routes(
-            host.run("ip", "-json", "route", "show", "table", "all", "proto", str(constants.ROUTE_PROTOCOL))
-        ),
-        rules=tuple(
-            rule
-            for family in families
-            for rule in parse_rules(
-                host.run("ip", f"-{family}", "-json", "rule", "show", "priority", str(constants.RULE_PRIORITY)), family
-            )
-        ),
+        routes=parse_routes(host.run(*OWN_ROUTES)),
+        rules=tuple(rule for family in families for rule in parse_rules(host.run(*own_rules(family)), family)),
     )
 
 

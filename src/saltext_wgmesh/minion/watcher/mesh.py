@@ -16,6 +16,7 @@ from saltext_wgmesh.core.model.addresses import host_prefixes
 from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
 from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
+from saltext_wgmesh.minion.system import peer_keys
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
@@ -29,7 +30,7 @@ from saltext_wgmesh.minion.watcher.link_verdict import (
 )
 from saltext_wgmesh.minion.watcher.rehandshake import Rehandshaker
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
-from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, in_slices
+from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, in_slices, run_aside
 from saltext_wgmesh.minion.watcher.sockets import canonical
 
 log = logging.getLogger("wgmesh.watch")
@@ -192,7 +193,7 @@ class MeshMonitor:
         """Do what is due by time: end graces and hold-downs, retry links that are down, write the report."""
         indices = dict(self.indices)
         self._refresh_indices()
-        self._track_keys(now)
+        yield from self._track_keys_steps(now)
         yield from in_slices(self.links.values(), lambda link: self._maintain_link(link, now))
         # A session may have come up without any change of state; its neighbour knows nothing yet.
         self.verdict.announce_path_state()
@@ -252,7 +253,7 @@ class MeshMonitor:
         else:
             self._errors.succeeded("%s: the link report is written again", path)
 
-    def _track_keys(self, now: float) -> None:
+    def _track_keys_steps(self, now: float) -> Steps[None]:
         """Give the allowed-ips of a neighbour with two keys to the one that it runs.
 
         A neighbour whose session is up still runs the same key. One that has been down for long is checked seldom.
@@ -262,8 +263,11 @@ class MeshMonitor:
         if not silent or (now - since > KEY_CHECK_BACKOFF and now - self._keys_checked_at < KEY_CHECK_EVERY):
             return
         self._keys_checked_at = now
+        listed = [(link.interface.name, link.peer) for link in silent]
         try:
-            self._peer_keys.update((link.interface.name, link.peer) for link in silent)
+            dump = yield from run_aside(self.host, *peer_keys.DUMP)
+            for command in self._peer_keys.moves(listed, dump):
+                yield from run_aside(self.host, *command)
         except HostError as error:
             self._errors.failed("%s: the keys of neighbours cannot be checked", self.view.mesh, error)
 

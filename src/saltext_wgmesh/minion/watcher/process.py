@@ -35,7 +35,11 @@ WATCHER_LOCK = "watch.lock"
 SUPERVISOR_LOCK = "supervise.lock"
 LOG_FILE = "watch.log"
 MAX_LOG_SIZE = 1_000_000
-"""Bytes from which on a log is put aside at the next start."""
+"""Bytes from which on a log is put aside."""
+CHECK_LOG_EVERY = 5.0
+"""Seconds between two looks at the size of the log."""
+WATCHER_COMMAND_TIMEOUT = 20.0
+"""Seconds for a command of the watcher: the link report is written before it is taken for old, even if one hangs."""
 AUTOGROUP = Path("/proc/self/autogroup")
 PRIORITY = -15
 """As of nice(1): on a busy node a delay of the watcher's own would look like dead links."""
@@ -77,14 +81,57 @@ def read_pid_file(host: Host) -> RunningWatcher | None:
 
 
 def supervise(host: Host) -> None:
-    """Run a watcher again and again until this process is ended. Its output goes to a file, as there is no journal."""
+    """Run a watcher again and again until this process is ended. Its output goes to a file, as there is no journal.
+
+    The file lies in memory, so it is bounded also while the watcher runs.
+    """
     path = host.run_dir / LOG_FILE
     while True:
-        if path.exists() and path.stat().st_size > MAX_LOG_SIZE:
-            path.replace(path.with_suffix(".log.1"))
-        with open(path, "ab") as log_file:
-            subprocess.run(WATCHER_COMMAND, check=False, stdout=log_file, stderr=log_file)
+        with _opened_log(path) as log_file, contextlib.suppress(OSError):
+            watcher = subprocess.Popen(WATCHER_COMMAND, stdout=log_file, stderr=log_file)
+            while not _has_ended(watcher):
+                bound_log(path)
         time.sleep(RESTART_AFTER)
+
+
+@contextlib.contextmanager
+def _opened_log(path: Path) -> Iterator[int]:
+    """Yield the log, to be appended to, or no file while it can't be opened: a watcher without a log runs too."""
+    bound_log(path)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:
+        yield subprocess.DEVNULL
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _has_ended(watcher: subprocess.Popen[bytes]) -> bool:
+    try:
+        watcher.wait(CHECK_LOG_EVERY)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def bound_log(path: Path) -> None:
+    """Move the text of a log that is longer than MAX_LOG_SIZE to a second file, of which that size is kept.
+
+    The file itself stays, since the watcher and what it has started append to it.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size <= MAX_LOG_SIZE:
+            return
+        try:
+            with open(path, "rb") as log_file:
+                log_file.seek(-MAX_LOG_SIZE, os.SEEK_END)
+                path.with_suffix(".log.1").write_bytes(log_file.read(MAX_LOG_SIZE))
+        finally:
+            # Also on a full disk: the log is what fills it.
+            os.truncate(path, 0)
 
 
 def main() -> int:
@@ -105,7 +152,7 @@ def main() -> int:
         _raise_priority()
         _raise_file_limit()
         _write_pid_file(host)
-        Loop(host).run()
+        Loop(dataclasses.replace(host, command_timeout=WATCHER_COMMAND_TIMEOUT)).run()
     return 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import subprocess
+import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from saltext_wgmesh.core.device import desired, wg_cli
@@ -30,6 +32,11 @@ CALLER_REHANDSHAKE_AFTER = (3.0, 10.0, 25.0)
 """The same for a neighbour that only calls. It calls again at its own attempts, so those of this end are in between."""
 REHANDSHAKE_EVERY = 30.0
 """Seconds between two later attempts."""
+ATTEMPT_TIMEOUT = 25.0
+"""Seconds after which a ``wg set`` that has not ended is ended: less than the time to the next attempt but two. A name
+that is resolved takes less (``DNS_RETRIES``)."""
+STOP_TIMEOUT = 0.05
+"""Seconds to wait for all processes that were killed."""
 REREAD_AFTER = 1.0
 """Seconds for which the view before is not read again."""
 
@@ -39,7 +46,16 @@ class Process(Protocol):
 
     def poll(self) -> int | None: ...
     def kill(self) -> None: ...
-    def wait(self) -> int: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A process that removes and adds one peer."""
+
+    process: Process
+    until: float
+    """When it is ended, of the monotonic clock."""
 
 
 def spawn(command: Sequence[str]) -> Process:
@@ -56,8 +72,9 @@ def spawn(command: Sequence[str]) -> Process:
 class Rehandshaker:
     """The attempts for one view, and the processes that still run for them.
 
-    No process is waited for: a name in an endpoint may take long to be resolved. *start* and *choose* stand for
-    ``spawn`` and ``random.choice`` in tests.
+    No process is waited for: a name in an endpoint may take long to be resolved. A neighbour has one process at most,
+    for ATTEMPT_TIMEOUT. *start*, *choose* and *clock* stand for ``spawn``, ``random.choice`` and ``time.monotonic`` in
+    tests.
     """
 
     def __init__(
@@ -68,6 +85,7 @@ class Rehandshaker:
         *,
         start: Callable[[Sequence[str]], Process] = spawn,
         choose: Callable[[Sequence[str | None]], str | None] = random.choice,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
         self._view = view
@@ -75,7 +93,9 @@ class Rehandshaker:
         self._peer_keys = peer_keys
         self._start = start
         self._choose = choose
-        self._processes: list[Process] = []
+        self._clock = clock
+        self._attempts: dict[str, _Attempt] = {}
+        """Neighbour → the process that still runs for it."""
         self._errors = ErrorLog(log)
         self._before: psk_files.PreviousPeers | None = None
         self._before_at = float("-inf")
@@ -89,19 +109,32 @@ class Rehandshaker:
         # A new link too: its first handshake may have come before the other end had this node as a peer. In state Init
         # packets arrive, so both ends have a session of WireGuard: a new one would interrupt it and repair nothing.
         is_dead = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is bfd.BfdState.DOWN
-        if is_dead and now - link.down_since >= _rehandshake_due(link):
+        if is_dead and now - link.down_since >= _rehandshake_due(link) and not self._is_trying(link):
             self._readd_peer(link, devices, now)
 
+    def _is_trying(self, link: MonitoredLink) -> bool:
+        attempt = self._attempts.get(link.name)
+        return attempt is not None and attempt.process.poll() is None
+
     def reap(self) -> None:
-        """Forget the processes that have ended."""
-        self._processes = [process for process in self._processes if process.poll() is None]
+        """Forget the processes that have ended, and end those that have run for ATTEMPT_TIMEOUT."""
+        now = self._clock()
+        # One that was ended counts until the kernel lets go of it: a neighbour has one process at most.
+        self._attempts = {name: each for name, each in self._attempts.items() if each.process.poll() is None}
+        for each in self._attempts.values():
+            if now >= each.until:
+                each.process.kill()
 
     def stop(self) -> None:
         """End all processes: one that still resolves a name would add a peer that the next view may not have."""
-        for process in self._processes:
-            process.kill()
-            process.wait()
-        self._processes = []
+        for each in self._attempts.values():
+            each.process.kill()
+        end = self._clock() + STOP_TIMEOUT
+        for each in self._attempts.values():
+            # The kernel may hold one back. It does nothing any longer when it is let go.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                each.process.wait(max(0.0, end - self._clock()))
+        self._attempts = {}
 
     def _readd_peer(self, link: MonitoredLink, devices: Set[str], now: float) -> None:
         """Start a ``wg set`` that removes and adds the peer of *link*: its next packet begins a handshake, whatever
@@ -115,7 +148,8 @@ class Rehandshaker:
         try:
             arguments = self._readd_arguments(link, now)
             if link.interface.name in devices:
-                self._processes.append(self._start(("wg", "set", link.interface.name, *arguments)))
+                process = self._start(("wg", "set", link.interface.name, *arguments))
+                self._attempts[link.name] = _Attempt(process, self._clock() + ATTEMPT_TIMEOUT)
         except (HostError, OSError) as error:
             self._errors.failed("%s: peers cannot be added again", self._view.mesh, error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from itertools import groupby
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from saltext_wgmesh.core.liveness.link_report import DownLinks
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.system import kernel
-from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.system.host import Host, Line, first_failure
 from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, run_aside
 
 log = logging.getLogger("wgmesh.watch")
@@ -127,21 +127,22 @@ class RouteUpdater:
         wanted = desired.rule_entries(self._view, families)
         if not wanted and not delete_stale:
             return False
-        missing: set[RuleEntry] = set()
+        restored: list[RuleEntry] = []
         for family in families:
             try:
                 live = yield from self._live_rules_steps(family)
-                missing |= {r for r in wanted if r.family == family and r.device in devices and r not in live}
-                stale = sorted(live.difference(wanted)) if delete_stale else []
-                lines = [ip_cli.rule_line("add", rule) for rule in sorted(missing) if rule.family == family]
-                lines += [ip_cli.rule_line("del", rule) for rule in stale]
-                if lines:
-                    self._host.ip_batch(family, lines)
             except HostError as error:
-                log.warning("%s: rules cannot be restored: %s", self._view.mesh, error)
-        for rule in sorted(missing):
+                log.warning("%s: rules cannot be read: %s", self._view.mesh, error)
+                continue
+            missing = sorted(r for r in wanted if r.family == family and r.device in devices and r not in live)
+            stale = sorted(live.difference(wanted)) if delete_stale else []
+            adding = {ip_cli.rule_line("add", rule): rule for rule in missing}
+            lines = [*adding, *(ip_cli.rule_line("del", rule) for rule in stale)]
+            refused = self._run_lines(family, lines, "rules cannot be restored")
+            restored += [rule for line, rule in adding.items() if line not in refused]
+        for rule in restored:
             log.info("%s: the rule for packets from %s (IPv%d) was restored", self._view.mesh, rule.device, rule.family)
-        return bool(missing)
+        return bool(restored)
 
     def update_routes(self, states: PathStates, devices: Set[str]) -> None:
         """Take the ``update_steps`` for all routes at once."""
@@ -172,8 +173,7 @@ class RouteUpdater:
 
     def _live_steps(self) -> Steps[dict[Place, RouteEntry]]:
         """The project's routes of all meshes as the kernel has them."""
-        words = ("route", "show", "table", "all", "proto", str(constants.ROUTE_PROTOCOL))
-        text = yield from run_aside(self._host, "ip", "-json", *words)
+        text = yield from run_aside(self._host, *kernel.OWN_ROUTES)
         live: dict[Place, RouteEntry] = {}
         for group in groups_of(ip_cli.each_route(text)):
             live |= {entry.key: entry for entry in group}
@@ -207,19 +207,16 @@ class RouteUpdater:
 
     def _live_rules_steps(self, family: int) -> Steps[set[RuleEntry]]:
         """The rules of this mesh as the kernel has them."""
-        words = ("rule", "show", "priority", str(constants.RULE_PRIORITY))
-        text = yield from run_aside(self._host, "ip", f"-{family}", "-json", *words)
+        text = yield from run_aside(self._host, *kernel.own_rules(family))
         table = self._tables[route_selection.TRUNK]
         return {rule for rule in ip_cli.parse_rules(text, family) if rule.table == table}
 
     def _delete_stale_steps(self, live: dict[Place, RouteEntry], devices: Set[str]) -> Steps[None]:
         for group in groups_of(live.values()):
             stale = [e for e in group if e.device in devices and e.key not in self._candidates]
-            try:
-                for family in {e.family for e in stale}:
-                    self._host.ip_batch(family, [ip_cli.route_line("del", e) for e in stale if e.family == family])
-            except HostError as error:
-                log.warning("%s: routes of the view before cannot be deleted: %s", self._view.mesh, error)
+            for family in {e.family for e in stale}:
+                lines = [ip_cli.route_line("del", e) for e in stale if e.family == family]
+                self._run_lines(family, lines, "routes of the view before cannot be deleted")
             yield None
 
     def _set(self, places: Iterable[Place], states: PathStates, devices: Set[str]) -> None:
@@ -227,16 +224,24 @@ class RouteUpdater:
         differing = (e for e in self._desired(places, states) if self._entries.get(e.key) != e)
         changed = [e for e in differing if self._may_set(e, devices)]
         for family, group in groupby(sorted(changed, key=lambda e: (e.family, e.key)), key=lambda e: e.family):
-            listed = {e.key: e for e in group}
-            try:
-                self._host.ip_batch(family, [ip_cli.route_line("replace", e) for e in listed.values()])
-            except HostError as error:
-                log.warning("%s: routes cannot be set: %s", self._view.mesh, error)
-                self._refused |= listed.keys()
-                continue
-            self._entries |= listed
-            self._set_since |= listed.keys()
-            self._refused -= listed.keys()
+            lines = {ip_cli.route_line("replace", e): e for e in group}
+            refused = self._run_lines(family, list(lines), "routes cannot be set")
+            self._refused |= {lines[line].key for line in refused}
+            done = {e.key: e for line, e in lines.items() if line not in refused}
+            self._entries |= done
+            self._set_since |= done.keys()
+            self._refused -= done.keys()
+
+    def _run_lines(self, family: int, lines: Sequence[Line], failure: str) -> Collection[Line]:
+        """Run *lines* by ``ip``, and log *failure* with the first reason; return the lines that failed.
+
+        A line that fails keeps no other from being run. The kernel may refuse one for a reason of its own, such as a
+        table of another program.
+        """
+        refused = self._host.ip_batch_each(family, lines) if lines else {}
+        if refused:
+            log.warning("%s: %s: %s", self._view.mesh, failure, first_failure(refused))
+        return refused
 
     def _may_set(self, entry: RouteEntry, devices: Set[str]) -> bool:
         is_free = entry.table != MAIN_TABLE or (self._blocked is not None and entry.prefix not in self._blocked)

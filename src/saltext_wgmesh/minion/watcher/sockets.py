@@ -90,6 +90,11 @@ class Udp:
                 continue
         raise OSError(f"none of 50 UDP ports above {_PORTS[0]} is free")
 
+    @property
+    def port(self) -> int:
+        """The UDP port."""
+        return int(self._socket.getsockname()[1])
+
     def fileno(self) -> int:
         """The file descriptor, as ``select`` needs it."""
         return self._socket.fileno()

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import selectors
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.model.addresses import address_family
+from saltext_wgmesh.core.model.policy import Network
+from saltext_wgmesh.core.model.view import Kind
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.link_verdict import PROBE_EVERY, PROBES, discriminator
 from saltext_wgmesh.minion.watcher.listener import Listener
 from saltext_wgmesh.minion.watcher.mesh import MeshMonitor
+from saltext_wgmesh.minion.watcher.probe_sockets import SPREAD, ProbeSockets
 from saltext_wgmesh.minion.watcher.slices import Steps, groups_of
 from saltext_wgmesh.minion.watcher.sockets import Received, Udp
 
 log = logging.getLogger("wgmesh.watch")
 
-MAX_PACKETS_AT_ONCE = 128
-"""Packets of probes that are read from one socket before the loop does anything else."""
 QUOTA = 128
-"""Packets of one neighbour that are read within QUOTA_TIME; then it must wait for ``resume``. The shortest interval of
+"""Packets of one socket that are read within QUOTA_TIME; then it must wait for ``resume``. The shortest interval of
 a session, 10 ms, needs 20 of them."""
 QUOTA_TIME = 0.2
 """Seconds."""
@@ -45,9 +48,9 @@ class _Device:
 class _Family:
     """The sockets of one address family."""
 
-    sender: Udp
-    """Sends all control packets and probes; replies to probes come back to it."""
-    reflector: Udp | None = None
+    replies: ProbeSockets
+    """Its sender sends all control packets and probes; replies to probes come back to its port."""
+    reflectors: ProbeSockets | None = None
     """Answers the probes of other nodes; None while another program has the port."""
     listeners: dict[int, Listener] = field(default_factory=dict)
     """Index of an interface → the sockets that receive control packets there."""
@@ -55,9 +58,10 @@ class _Family:
 
 @dataclass(slots=True, eq=False)
 class _Inbox:
-    """The socket of one neighbour, and how much was read from it lately."""
+    """The socket of one neighbour, what is done with its packets, and how much was read from it lately."""
 
     socket: Udp
+    handle: Callable[[Received], None]
     since: float = 0.0
     count: int = 0
 
@@ -88,8 +92,10 @@ class Transport:
         """Keyed by index of the interface and address of the neighbour."""
         self._relays: dict[tuple[str, str], MonitoredLink] = {}
         """Keyed by mesh and address of the relay."""
-        self._own_indices: frozenset[int] = frozenset()
+        self._interfaces: dict[int, Kind] = {}
         """The indices of all interfaces of all meshes."""
+        self._networks: tuple[Network, ...] = ()
+        """Those of all meshes."""
         self._errors = ErrorLog(log)
         self._waiting: list[_Inbox] = []
         """The neighbours that have sent too much, and are not read now."""
@@ -117,7 +123,10 @@ class Transport:
                         listed = devices.setdefault(address_family(link.peer.address), {})
                         listed.setdefault(index, _Device(link.interface.name)).neighbours.append(link.addresses)
                 yield None
-        self._own_indices = frozenset(index for mesh in meshes for index in mesh.indices.values())
+        self._interfaces = {
+            mesh.indices[i.name]: i.kind for mesh in meshes for i in mesh.view.interfaces if i.name in mesh.indices
+        }
+        self._networks = tuple(ip_network(each) for mesh in meshes for each in mesh.view.networks)
         self._by_discriminator, self._by_address = by_discriminator, by_address
         self._relays = {
             (m.view.mesh, each): relay for m in meshes for relay in m.verdict.relays for each in relay.addresses
@@ -141,19 +150,34 @@ class Transport:
         """Have one listener on each of *devices* (by index), and no other of this family."""
         family = self._families.get(number)
         if family is None:
-            sender = self._opened(number)
-            if sender is None:
+            replies = self._opened(number)
+            if replies is None:
                 return
-            family = self._families[number] = _Family(sender=sender)
-            self._register(sender, self._on_probe_reply)
-        if family.reflector is None and (reflector := self._opened(number, constants.SBFD_PORT)):
-            family.reflector = reflector
-            self._register(reflector, lambda received: self._reflect(reflector, received))
+            family = self._families[number] = _Family(replies=replies)
+        if family.reflectors is None:
+            family.reflectors = self._opened(number, constants.SBFD_PORT)
+        self._serve_probes(number, family)
         # A device that was made again has another index, and its old socket receives nothing.
         for index in family.listeners.keys() - devices.keys():
             self._close(family.listeners.pop(index))
         for index, device in devices.items():
             self._serve(number, family, index, device)
+
+    def _serve_probes(self, number: int, family: _Family) -> None:
+        """Receive probes of all nodes, and replies of the relays that this node probes with."""
+        relays = tuple(ip_network(address) for _, address in self._relays)
+        # Replies come by way of relays alone. An uplink or trunk has one neighbour, and many nodes behind it.
+        uplinks = {index: 1 for index, kind in self._interfaces.items() if kind is not Kind.ACCESS}
+        all_nodes = {index: 1 if kind is Kind.UPLINK else SPREAD for index, kind in self._interfaces.items()}
+        try:
+            for opened in family.replies.serve(relays, uplinks):
+                self._read(_Inbox(opened, self._on_probe_reply))
+            if family.reflectors is not None:
+                sender = family.reflectors.sender
+                for opened in family.reflectors.serve(self._networks, all_nodes):
+                    self._read(_Inbox(opened, functools.partial(self._reflect, sender)))
+        except OSError as error:
+            self._errors.failed("probes of IPv%s cannot be received", number, error)
 
     def _serve(self, number: int, family: _Family, index: int, device: _Device) -> None:
         """Receive the packets of the neighbours on *device*, if no other program has the port."""
@@ -161,7 +185,7 @@ class Transport:
             if index not in family.listeners:
                 family.listeners[index] = Listener(number, device.name)
             for opened in family.listeners[index].serve(device.neighbours):
-                self._read(_Inbox(opened))
+                self._read(_Inbox(opened, self._on_datagram))
         except OSError as error:
             self._note_fault(number, constants.BFD_PORT, device.name, error)
 
@@ -172,7 +196,7 @@ class Transport:
             received = inbox.socket.receive()
             if received is None:
                 return
-            self._on_datagram(received)
+            inbox.handle(received)
             if inbox.is_exhausted(time.monotonic()):
                 self._selector.unregister(inbox.socket)
                 self._waiting.append(inbox)
@@ -186,10 +210,10 @@ class Transport:
                 self._selector.unregister(each)
         listener.close()
 
-    def _opened(self, number: int, port: int | None = None) -> Udp | None:
-        """A socket; None, and ``port_faults`` has the reason, while another program has the port."""
+    def _opened(self, number: int, port: int | None = None) -> ProbeSockets | None:
+        """Sockets with *port*; None, and ``port_faults`` has the reason, while another program has it."""
         try:
-            return Udp(number, port)
+            return ProbeSockets(number, Udp(number, port, shared=True))
         except OSError as error:
             self._note_fault(number, port, "all devices", error)
             return None
@@ -201,17 +225,6 @@ class Transport:
         fault = f"BFD cannot use UDP port {where} ({error.strerror or error}), so links go unchecked: {remedy}"
         self.port_faults = (*self.port_faults, fault)
 
-    def _register(self, udp: Udp, handle: Callable[[Received], None]) -> None:
-        def drain() -> None:
-            # Bounded, so that a flood on one socket keeps neither timers nor other sockets waiting.
-            for _ in range(MAX_PACKETS_AT_ONCE):
-                received = udp.receive()
-                if received is None:
-                    return
-                handle(received)
-
-        self._selector.register(udp, selectors.EVENT_READ, drain)
-
     # -- control packets --------------------------------------------------------------------------------
 
     def send(self, mesh: MeshMonitor, link: MonitoredLink, packet: bfd.Packet) -> None:
@@ -222,7 +235,7 @@ class Transport:
             return
         data = link.authentication.sign(packet.encode(), time.monotonic())
         with contextlib.suppress(OSError):
-            family.sender.send(data, (link.peer.address, constants.BFD_PORT), mesh.source, index)
+            family.replies.sender.send(data, (link.peer.address, constants.BFD_PORT), mesh.source, index)
 
     def _on_datagram(self, received: Received) -> None:
         """A control packet, if it is valid (RFC 5880 section 6.8.6) and comes from the neighbour itself (RFC 5881
@@ -266,12 +279,12 @@ class Transport:
             return
         index = mesh.indices.get(link.interface.name, 0)
         with contextlib.suppress(OSError):
-            family.sender.send(packet.encode(), (target.peer.address, constants.SBFD_PORT), mesh.source, index)
+            family.replies.sender.send(packet.encode(), (target.peer.address, constants.SBFD_PORT), mesh.source, index)
 
     def _reflect(self, reflector: Udp, received: Received) -> None:
         """Answer a probe for this node, by whatever route leads back (RFC 7880 section 7.2)."""
         # Only what came through a mesh: a host outside could use the reflector against a third party.
-        if received.interface not in self._own_indices:
+        if received.interface not in self._interfaces:
             return
         with contextlib.suppress(bfd.BfdError, OSError):
             packet = bfd.decode(received.data)

@@ -125,7 +125,7 @@ def test_parse_empty_output_has_no_entries(text: str) -> None:
 
 def test_parse_without_json_raises_host_error() -> None:
     """The error names iproute2 if it has no JSON output."""
-    with pytest.raises(HostError, match="iproute2 of 2018 or newer is needed"):
+    with pytest.raises(HostError, match="iproute2 of 2019 or newer is needed"):
         ip_cli.parse_links("1: lo: <LOOPBACK,UP>")
 
 

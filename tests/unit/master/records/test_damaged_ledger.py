@@ -151,3 +151,25 @@ def test_power_failure_while_publishing_keeps_state(tmp_path, cut, monkeypatch):
     assert report.not_acknowledged == ()
     assert report.generation in (2, 3)
     assert dict(master.ledger.head("wg0").allocations.relay_numbers) == numbers
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    bank=st.sampled_from(banks.ALL),
+    names=st.lists(
+        st.from_regex(r"tmp[a-z0-9_]{8}", fullmatch=True) | st.sampled_from(["wg0.x", "wg0.p~", ".nfs0", "wg0.1.bak"]),
+        max_size=3,
+    ),
+)
+def test_other_files_are_no_records(bank: str, names: list[str]) -> None:
+    """Salt writes to a file ``tmp…`` first, which stays if it is killed. No mesh or node is made of its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        master = DiskMaster(Path(folder))
+        master.run()
+        before = (master.ledger.meshes(), master.ledger.nodes(), master.ledger.generations("wg0"))
+        for name in names:
+            (master.folder / bank).mkdir(parents=True, exist_ok=True)
+            (master.folder / bank / name).write_bytes(b"half")
+        (master.folder / banks.GENERATIONS / "wg0.old.p").write_bytes(b"")
+        assert (master.ledger.meshes(), master.ledger.nodes(), master.ledger.generations("wg0")) == before
+        assert master.problem_of_run() == ""

@@ -17,8 +17,8 @@ from tests.nodeviews import key, leaf, peer, relay
 from tests.unit.harness.fakehost import FakeHost, FakePeer
 
 HOUR = 3600
-ROUTES = "ip -json route show table all proto 87"
-RULES = [f"ip -{family} -json rule show priority 8700" for family in (4, 6)]
+ROUTES = "ip -N -json route show table all proto 87"
+RULES = [f"ip -N -{family} -json rule show priority 8700" for family in (4, 6)]
 ADVERTISED = "ip -6 -json route show default"
 
 

@@ -74,6 +74,65 @@ def test_missing_route_does_not_fail_batch(tmp_path: Path, monkeypatch: pytest.M
         Host().ip_batch(4, [gone, ("route", "replace", "broken")])
 
 
+def fake_ip(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Have ``ip`` be a shell script of *lines*."""
+    script = folder / "ip"
+    script.write_text("\n".join(("#!/bin/sh", *lines, "")))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_refused_routes_are_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines between them are run."""
+    said = "RTNETLINK answers: Operation not permitted\\nCommand failed -:"
+    fake_ip(tmp_path, monkeypatch, f"printf '{said}1\\n{said}3\\n' >&2", "exit 2")
+    lines = [("route", "replace", name) for name in "abc"]
+    refused = Host().ip_batch_each(4, lines)
+    assert list(refused) == [lines[0], lines[2]]
+    assert refused[lines[2]] == "'ip -4 route replace c' failed: RTNETLINK answers: Operation not permitted"
+    with pytest.raises(HostError, match=r"route replace a' failed: .* \(and 1 more\)"):
+        Host().ip_batch(4, lines)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Command failed -:1\\nError: inet prefix is expected rather than "b".\\n',
+        "Segmentation fault\\n",
+        "Command failed -:0\\nCommand failed -:99999999\\n",
+        "\\377\\376",
+    ],
+)
+def test_routes_count_as_refused_if_ip_ends_early(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line that was perhaps not run is taken for done."""
+    fake_ip(tmp_path, monkeypatch, f"printf '{said}' >&2", "exit 1")
+    lines = [("route", "replace", name) for name in "abc"]
+    assert Host().ip_batch_each(4, lines).keys() == set(lines)
+    with pytest.raises(HostError):
+        Host().ip_batch(4, [("link", "set", "a")])
+
+
+def test_output_that_is_no_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device may have any bytes in its name."""
+    fake_ip(tmp_path, monkeypatch, r"printf 'a\377\376b'")
+    assert Host().run("ip") == "a\ufffd\ufffdb"
+
+
+@pytest.mark.parametrize("words", [("/",), ("ls", "a\0b"), ("ls", "x" * 5_000_000)])
+def test_program_that_cannot_start_is_host_error(words: tuple[str, ...]) -> None:
+    """It is no file that can be run, or the kernel does not take the arguments."""
+    with pytest.raises(HostError, match="cannot be run"):
+        Host().run(*words)
+
+
+def test_hanging_program_is_ended_after_its_time() -> None:
+    """The error says after how many seconds."""
+    began = time.monotonic()
+    with pytest.raises(HostError, match=r"did not end within 0\.2 s"):
+        Host(command_timeout=0.2).run("sleep", "60")
+    assert time.monotonic() - began < 20
+
+
 def test_background_program_inherits_no_pipes(tmp_path: Path) -> None:
     """start returns though the program lives on and would keep our pipes open."""
     began = time.monotonic()

@@ -89,7 +89,7 @@ def test_tried_key_is_left_only_on_evidence(host) -> None:
     hear(host, 7, at=100)
     tracker.update([("wg0", PEER)])
     assert tracker.try_other_key("wg0", PEER) == key(77)
-    tracker.activate("wg0", PEER, key(77))
+    host.run(*tracker.move("wg0", PEER, key(77)))
     tracker.update([("wg0", PEER)])
     assert held(host) == (set(), HOST_PREFIX)
     assert tracker.try_other_key("wg0", PEER) == key(7)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from saltext_wgmesh.core.keys import psk
 from saltext_wgmesh.core.liveness import bfd
@@ -16,7 +18,12 @@ from saltext_wgmesh.minion.apply import apply
 from saltext_wgmesh.minion.state import keys, psk_files
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
-from saltext_wgmesh.minion.watcher.rehandshake import REHANDSHAKE_AFTER, REHANDSHAKE_EVERY, Rehandshaker
+from saltext_wgmesh.minion.watcher.rehandshake import (
+    ATTEMPT_TIMEOUT,
+    REHANDSHAKE_AFTER,
+    REHANDSHAKE_EVERY,
+    Rehandshaker,
+)
 from tests import nodeviews
 from tests.unit.harness.fakehost import FakeHost, Kernel, with_ipv6
 from tests.unit.harness.watcher import FinishedProcess, RunningProcess, uplink
@@ -215,15 +222,58 @@ def test_missing_interface_gets_no_command(node):
 # --- processes -----------------------------------------------------------------------------------------
 
 
+@dataclass
+class Attempts:
+    """A rehandshaker whose clock the test sets; each of its processes hangs until it is killed."""
+
+    node: Node
+    now: float = 0.0
+    started: list[RunningProcess] = field(default_factory=list)
+
+    def __post_init__(self):
+        view = self.node.view(None)
+        tracker = PeerKeyTracker(self.node.host)
+        self.rehandshaker = Rehandshaker(self.node.host, view, tracker, start=self.start, clock=lambda: self.now)
+        self.links = [replace(uplink(7), peer=peer, interface=view.interfaces[0]) for peer in view.interfaces[0].peers]
+
+    def start(self, command):
+        self.started.append(RunningProcess(tuple(command)))
+        return self.started[-1]
+
+    def maintain(self, now):
+        self.now = now
+        for link in self.links:
+            self.rehandshaker.maintain(link, ALL_DUE, {"wg0"})
+        self.rehandshaker.reap()
+
+    def running(self):
+        """Return the public keys of the peers of the processes that run."""
+        return [process.command[4] for process in self.started if not process.is_killed]
+
+
 def test_stop_kills_only_what_still_runs(node):
     """A process that resolves a name would add a peer that the next view may not have."""
-    view = node.view(None)
-    started = [FinishedProcess(()), RunningProcess(()), RunningProcess(())]
-    unstarted = list(started)
-    rehandshaker = Rehandshaker(node.host, view, PeerKeyTracker(node.host), start=lambda _command: unstarted.pop(0))
-    link = replace(uplink(7), peer=view.interfaces[0].peers[0], interface=view.interfaces[0])
-    for _ in range(3):
-        rehandshaker.maintain(link, ALL_DUE, {"wg0"})
-        rehandshaker.reap()
-    rehandshaker.stop()
-    assert {n: process.is_killed for n, process in enumerate(started) if n} == {1: True, 2: True}
+    attempts = Attempts(node)
+    attempts.started.append(FinishedProcess(()))
+    attempts.maintain(0.0)
+    attempts.rehandshaker.stop()
+    assert [process.is_killed for process in attempts.started[1:]] == [True, True]
+
+
+@given(st.lists(st.floats(min_value=0.1, max_value=40), max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+def test_hanging_wg_is_one_process_a_peer(node, pauses):
+    """Whenever the watcher looks. Each is ended after its time, and the next attempt is made."""
+    attempts = Attempts(node)
+    now = 0.0
+    for pause in (0.0, *pauses):
+        began = len(attempts.started)
+        attempts.maintain(now)
+        running = attempts.running()
+        assert len(set(running)) == len(running)
+        assert len(attempts.started) - began in (0, 2)
+        now += pause
+    for later in (0, ATTEMPT_TIMEOUT, ATTEMPT_TIMEOUT, ATTEMPT_TIMEOUT):
+        now += later
+        attempts.maintain(now)
+    assert len(attempts.started) >= 4

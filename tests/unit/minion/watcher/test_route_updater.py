@@ -15,7 +15,7 @@ from saltext_wgmesh.minion.state import keys
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
 from saltext_wgmesh.minion.watcher.slices import finish
 from tests import nodeviews
-from tests.unit.harness.fakehost import FakeHost, Kernel, with_ipv6
+from tests.unit.harness.fakehost import FakeHost, Kernel, MisprintingHost, with_ipv6
 
 MESH_NETWORK, MESH_NETWORK_6 = nodeviews.NETWORKS
 DEVICES = frozenset({"wg0", "wg0-u1", "wg0-u2"})
@@ -139,6 +139,42 @@ def test_route_the_kernel_refuses_is_tried_again(kernel, updater, caplog):
     kernel.devices["wg0-u2"].up = True
     updater.update_routes(report(n1=LinkState.DOWN), DEVICES)
     assert devices(kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u2")
+
+
+def test_refused_route_keeps_no_other_from_being_set(kernel, host, caplog):
+    """The neighbours have a route each. One is refused and tried again; the others follow the links at once."""
+    peers = tuple(nodeviews.peer(n, endpoint=f"192.0.2.{n}:51820") for n in (7, 8, 9))
+    view = nodeviews.leaf(direct=peers)
+    apply.apply(host, view)
+    updater = RouteUpdater(host, view)
+    up = report(n7=LinkState.UP, n8=LinkState.UP, n9=LinkState.UP)
+    updater.reconcile_routes(up, DEVICES)
+    for n in (7, 8, 9):
+        del kernel.routes["main", f"10.100.0.{n}/32"]
+    kernel.refused_prefixes = {"10.100.0.7/32"}
+    updater.reconcile_routes(up, DEVICES)
+    assert [("main", f"10.100.0.{n}/32") in kernel.routes for n in (7, 8, 9)] == [False, True, True]
+    assert "route replace 10.100.0.7/32" in caplog.text
+    kernel.refused_prefixes = set()
+    updater.update_routes(up, DEVICES)
+    assert ("main", "10.100.0.7/32") in kernel.routes
+
+
+@given(
+    st.sampled_from(["routes", "rules"]), st.binary(max_size=40) | st.sampled_from([b"[", b"{}", b"[7]", b"[" * 9999])
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+def test_no_output_of_ip_ends_updater(host, output, listed):
+    """The routes that it knows of follow the links all the same."""
+    words = {"routes": "route", "rules": "rule"}
+    broken = MisprintingHost.below(host.key_file.parents[1], host.kernel)
+    broken.printed[words[output]] = listed.decode(errors="replace")
+    updater = RouteUpdater(broken, nodeviews.leaf())
+    updater.reconcile_routes(report(), DEVICES)
+    updater.delete_stale_routes(report(n1=LinkState.DOWN), DEVICES)
+    broken.printed.clear()
+    updater.delete_stale_routes(report(n1=LinkState.DOWN), DEVICES)
+    assert devices(host.kernel) == dict.fromkeys(nodeviews.NETWORKS, "wg0-u2")
 
 
 def test_node_without_ipv6_gets_no_ipv6_route(kernel, updater):

@@ -127,7 +127,7 @@ def test_taken_ports_are_named_and_end_nothing(tmp_path, monkeypatch):
     transport.send_probe(monitor, monitor.links["n2"], monitor.links["n3"])
 
 
-def _refuse(*_):
+def _refuse(*_, **__):
     raise OSError(errno.EADDRINUSE, "Address already in use")
 
 
@@ -152,7 +152,7 @@ def test_neighbour_without_end_gets_its_quota_alone(monkeypatch):
     selector, clock = selectors.SelectSelector(), iter(range(10_000))
     monkeypatch.setattr(transport_module, "time", SimpleNamespace(monotonic=lambda: next(clock) / 10_000))
     transport, mailbox = Transport(selector, lambda *_: None), Mailbox()
-    transport._read(transport_module._Inbox(mailbox))
+    transport._read(transport_module._Inbox(mailbox, transport._on_datagram))
     for turn in range(3 * transport_module.QUOTA):
         for key, _ in selector.select(0):
             key.data()
