@@ -5,6 +5,8 @@ n1 is a relay on the test's own machine, n5 an honest leaf, and n6 a leaf that d
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -112,6 +114,21 @@ def test_flood_keeps_no_probes_unanswered(leaves, data):
     assert max(len(lost) for lost in "".join(answered).split("!")) < PROBES, "".join(answered)
 
 
+def test_flood_fills_reflector_of_sender_alone(leaves, watchers):
+    """n6 sends more than a buffer holds while the watcher is stopped. A probe of n5 that comes last is answered."""
+    (pid,) = [pid for pid, words in watchers().items() if "--supervise" not in words]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert leaves["n6"].call(intruder.flood, N1, 1.0, PROBE.encode(), constants.SBFD_PORT) > 1000
+        with ThreadPoolExecutor(1) as pool:
+            answered = pool.submit(leaves["n5"].call, probe, N5, N1, 0.01, 10.0)
+            time.sleep(0.5)
+            os.kill(pid, signal.SIGCONT)
+            assert answered.result() == ["!"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_flood_keeps_no_reply_from_being_received(machine):
     """Replies to probes come from relays alone: n6 is none, and its packets are dropped in the kernel."""
     with far.machines(n5="192.0.2.50", n6="192.0.2.60") as machines:
@@ -133,14 +150,17 @@ def test_flood_keeps_no_reply_from_being_received(machine):
         assert found == [set(), set()]
 
 
-def probe(own, to, seconds):
-    """Probe the reflector of *to* for *seconds*; return ``!`` for each probe that was answered in time, else ``.``."""
+def probe(own, to, seconds, timeout=PROBE_EVERY):
+    """Probe the reflector of *to* for *seconds*.
+
+    Return ``!`` for each probe that was answered within *timeout* seconds, else ``.``.
+    """
     packet = replace(PROBE, your_discriminator=discriminator(to)).encode()
     answered = []
     end = time.monotonic() + seconds
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind((own, 0))
-        opened.settimeout(PROBE_EVERY)
+        opened.settimeout(timeout)
         while time.monotonic() < end:
             opened.sendto(packet, (to, constants.SBFD_PORT))
             try:
