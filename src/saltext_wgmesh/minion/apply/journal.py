@@ -25,7 +25,6 @@ from saltext_wgmesh.minion.apply.health_check import Baseline, Master
 from saltext_wgmesh.minion.state import former_version
 from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE
 from saltext_wgmesh.minion.state.store import Store
-from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
 
 log = logging.getLogger(__name__)
@@ -119,11 +118,6 @@ def journaled(store: Store, pending: PendingApply) -> Iterator[None]:
 def clear_pending(store: Store) -> None:
     """Delete the journal: there is nothing to recover."""
     former_version.remove_both(store.folder / PENDING_APPLY_FILE)
-
-
-def boot_id(host: Host) -> str:
-    """Return the id of the present boot (random(4), boot_id)."""
-    return (files.read_file(host.boot_id) or "").strip()
 
 
 def interrupted(host: Host) -> list[str]:
