@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-MAX_AGE = 10 * 365 * 86_400.0
+MAX_PLAUSIBLE_AGE = 10 * 365 * 86_400.0
 """Seconds, ten years: a time before that was written by a wrong clock, or is damaged."""
 
 
 def is_plausible(at: float, now: float) -> bool:
     """Return whether a clock that was right can have written *at* before *now*; False for NaN."""
-    return 0 <= now - at <= MAX_AGE
+    return 0 <= now - at <= MAX_PLAUSIBLE_AGE
 
 
 def plausible(at: float, now: float) -> float:

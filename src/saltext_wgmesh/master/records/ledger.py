@@ -251,7 +251,7 @@ class Ledger(StoredRecords):
     def has_assignments(self, node: str, mesh: str, *, in_full: bool = False) -> bool:
         """Whether the record of *node* is sound and has an assignment in *mesh*; *in_full*: also in its content."""
         try:
-            entries = self._entries(node).get(mesh)
+            entries = self._entries(node).get(mesh, [])
             return bool(entries) and not (in_full and is_damaged(entries[-1]))
         except DamagedRecord as error:
             log.warning("wgmesh: the views of %s are published once more: %s", node, error)

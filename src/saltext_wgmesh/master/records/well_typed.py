@@ -16,18 +16,14 @@ _Check = Callable[[Any], bool]
 def well_typed(record: T) -> T:
     """Return *record*. TypeError if it is a dataclass, and one of its fields, at any depth, is of another type."""
     if dataclasses.is_dataclass(record):
-        _require_fields(record)
+        for name, check in _checks_of(record.__class__):
+            if not check(getattr(record, name)):
+                raise TypeError(f"{name} has another type")
     return record
 
 
-def _require_fields(record: Any) -> None:
-    for name, check in _checks_of(type(record)):
-        if not check(getattr(record, name)):
-            raise TypeError(f"{name} has another type")
-
-
 @functools.cache
-def _checks_of(kind: type) -> tuple[tuple[str, _Check], ...]:
+def _checks_of(kind: Any) -> tuple[tuple[str, _Check], ...]:
     """Field of the dataclass *kind* → its check."""
     hints = typing.get_type_hints(kind)
     return tuple((field.name, _check(hints[field.name])) for field in dataclasses.fields(kind))
@@ -43,14 +39,14 @@ def _check(hint: Any) -> _Check:
     if origin is None:
         return _check_class(hint)
     if issubclass(origin, Mapping):
-        return _check_mapping(*map(_check, inner))
+        return _check_mapping(_check(inner[0]), _check(inner[1]))
     if issubclass(origin, tuple) and inner[-1] is not Ellipsis:
         return _check_row([_check(each) for each in inner])
     return _check_collection(origin, _check(inner[0]))
 
 
-def _check_class(kind: type) -> _Check:
-    if dataclasses.is_dataclass(kind):
+def _check_class(kind: Any) -> _Check:
+    if hasattr(kind, "__dataclass_fields__"):
         checks = _checks_of(kind)
         return lambda value: isinstance(value, kind) and all(check(getattr(value, name)) for name, check in checks)
     if kind is float:
@@ -76,6 +72,6 @@ def _check_row(checks: list[_Check]) -> _Check:
     )
 
 
-def _check_collection(kind: type, of_each: _Check) -> _Check:
+def _check_collection(kind: Any, of_each: _Check) -> _Check:
     expected = Set if issubclass(kind, Set) else kind
-    return lambda value: isinstance(value, expected) and all(map(of_each, value))
+    return lambda value: isinstance(value, expected) and all(of_each(each) for each in value)

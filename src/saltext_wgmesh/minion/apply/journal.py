@@ -25,6 +25,7 @@ from saltext_wgmesh.minion.apply.health_check import Baseline, Master
 from saltext_wgmesh.minion.state import former_version
 from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE
 from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def read_pending(store: Store) -> PendingApply | None:
     try:
         text = former_version.read_either(store.folder / PENDING_APPLY_FILE)
         return None if text is None else _parsed(former_version.pending_apply(json.loads(text)))
-    except (ValueError, LookupError, TypeError, AttributeError, ViewError) as error:
+    except (ViewError, *files.DAMAGE) as error:
         log.warning("wgmesh %s: %s can't be read, and is ignored: %s", store.mesh, PENDING_APPLY_FILE, error)
         return None
 

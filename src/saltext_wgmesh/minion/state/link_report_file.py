@@ -33,7 +33,7 @@ def read_report(host: Host, mesh: str) -> LinkReport | None:
             return _parsed(first) if abs(time.time() - where.stat().st_mtime) <= MAX_AGE else None
         age = moment.decode(first.removeprefix(_BEFORE_MOMENT).removesuffix(",")).age(host)
         return _parsed("{" + rest) if age is not None and age <= MAX_AGE else None
-    except (OSError, ValueError, TypeError, ViewError):
+    except (OSError, ViewError, *files.DAMAGE):
         return None
 
 

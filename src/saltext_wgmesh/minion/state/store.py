@@ -291,7 +291,7 @@ def _stored(path: Path, read: Callable[[Path], str | None], parse: Callable[[str
     try:
         text = read(path)
         return None if text is None else parse(text)
-    except (ViewError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ViewError, *files.DAMAGE) as error:
         _warn_once(path, type(error).__name__, path.stat().st_mtime_ns if path.exists() else 0)
         return None
 
