@@ -21,7 +21,7 @@ NO_LISTENERS := -p no:salt-factories-log-server -p no:salt-factories-event-liste
 help:
 	@echo 'make demo [KEEP=1]        a real mesh of nine nodes in network namespaces, built and checked (root)'
 	@echo 'make test                 everything: unit, functional, integration, lab (root)'
-	@echo 'make check                the quick part: format, lint, spelling, types, import contracts, unit tests'
+	@echo 'make check                the quick part: format, lint, spelling, types, import contracts, unit tests, fuzzers'
 	@echo 'make test-salt SALT=3006  unit, functional and one integration run on another Salt (3006, 3007, 3008)'
 	@echo 'make test-unit            the unit tests alone, on the python3 that is found first'
 	@echo 'make bench [NAME=...]     measure; results go to bench/results'
@@ -52,7 +52,7 @@ check: venv
 	$(VENV)/bin/codespell
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --config setup.cfg
-	$(PY) -m pytest -q -n auto $(NO_LISTENERS) tests/unit
+	$(PY) -m pytest -q -n auto $(NO_LISTENERS) tests/unit tests/fuzz
 
 format: venv
 	$(PY) -m ruff format src tests bench

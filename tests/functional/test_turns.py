@@ -25,6 +25,7 @@ from saltext_wgmesh.minion.apply.timeouts import Timeouts
 from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.system.moment import boot_id
 from saltext_wgmesh.minion.watcher import service
 from tests.functional import far
 from tests.lab.wait import wait_until
@@ -242,7 +243,7 @@ def test_watcher_has_dead_apply_recovered(mesh):
     store, up = Store(host=Host(), mesh="wg0"), frozenset({"n1", "n2"})
     attempt = Attempt(plan=ChangePlan(), baseline=Baseline(links_up=up), old_view=None, older_view=None, required=up)
     pending = journal.PendingApply(
-        view=views["n5"], requested_digest=views["n5"].digest(), attempt=attempt, boot_id=journal.boot_id(Host())
+        view=views["n5"], requested_digest=views["n5"].digest(), attempt=attempt, boot_id=boot_id(Host())
     )
     journal.write_pending(store, pending)
     assert journal.interrupted(Host()) == ["wg0"]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from saltext_wgmesh.core.inputs import node_matching
 from saltext_wgmesh.core.keys import rotation as rotation_module
 from saltext_wgmesh.core.liveness import mesh_health as health_module
+from saltext_wgmesh.core.model.stored_time import plausible
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.master.drafting import key_rotation, policy_pin, psk
 from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, require_proof
@@ -122,8 +123,8 @@ def _fingerprint(found: Assessment, new_heads: Mapping[str, MeshHead], now: floa
         ]
         for mesh, known in ((mesh, records.health) for mesh, records in found.snapshot.meshes.items())
     }
-    # A time in the future was written while the clock was ahead: one run more sets it right.
-    generations = {m: (head.generation, head.published_at > now) for m, head in sorted(heads.items())}
+    # A time that a wrong clock wrote: one run more sets it right.
+    generations = {m: (h.generation, _published_at(h, now) != h.published_at) for m, h in sorted(heads.items())}
     rotations = {mesh: key_rotation.rotation_fingerprint(head, now) for mesh, head in sorted(heads.items())}
     inventory = found.inventory
     accepted, mine = sorted(inventory.accepted.items()), sorted(inventory.mine.items())
@@ -196,7 +197,7 @@ def _publication(one: Draft, snapshot: LedgerSnapshot, now: float) -> Publicatio
         without_view=one.without_view,
         allocations=one.plan.allocations,
         facts=one.facts,
-        published_at=now if was_published else min(now, one.head.published_at),
+        published_at=now if was_published else _published_at(one.head, now),
         drained=one.drained,
         transition=one.inputs.transition,
         # Written before the nodes are told: a node that was told twice would make no third key, but take longer.
@@ -210,6 +211,11 @@ def _publication(one: Draft, snapshot: LedgerSnapshot, now: float) -> Publicatio
         newly_held=held is not None and held != snapshot.mesh(one.policy.name).guard.held,
         notified=notified,
     )
+
+
+def _published_at(head: MeshHead, now: float) -> float:
+    """When the generation of *head* was published; 0 if there is none."""
+    return plausible(head.published_at, now) if head.generation else 0.0
 
 
 def _forget_deleted(env: Environment, inventory: Inventory, planned: Container[str]) -> None:

@@ -18,6 +18,7 @@ class FakeClient:
     def __init__(
         self, *returns: tuple[str, dict[str, Any]], running: Collection[str] = (), dead: Collection[str] = ()
     ) -> None:
+        self.opts = {"master_job_cache": "fake"}
         self.returns = returns
         self.running = running
         self.dead = dead

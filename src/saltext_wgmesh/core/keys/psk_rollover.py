@@ -17,6 +17,7 @@ from typing import Any
 
 from saltext_wgmesh.core.keys import psk
 from saltext_wgmesh.core.model.plan import Plan
+from saltext_wgmesh.core.model.stored_time import plausible
 from saltext_wgmesh.core.model.view import Peer, View
 
 NO_SECRET = ""
@@ -122,7 +123,8 @@ def advance_epoch(before: PskRollover, fleet: FleetState) -> PskRollover:
     def next_of(node: str, laggard: Laggard) -> Laggard:
         if not laggard.notified:
             return _notify(node, laggard, fleet)
-        may_answer = node in fleet.pending and 0 <= fleet.now - laggard.since < EPOCH_TIMEOUT
+        laggard = replace(laggard, since=plausible(laggard.since, fleet.now))
+        may_answer = node in fleet.pending and fleet.now - laggard.since < EPOCH_TIMEOUT
         return laggard if may_answer else replace(laggard, notified=False, since=fleet.now)
 
     members = {node: laggard for node, laggard in before.laggards.items() if node in fleet.members}

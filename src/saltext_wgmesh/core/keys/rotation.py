@@ -20,6 +20,7 @@ from typing import Any
 
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import Plan
+from saltext_wgmesh.core.model.stored_time import plausible
 
 Times = Mapping[str, float]
 """Node → seconds since the epoch."""
@@ -88,7 +89,7 @@ def request_due(before: Rotation, nodes: Iterable[str], period: int, now: float)
     Each node has one moment in every *period* (seconds; 0: no node has), by a hash of its name, so that the rotations
     of a fleet are spread over the period. A changed period begins at *now*.
     """
-    before = without_future(before, now)
+    before = with_plausible_times(before, now)
     if period != before.period or not before.checked_at:
         return replace(before, period=period, checked_at=now if period else 0.0)
     if not period:
@@ -97,18 +98,21 @@ def request_due(before: Rotation, nodes: Iterable[str], period: int, now: float)
     return replace(request(before, found), checked_at=now) if found else before
 
 
-def without_future(before: Rotation, now: float) -> Rotation:
-    """Return *before* with times that a clock ahead of *now* wrote set to *now*, so that nothing waits for them."""
+def with_plausible_times(before: Rotation, now: float) -> Rotation:
+    """Return *before* with *now* in place of times that no right clock can have written.
 
-    def clamped(times: Times, latest: float) -> Times:
-        return {node: min(at, latest) for node, at in times.items()}
+    So no rotation waits for such a time, none is given up for it, and not all nodes are due at once.
+    """
+
+    def clamped(times: Times, latest: float = now) -> Times:
+        return {node: at and plausible(at, latest) for node, at in times.items()}
 
     return replace(
         before,
-        requested=clamped(before.requested, now),
-        activated=clamped(before.activated, now),
+        requested=clamped(before.requested),
+        activated=clamped(before.activated),
         backed_off_until=clamped(before.backed_off_until, now + ACTIVATION_BACKOFF),
-        checked_at=min(before.checked_at, now),
+        checked_at=before.checked_at and plausible(before.checked_at, now),
     )
 
 

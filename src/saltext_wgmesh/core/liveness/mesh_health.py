@@ -19,6 +19,7 @@ from typing import Any
 
 from saltext_wgmesh.core.liveness.link_report import LinkState
 from saltext_wgmesh.core.model.pairs import NodePair
+from saltext_wgmesh.core.model.stored_time import plausible
 
 HOLD_DOWN = 30.0
 """Seconds that a node or link must be up before it counts as up again; doubles with each flap."""
@@ -86,7 +87,7 @@ def update(
 
     *neighbours* are those of each node in the published plan; *asked* are the nodes that were asked for their reports.
     """
-    before = _without_future(before, now)
+    before = _with_plausible_times(before, now)
     verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}
     nodes = _outages({n: outage for n, outage in before.nodes.items() if n in neighbours}, verdicts, now)
     down = frozenset(n for n, outage in nodes.items() if outage.is_down(now))
@@ -113,15 +114,15 @@ def update(
     )
 
 
-def _without_future(before: Health, now: float) -> Health:
-    """Return *before* with times after *now* set to *now*.
+def _with_plausible_times(before: Health, now: float) -> Health:
+    """Return *before* with *now* in place of times that no right clock can have written.
 
-    The clock was ahead when they were written. Left alone, an outage would last until the clock gets there again.
+    Left alone, an outage would last until the clock gets there, or end without its hold-down time.
     """
 
     def clamped(outage: Outage) -> Outage:
-        up_since = outage.up_since if outage.up_since is None else min(outage.up_since, now)
-        return replace(outage, since=min(outage.since, now), up_since=up_since)
+        up_since = None if outage.up_since is None else plausible(outage.up_since, now)
+        return replace(outage, since=plausible(outage.since, now), up_since=up_since)
 
     return replace(
         before,

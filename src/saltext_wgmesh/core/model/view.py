@@ -191,7 +191,7 @@ class View:
                 activate_key=_optional(raw.get("activate_key")),
                 keys=_texts(raw.get("keys", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ViewError(f"the view in this node's pillar is damaged ({error!r}): converge again") from error
 
     def digest(self) -> str:

@@ -121,9 +121,10 @@ def _policy_to_blame(records: MeshRecords, raw: Any, down_since: Mapping[str, fl
     old, first = history.generation(before), history.generation(before + 1)
     current = now.plan()
     relays = [node for node, member in current.members.items() if member.is_relay]
-    # If the clock was ahead then, the head has an earlier time: the one at which it was noticed.
+    # If the clock was ahead then, the head has an earlier time: the one at which it was noticed. An outage that began
+    # at that same time may be older, and its time as wrong.
     published_at = min(first.published_at, records.head.published_at)
-    if len(relays) != 1 or not 0 <= down_since.get(relays[0], 0.0) - published_at < BLAME_WINDOW:
+    if len(relays) != 1 or not 0 < down_since.get(relays[0], 0.0) - published_at < BLAME_WINDOW:
         return None
     views = [generation.inputs.plan().views.get(relays[0]) for generation in (old, first)]
     if not (views[0] and views[1] and is_disruptive(views[0], views[1])):

@@ -18,6 +18,7 @@ import salt.utils.args
 from salt.config import DEFAULT_MASTER_OPTS
 
 from saltext_wgmesh.core.errors import FleetError
+from saltext_wgmesh.master.fleet.job_cache import returns
 
 BATCH = 500
 """Minion ids in one job: a list target travels to every minion."""
@@ -115,8 +116,10 @@ def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[st
     if not unanswered:
         return {}
     with salt.client.get_local_client(mopts=opts) as client:
-        returned = {jid: _returned(client, jid) for jid in set(unanswered.values())}
-    return {node: returned[jid][node] for node, jid in unanswered.items() if node in returned[jid]}
+        nodes_of: dict[str, list[str]] = {}
+        for node, jid in unanswered.items():
+            nodes_of.setdefault(jid, []).append(node)
+        return {n: found for jid, nodes in nodes_of.items() for n, found in returns(client, jid, nodes).items()}
 
 
 def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
@@ -229,11 +232,10 @@ def _collect(
     answers: dict[str, Any] = {}
     while True:
         read_at = time.monotonic()
-        returned = _returned(client, jid)
+        found = returns(client, jid, wanted - answers.keys())
         now = time.monotonic()
-        found = {node: returned[node] for node in wanted & returned.keys()}
-        if len(found) > len(answers):
-            answers, answered_at = found, now
+        if found:
+            answers, answered_at = {**answers, **found}, now
         missing = wanted - answers.keys()
         wait = policy.idle if answers else policy.first_answer
         if now - answered_at > PRESUMED_DEAD_WAIT and missing <= set(policy.presumed_dead(answers)):
@@ -242,11 +244,6 @@ def _collect(
             return answers
         # On a slow disk a read takes long: then at least two thirds of the time are left to others.
         time.sleep(max(JOB_POLL_INTERVAL, 2 * (now - read_at)))
-
-
-def _returned(client: Any, jid: str) -> dict[str, Any]:
-    """Node → its return to the job, as far as the job cache has it."""
-    return {node: entry["ret"] for node, entry in client.get_cache_returns(jid).items() if "ret" in entry}
 
 
 def _batches(nodes: Sequence[str]) -> Iterator[list[str]]:

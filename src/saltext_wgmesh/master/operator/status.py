@@ -240,5 +240,8 @@ def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stamp(seconds: float) -> str:
-    """A time, in seconds since the epoch, as text in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    """A time, in seconds since the epoch, as text in UTC; "at an unknown time" for one that no calendar has."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return "at an unknown time"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from saltext_wgmesh.core.model.stored_time import is_plausible, plausible
 from saltext_wgmesh.master.records.push_answer import PushAnswer
 
 RETRY_AFTER = 60.0
@@ -116,17 +117,17 @@ class Ack:
     def holding(self, mesh: str, change: str, now: float) -> Ack:
         """This record with a hold of *change* in *mesh* that began at *now*, unless there is one already.
 
-        A hold that began in the future was written while the clock was ahead.
+        A hold that began at no plausible time begins now.
         """
         known = self.holds.get(mesh)
-        if known and known.change == change and known.since <= now:
+        if known and known.change == change and is_plausible(known.since, now):
             return self
         return replace(self, holds={**self.holds, mesh: Hold(change=change, since=now)})
 
     def may_hold(self, mesh: str, change: str, now: float) -> bool:
         """Whether the node may hold back *change* at *now*: for HOLD_LIMIT seconds, however often it refuses."""
         known = self.holds.get(mesh)
-        return known is None or known.change != change or now - known.since < HOLD_LIMIT
+        return known is None or known.change != change or now - plausible(known.since, now) < HOLD_LIMIT
 
     def after(self, answer: PushAnswer | None, pushed: Digests, now: float, job: str = "") -> Ack:
         """This record after the node's *answer* to a push of *pushed*.

@@ -60,6 +60,12 @@ class Assignment:
         return {"reason": self.reason, **flags.get(self.kind, {}), "digest": self.digest}
 
 
+def is_damaged(raw: Mapping[str, Any]) -> bool:
+    """Whether the assignment *raw* has a view that is not the one of its digest."""
+    view = view_from_dict(raw)
+    return "interfaces" in raw and (view is None or view.digest() != raw["digest"])
+
+
 def view_from_dict(raw: Mapping[str, Any] | None) -> View | None:
     """The view of an assignment that ``Assignment.as_dict`` wrote.
 

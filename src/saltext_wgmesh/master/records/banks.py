@@ -12,4 +12,6 @@ HEALTH = "wgmesh/health"
 GUARD = "wgmesh/guard"
 PINS = "wgmesh/pin"
 RUNS = "wgmesh/runs"
+REPLACEABLE = (CURRENT, NODES, ACKS, RUNS)
+"""Records that a run can write again from others: one of an unknown schema is damage, as the heads are of this one."""
 ALL = (CURRENT, HEADS, HEAD_COPIES, GENERATIONS, NODES, ACKS, HEALTH, GUARD, PINS, RUNS)

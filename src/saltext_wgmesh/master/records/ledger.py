@@ -16,7 +16,7 @@ bank                      key           value
 ``wgmesh/pin``            ``<mesh>``    ``Pin``: the policy of an earlier generation that the mesh was rolled back to
 ``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from, or
                                         ``FailedRun``
-``wgmesh/runs``           ``ledger``    the name of this ledger
+``wgmesh/runs``           ``ledger``    the name of this ledger, and in ``ledger-copy`` once more
 ========================  ============  ==================================================================
 
 A damaged record is never taken for an empty one. One of a node costs that node at most: it is pushed to once more, or
@@ -40,13 +40,13 @@ from typing import Any
 import salt.cache
 
 from saltext_wgmesh.core import constants
-from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.errors import LedgerError, PolicyError
 from saltext_wgmesh.core.liveness import mesh_health as health_module
 from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.acknowledgement import NO_ACK, Ack
-from saltext_wgmesh.master.records.assignment import Assignment, view_from_dict
+from saltext_wgmesh.master.records.assignment import Assignment, is_damaged, view_from_dict
 from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, Pin
 from saltext_wgmesh.master.records.mesh_head import MeshHead
 from saltext_wgmesh.master.records.plan_inputs import Generation
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 KEPT_GENERATIONS = 10
 """Generations that can be inspected, or returned to."""
 _LAST_RUN = "last"
-_NAME = "ledger"
+_NAMES = ("ledger", "ledger-copy")
 
 
 class Ledger(StoredRecords):
@@ -100,6 +100,7 @@ class Ledger(StoredRecords):
         except DamagedRecord as error:
             raw, damage = {}, error
         copy = self._fetch(banks.HEAD_COPIES, mesh) if damage else {}
+        parsed(banks.HEAD_COPIES, mesh, lambda: MeshHead.from_dict(copy))
         number = self._number(mesh) if damage else None
         if damage and (copy or number) and copy.get("generation", 0) < (number or 0):
             raise DamagedRecord(
@@ -163,7 +164,12 @@ class Ledger(StoredRecords):
                 f"{mesh}: generation {number} is not in the ledger, which keeps the last {KEPT_GENERATIONS} and the "
                 "last one of each earlier policy"
             )
-        return parsed(banks.GENERATIONS, f"{mesh}.{number}", lambda: Generation.from_dict(mesh, raw))
+        try:
+            return parsed(banks.GENERATIONS, f"{mesh}.{number}", lambda: Generation.from_dict(mesh, raw))
+        except PolicyError as error:
+            raise LedgerError(
+                f"the ledger's {banks.GENERATIONS} {mesh}.{number} has a policy that this version refuses: {error}"
+            ) from error
 
     def raw_policy(self, mesh: str, number: int) -> Any:
         """The mesh's policy in the pillar when that generation was planned; None if the generation is not kept.
@@ -182,13 +188,30 @@ class Ledger(StoredRecords):
     # -- nodes ------------------------------------------------------------------------------------------
 
     def name(self) -> str:
-        """The name by which nodes tell this ledger from that of another master; empty if it has none yet."""
-        return str(self._fetch(banks.RUNS, _NAME).get("name", ""))
+        """The name by which nodes tell this ledger from that of another master; empty if it has none yet.
+
+        DamagedRecord if it had one, and neither the record nor its copy can be read.
+        """
+        found = [self._stored_name(key) for key in _NAMES]
+        name = next((name for name in found if isinstance(name, str) and name), "")
+        damage = next((name for name in found if isinstance(name, DamagedRecord)), None)
+        if damage and not name:
+            raise damage
+        return name
+
+    def _stored_name(self, key: str) -> str | DamagedRecord:
+        try:
+            raw = self._fetch(banks.RUNS, key)
+            return parsed(banks.RUNS, key, lambda: _named(raw))
+        except DamagedRecord as error:
+            return error
 
     def ensure_name(self, master: str) -> None:
         """The ledger has a name: that of the *master* whose run planned first, also on another machine later."""
-        if master and not self.name():
-            self._store(banks.RUNS, _NAME, {"name": master})
+        name = self.name() or master
+        for key in _NAMES if name else ():
+            if self._stored_name(key) != name:
+                self._store(banks.RUNS, key, {"name": name})
 
     def assignments(self, node: str, problems: list[str] | None = None) -> dict[str, dict[str, Any]]:
         """Mesh → the current assignment of *node* in plain values, with its generation: what its pillar gets.
@@ -207,8 +230,16 @@ class Ledger(StoredRecords):
             known = [entry for entry in entries if entry["generation"] <= current]
             if known:
                 found[mesh] = known[-1]
-        name = self.name() if found else ""
+        name = self._name_for_nodes() if found else ""
         return {mesh: {**entry, constants.LEDGER_KEY: name} for mesh, entry in found.items()} if name else found
+
+    def _name_for_nodes(self) -> str:
+        """The ledger's name; empty if it is damaged. A node compares it only if it is given one."""
+        try:
+            return self.name()
+        except DamagedRecord as error:
+            log.warning("wgmesh: views are given out without the name of the ledger: %s", error)
+            return ""
 
     def view_with_digest(self, node: str, mesh: str, digest: str | None) -> View | None:
         """The view of *node* with that digest; None if it is not one of the last few, or of another version."""
@@ -218,10 +249,11 @@ class Ledger(StoredRecords):
             return None
         return view_from_dict(next((entry for entry in reversed(entries) if entry.get("digest") == digest), None))
 
-    def has_assignments(self, node: str, mesh: str) -> bool:
-        """Whether the record of *node* is sound and has an assignment in *mesh*."""
+    def has_assignments(self, node: str, mesh: str, *, in_full: bool = False) -> bool:
+        """Whether the record of *node* is sound and has an assignment in *mesh*; *in_full*: also in its content."""
         try:
-            return bool(self._entries(node).get(mesh))
+            entries = self._entries(node).get(mesh, [])
+            return bool(entries) and not (in_full and is_damaged(entries[-1]))
         except DamagedRecord as error:
             log.warning("wgmesh: the views of %s are published once more: %s", node, error)
             return False
@@ -351,6 +383,13 @@ def _checked_entries(raw: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         if not isinstance(entry["generation"], int) or not isinstance(entry["digest"], str):
             raise TypeError("an assignment has no generation or no digest")
     return meshes
+
+
+def _named(raw: Mapping[str, Any]) -> str:
+    name = raw["name"] if raw else ""
+    if not isinstance(name, str):
+        raise TypeError("the name is no text")
+    return name
 
 
 def _require_readable(folder: Path) -> None:

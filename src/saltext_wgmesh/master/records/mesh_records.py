@@ -144,14 +144,14 @@ def read_snapshot(ledger: Ledger) -> LedgerSnapshot:
 def without_lost_assignments(ledger: Ledger, snapshot: LedgerSnapshot, named: Collection[str]) -> LedgerSnapshot:
     """*snapshot*, with empty digests where the record of a node is damaged or gone: its views are published once more.
 
-    The records of nodes that have not acknowledged are looked at, and those of the *named*: these may have failed for
-    such a record. To read the records of all nodes would take seconds.
+    The records of nodes that have not acknowledged are looked at, and in full those of the *named*: these may have
+    failed for such a record. To read the records of all nodes would take seconds.
     """
     changed = {}
     for mesh, records in snapshot.meshes.items():
         digests = records.head.digests
         doubtful = sorted(node for node in digests if node in named or not records.has_applied(node))
-        lost = {node: "" for node in doubtful if not ledger.has_assignments(node, mesh)}
+        lost = {node: "" for node in doubtful if not ledger.has_assignments(node, mesh, in_full=node in named)}
         if lost:
             changed[mesh] = replace(records, head=replace(records.head, digests={**digests, **lost}))
     return replace(snapshot, meshes={**snapshot.meshes, **changed}) if changed else snapshot

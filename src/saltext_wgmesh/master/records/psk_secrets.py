@@ -62,7 +62,7 @@ class PskSecrets:
         """The secret of that name; None if there is no file of it, or if the file holds another secret."""
         try:
             found = Secret(text=(self.folder / f"{name}.secret").read_text().strip())
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeDecodeError):
             return None
         return found if found.name == name else None
 

@@ -15,13 +15,23 @@ from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.model.untrusted import printable
 from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.migration import migrate
+from saltext_wgmesh.master.records.well_typed import well_typed
 
 SCHEMA = 2
 MAX_REASON = 200
 """Characters of an error of reading that a message repeats."""
 _CACHE_ERRORS = (salt.exceptions.SaltCacheError, TypeError, ValueError)
 """Records that can't be read or written."""
-_DAMAGE = (salt.exceptions.SaltDeserializationError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+_DAMAGE = (
+    salt.exceptions.SaltCacheError,
+    salt.exceptions.SaltDeserializationError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 """Errors of reading a file that holds no record, or a record that lacks something."""
 _DURABLE = (banks.HEADS, banks.HEAD_COPIES, banks.CURRENT, banks.GENERATIONS)
 
@@ -56,8 +66,11 @@ class StoredRecords:
             return raw
         migrated = parsed(bank, key, lambda: migrate(bank, raw))
         if migrated is None:
+            schema = printable(repr(raw.get("schema")), MAX_REASON)
+            if bank in banks.REPLACEABLE:
+                raise _damaged(bank, key, f"it is of schema {schema}")
             raise LedgerError(
-                f"the ledger's {bank} {key} is of schema {raw.get('schema')!r}, this version writes {SCHEMA}: "
+                f"the ledger's {bank} {key} is of schema {schema}, this version writes {SCHEMA}: "
                 "upgrade the master, or remove the bank to plan afresh (addresses are then assigned again)"
             )
         return migrated
@@ -98,9 +111,9 @@ def _sync(path: Path) -> None:
 
 
 def parsed(bank: str, key: str, parse: Callable[[], T]) -> T:
-    """Return what *parse* makes of the record; DamagedRecord if the record lacks something."""
+    """Return what *parse* makes of the record; DamagedRecord if the record lacks something, or has another type."""
     try:
-        return parse()
+        return well_typed(parse())
     except _DAMAGE as error:
         raise _damaged(bank, key, error) from error
 

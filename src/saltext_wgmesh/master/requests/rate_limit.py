@@ -54,5 +54,5 @@ class RateLimit:
         try:
             raw = json.loads(text)
             return cls(begun=tuple(float(time) for time in raw["begun"]), not_before=float(raw["not_before"]))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return cls()

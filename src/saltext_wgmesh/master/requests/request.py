@@ -88,7 +88,7 @@ class Request:
         """
         try:
             raw = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return cls()
         try:
             kind, value = RequestKind(raw["kind"]), raw["value"]

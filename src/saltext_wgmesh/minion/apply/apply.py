@@ -12,7 +12,7 @@ from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.apply import attempt, executor, preconditions, untracked
 from saltext_wgmesh.minion.apply.comparison import NodeMesh
 from saltext_wgmesh.minion.apply.health_check import Master
-from saltext_wgmesh.minion.apply.journal import PendingApply, boot_id, journaled
+from saltext_wgmesh.minion.apply.journal import PendingApply, journaled
 from saltext_wgmesh.minion.apply.outcome import ApplyResult, describe_result
 from saltext_wgmesh.minion.apply.recover import recover_first
 from saltext_wgmesh.minion.apply.rename import apply_steps, rename_steps
@@ -22,6 +22,7 @@ from saltext_wgmesh.minion.state import boot_files, keys, psk_files
 from saltext_wgmesh.minion.state.store import Owned, meshes
 from saltext_wgmesh.minion.system import kernel
 from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.system.moment import boot_id
 
 
 def apply(

@@ -102,7 +102,7 @@ def apply_assignments(
     ledger than that of the applied view are refused, unless *new_ledger* is True. The other arguments are those of
     ``apply``.
     """
-    found = assignments if isinstance(assignments, Mapping) else {}
+    found = {n: raw for n, raw in assignments.items() if isinstance(n, str)} if isinstance(assignments, Mapping) else {}
     if mesh is not None and mesh not in found:
         error = f"the pillar of this node has no view of {mesh}: 'salt-run wgmesh.plan' says why"
         return (ViewResult(mesh=mesh, error=error),)

@@ -73,7 +73,7 @@ def read_pending(store: Store) -> PendingApply | None:
     try:
         text = former_version.read_either(store.folder / PENDING_APPLY_FILE)
         return None if text is None else _parsed(former_version.pending_apply(json.loads(text)))
-    except (ValueError, LookupError, TypeError, AttributeError, ViewError) as error:
+    except (ViewError, *files.DAMAGE) as error:
         log.warning("wgmesh %s: %s can't be read, and is ignored: %s", store.mesh, PENDING_APPLY_FILE, error)
         return None
 
@@ -119,11 +119,6 @@ def journaled(store: Store, pending: PendingApply) -> Iterator[None]:
 def clear_pending(store: Store) -> None:
     """Delete the journal: there is nothing to recover."""
     former_version.remove_both(store.folder / PENDING_APPLY_FILE)
-
-
-def boot_id(host: Host) -> str:
-    """Return the id of the present boot (random(4), boot_id)."""
-    return (files.read_file(host.boot_id) or "").strip()
 
 
 def interrupted(host: Host) -> list[str]:

@@ -17,6 +17,7 @@ from saltext_wgmesh.minion.apply.timeouts import DEFAULT, Timeouts
 from saltext_wgmesh.minion.state import admin_down
 from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.system.moment import boot_id
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def _recover(node: NodeMesh) -> None:
             # A view that was applied in part, or a node that booted, may lack something for that reason alone. Then the
             # view may be tried again at once.
             is_applied = node.store.view() == pending.view
-            blame_view = is_applied and pending.boot_id == journal.boot_id(node.host)
+            blame_view = is_applied and pending.boot_id == boot_id(node.host)
             roll_back(node, pending, "; ".join(lost), blame_view=blame_view)
     journal.clear_pending(node.store)
 

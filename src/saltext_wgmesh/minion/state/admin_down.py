@@ -39,7 +39,7 @@ def requested(host: Host, mesh: str) -> frozenset[str]:
         # A request that lies far in the future was written before a reboot.
         valid = 0.0 <= float(raw["until"]) - time.monotonic() <= REQUEST_TTL
         return frozenset(map(str, raw["neighbours"])) if valid else frozenset()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *files.DAMAGE):
         return frozenset()
 
 

@@ -84,5 +84,5 @@ def _recorded(host: Host) -> Minion | None:
     try:
         raw = json.loads(files.read_file(holder_file(host)) or "null")
         return Minion(id=str(raw["id"]), pki_dir=str(raw["pki_dir"]))
-    except (ValueError, TypeError, KeyError):
+    except files.DAMAGE:
         return None

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from saltext_wgmesh.core.errors import ViewError, naming
 from saltext_wgmesh.core.liveness.link_report import LinkReport
-from saltext_wgmesh.minion.system import files
+from saltext_wgmesh.minion.system import files, moment
 from saltext_wgmesh.minion.system.host import Host
 
 MAX_AGE = 60.0
 """Seconds after which a report that was not written again is void: its writer has ended."""
+_BEFORE_MOMENT = '{"written": '
 
 
 def report_path(host: Host, mesh: str) -> Path:
@@ -26,10 +27,13 @@ def read_report(host: Host, mesh: str) -> LinkReport | None:
     """Return the report of the watcher, or of the beacon where no watcher runs; None without a valid one."""
     where = report_path(host, mesh)
     try:
-        if abs(time.time() - where.stat().st_mtime) > MAX_AGE:
-            return None
-        return _parsed(where.read_text())
-    except (OSError, ValueError, ViewError):
+        first, line_break, rest = where.read_text().partition("\n")
+        if not line_break:
+            # The watcher of a former version wrote it, without the moment.
+            return _parsed(first) if abs(time.time() - where.stat().st_mtime) <= MAX_AGE else None
+        age = moment.decode(first.removeprefix(_BEFORE_MOMENT).removesuffix(",")).age(host)
+        return _parsed("{" + rest) if age is not None and age <= MAX_AGE else None
+    except (OSError, ViewError, *files.DAMAGE):
         return None
 
 
@@ -64,7 +68,9 @@ def _write(host: Host, mesh: str, raw: Mapping[str, object]) -> None:
     partial = where.with_name(f".{where.name}")
     try:
         with naming(where):
-            partial.write_text(json.dumps(raw))
+            # The moment has a line of its own, since the rest is parsed only where it differs.
+            rest = json.dumps(raw).removeprefix("{")
+            partial.write_text(f"{_BEFORE_MOMENT}{moment.present(host).encode()},\n{rest}")
             partial.replace(where)
     except OSError:
         # On a full disk half a file would keep the room that the next attempt needs.

@@ -33,7 +33,7 @@ def open_psks(host: Host, mesh: str, box: Any) -> dict[str, str]:
     if box is None or not private:
         return {}
     for key in private:
-        with contextlib.suppress(ValueError, AttributeError, TypeError):
+        with contextlib.suppress(*files.DAMAGE):
             found = json.loads(sealed_box.open_sealed(str(box), mesh, key))
             return {name: text for name, text in found.items() if psk.psk_id(text) == name}
     raise HostError(

@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,12 +23,14 @@ from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.state import former_version
 from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE, ROLLED_BACK_FILE
-from saltext_wgmesh.minion.system import files
+from saltext_wgmesh.minion.system import files, moment
 from saltext_wgmesh.minion.system.host import Host
 
 OUTCOMES = constants.OUTCOMES_FILE
 UNDERLAY = constants.UNDERLAY_FILE
 VIEW = "view.json"
+APPLIED = "applied.json"
+"""The moment at which VIEW was set."""
 PREVIOUS_VIEW = "previous.json"
 OWNED = "owned.json"
 LEDGER = "ledger.json"
@@ -113,12 +114,18 @@ class Store:
     def age(self) -> float:
         """Return the seconds since the last applied view was set; infinite if there is none.
 
-        A view of the future was set while the clock was ahead. The distance counts then too, so that it gets old.
+        A view of another boot, or of a moment that this boot has not had, counts as set now: it gets old from now on.
         """
-        try:
-            return abs(time.time() - (self.folder / VIEW).stat().st_mtime)
-        except FileNotFoundError:
+        if not (self.folder / VIEW).exists():
             return math.inf
+        applied = _stored(self.folder / APPLIED, files.read_file, moment.decode)
+        age = applied.age(self.host) if applied else None
+        if age is None:
+            self._note_applied()
+        return age or 0.0
+
+    def _note_applied(self) -> None:
+        files.write_file(self.folder / APPLIED, moment.present(self.host).encode() + "\n")
 
     def previous(self) -> View | None:
         """Return the view that was applied before the present one; None if there is none."""
@@ -132,6 +139,7 @@ class Store:
         if before is not None:
             files.write_file(self.folder / PREVIOUS_VIEW, _text(before.as_dict()))
         files.write_file(self.folder / VIEW, _text(view.as_dict()))
+        self._note_applied()
 
     def restore(self, view: View, previous: View | None) -> None:
         """Record *view* as applied and *previous* as the one before it, as if no other had been applied since."""
@@ -140,6 +148,7 @@ class Store:
         else:
             files.remove_file(self.folder / PREVIOUS_VIEW)
         files.write_file(self.folder / VIEW, _text(view.as_dict()))
+        self._note_applied()
 
     def rolled_back(self) -> RolledBackView | None:
         """Return the view that was rolled back last; None if the last apply succeeded."""
@@ -175,10 +184,11 @@ class Store:
         """Record that no view of the mesh is applied, and that no apply is to be recovered."""
         former_version.remove_both(self.folder / PENDING_APPLY_FILE)
         files.remove_file(self.folder / VIEW)
+        files.remove_file(self.folder / APPLIED)
 
     def purge(self) -> None:
         """Delete the state of the mesh, except its preshared keys. OWNED goes last, so that a crash can be finished."""
-        for name in (PENDING_APPLY_FILE, VIEW, PREVIOUS_VIEW, ROLLED_BACK_FILE, LEDGER, OWNED):
+        for name in (PENDING_APPLY_FILE, VIEW, APPLIED, PREVIOUS_VIEW, ROLLED_BACK_FILE, LEDGER, OWNED):
             former_version.remove_both(self.folder / name)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -282,7 +292,7 @@ def _stored(path: Path, read: Callable[[Path], str | None], parse: Callable[[str
     try:
         text = read(path)
         return None if text is None else parse(text)
-    except (ViewError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ViewError, *files.DAMAGE) as error:
         _warn_once(path, type(error).__name__, path.stat().st_mtime_ns if path.exists() else 0)
         return None
 

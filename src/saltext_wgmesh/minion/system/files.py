@@ -13,6 +13,8 @@ from pathlib import Path
 from saltext_wgmesh.core.errors import HostError, naming
 
 _SUFFIX = ".partial"
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""Errors of parsing a file that holds anything else than was written, such as what a crash left of it."""
 FILE_LOCK_TIMEOUT = 60
 """Seconds to wait for another apply on this node."""
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from saltext_wgmesh.core.liveness import bfd
-from saltext_wgmesh.core.liveness.hold_down import HoldDown
+from saltext_wgmesh.core.liveness.hold_down import HOLD_CEILING, HoldDown
 from saltext_wgmesh.core.liveness.link_report import DownLink, DownLinks, LinkReport, LinkState, LinkStatus
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.view import Kind
@@ -250,7 +250,7 @@ def remembered_hold_down(reported: LinkStatus | None, now: float, wall_clock: fl
     if reported is None:
         return HoldDown()
     up_at = now - max(0.0, wall_clock - reported.since) if reported.state is LinkState.UP else None
-    return HoldDown(hold=reported.hold, up_at=up_at)
+    return HoldDown(hold=min(reported.hold, HOLD_CEILING), up_at=up_at)
 
 
 def discriminator(address: str) -> int:

@@ -14,6 +14,7 @@ from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
 from saltext_wgmesh.core.model.addresses import host_prefixes
 from saltext_wgmesh.core.model.policy import Bfd, Role
+from saltext_wgmesh.core.model.stored_time import plausible
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
 from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
 from saltext_wgmesh.minion.system import peer_keys
@@ -297,7 +298,7 @@ def _new_link(
         interface=interface,
         session=session,
         state=known.state if known else LinkState.NEW,
-        since=known.since if known else wall_clock,
+        since=plausible(known.since, wall_clock) if known else wall_clock,
         grace_until=now + (STABLE_AFTER if known else NEW_LINK_GRACE),
         is_relay=False,
         hold_down=remembered_hold_down(known, now, wall_clock),

@@ -76,7 +76,7 @@ def read_pid_file(host: Host) -> RunningWatcher | None:
     try:
         raw = json.loads((host.run_dir / PID_FILE).read_text())
         return RunningWatcher(pid=int(raw["pid"]), version=str(raw["version"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, *files.DAMAGE):
         return None
 
 

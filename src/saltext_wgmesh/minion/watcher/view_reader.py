@@ -8,14 +8,15 @@ from dataclasses import replace
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.model.view import Interface, Route, View
 from saltext_wgmesh.core.model.view_migration import migrate_view
+from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.watcher.slices import Steps, groups_of
 
 
 def view_steps(text: str) -> Steps[View]:
-    """Return the view in the JSON *text* of a file. ViewError or ValueError if it is none."""
-    raw = migrate_view(json.loads(text))
-    yield None
+    """Return the view in the JSON *text* of a file. ViewError if it is none."""
     try:
+        raw = migrate_view(json.loads(text))
+        yield None
         head = View.from_dict({**raw, "interfaces": [], "routes": []})
         interfaces: list[Interface] = []
         for interface in raw["interfaces"]:
@@ -31,6 +32,6 @@ def view_steps(text: str) -> Steps[View]:
         for group in groups_of(raw["routes"]):
             routes += View.from_dict({**raw, "interfaces": [], "routes": group}).routes
             yield None
-    except (KeyError, TypeError) as error:
+    except files.DAMAGE as error:
         raise ViewError(f"the view is damaged ({error!r}): apply again") from error
     return replace(head, interfaces=tuple(interfaces), routes=tuple(routes))

@@ -6,6 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import salt.cache
@@ -13,11 +14,13 @@ import salt.payload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.ledger import Ledger
 from tests.unit.harness.fake_master import FakeMaster
 
+OF_A_NODE = (banks.NODES, banks.ACKS)
 FILES = [
     (banks.HEADS, "wg0"),
     (banks.HEAD_COPIES, "wg0"),
@@ -30,8 +33,8 @@ FILES = [
     (banks.PINS, "wg0"),
     (banks.RUNS, "last"),
     (banks.RUNS, "ledger"),
+    (banks.RUNS, "ledger-copy"),
 ]
-OF_A_NODE = (banks.NODES, banks.ACKS)
 VALUES = st.sampled_from(
     [None, {}, [], 0, 7, "x", {"schema": 2}, {"schema": 2, "generation": "x"}, {"schema": 1}, {1: 2}]
 )
@@ -85,15 +88,95 @@ def test_damage_gives_good_state_or_names_file(file: tuple[str, str], content: b
         master.damage(bank, key, content)
         if problem := master.problem_of_run():
             assert f"{bank} {key}" in problem
-            # A record of another version may mean something that a run would destroy.
-            assert bank not in OF_A_NODE or "is of schema" in problem
+            assert bank not in banks.REPLACEABLE
             return
+        assert master.ledger.name() == "m"
         head = master.ledger.head("wg0")
         assert head.generation >= 1
         assert dict(head.allocations.relay_numbers) == numbers
         assert master.ledger.assignments("b") == views
         assert master.ledger.ack("a").digests == {"wg0": head.digests["a"]}
         assert master.ledger.assignments("a")["wg0"]["digest"] == head.digests["a"]
+
+
+@settings(max_examples=80, deadline=None)
+@given(file=st.sampled_from(FILES), data=st.data())
+def test_wrong_value_ends_no_run_by_other_error(file: tuple[str, str], data: st.DataObject) -> None:
+    """A record with one value of another type is refused by name, or the run ends as usual: never in between."""
+    bank, key = file
+    with tempfile.TemporaryDirectory() as folder:
+        master = DiskMaster(Path(folder))
+        master.policy["wg0"]["rotate_after"] = "30d"
+        master.run(rotate="a")
+        path = master.folder / bank / f"{key}.p"
+        if not path.exists():
+            return
+        raw = salt.payload.loads(path.read_bytes())
+        path.write_bytes(salt.payload.dumps(replaced(raw, data)))
+        if problem := master.problem_of_run():
+            assert f"{bank} {key}" in problem
+            assert bank not in OF_A_NODE
+
+
+def replaced(raw: Any, data: st.DataObject) -> Any:
+    """*raw* with one value in it replaced."""
+    if not isinstance(raw, dict) or not raw or data.draw(st.integers(0, 3)) == 0:
+        return data.draw(VALUES)
+    key = data.draw(st.sampled_from(sorted(raw)))
+    return {**raw, key: replaced(raw[key], data)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(files=st.lists(st.sampled_from(FILES), unique=True, min_size=2, max_size=3), content=CONTENTS)
+def test_damage_of_several_files_is_named(files: list[tuple[str, str]], content: bytes | int) -> None:
+    """One of them is named, or all is as before."""
+    with tempfile.TemporaryDirectory() as folder:
+        master = DiskMaster(Path(folder))
+        master.run()
+        numbers = dict(master.ledger.head("wg0").allocations.relay_numbers)
+        for bank, key in files:
+            master.damage(bank, key, content)
+        if problem := master.problem_of_run():
+            assert any(f"{bank} {key}" in problem for bank, key in files)
+            return
+        assert dict(master.ledger.head("wg0").allocations.relay_numbers) == numbers
+
+
+@pytest.mark.parametrize("content", [b"", b"\x81", b"\x81\xa6schema\x63"])
+@pytest.mark.parametrize("key", ["ledger", "ledger-copy"])
+def test_damaged_name_costs_no_pillar(master, key, content):
+    """The name stands there twice, and a view without a name is applied as usual."""
+    views = master.ledger.assignments("a")
+    master.damage(banks.RUNS, key, content)
+    assert master.ledger.assignments("a") == views
+    master.run()
+    master.damage(banks.RUNS, "ledger", content)
+    master.damage(banks.RUNS, "ledger-copy", content)
+    (view,) = master.ledger.assignments("a").values()
+    assert constants.LEDGER_KEY not in view
+    with pytest.raises(LedgerError, match="wgmesh/runs ledger"):
+        master.run()
+
+
+@pytest.mark.parametrize("bank", [banks.ACKS, banks.NODES])
+def test_unknown_schema_costs_one_node(master, bank):
+    """The record is written again, and the log names the file."""
+    before = master.ledger.head("wg0").digests
+    master.damage(bank, "a", salt.payload.dumps({"schema": 99}))
+    assert master.run(retry="a").not_acknowledged == ()
+    assert master.ledger.head("wg0").digests == before
+    assert master.ledger.assignments("a")["wg0"]["digest"] == before["a"]
+    assert master.ledger.ack("a").digests == {"wg0": before["a"]}
+
+
+def test_damaged_view_is_published_once_more(master):
+    """Its digest tells, when the node or the operator names it."""
+    path = master.folder / banks.NODES / "a.p"
+    raw = salt.payload.loads(path.read_bytes())
+    raw["meshes"]["wg0"][-1]["mtu"] = 7
+    path.write_bytes(salt.payload.dumps(raw))
+    master.run(started="a")
+    assert master.ledger.assignments("a")["wg0"]["mtu"] != 7
 
 
 @pytest.mark.parametrize("content", [b"", b"\x81", 10])
