@@ -38,7 +38,7 @@ def returns(client: Any, jid: str, nodes: Iterable[str]) -> dict[str, Any]:
 
 
 def _return(path: Path) -> dict[str, Any] | None:
-    """What the file has under ``return``; None if there is none, or if it can't be read."""
+    """The content of the file, with the return under ``return``; None if there is none, or if it can't be read."""
     try:
         found = salt.payload.loads(path.read_bytes())
     except _UNREADABLE:

@@ -118,7 +118,7 @@ class Store:
         """
         if not (self.folder / VIEW).exists():
             return math.inf
-        applied = _stored(self.folder / APPLIED, files.read_file, moment.decode)
+        applied = _stored(self.folder / APPLIED, files.read_file, moment.decode_moment)
         age = applied.age(self.host) if applied else None
         if age is None:
             self._note_applied()
