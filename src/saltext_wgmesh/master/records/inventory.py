@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from saltext_wgmesh.core.inputs import salt_key
 from saltext_wgmesh.core.model import untrusted
 from saltext_wgmesh.core.model.untrusted import Refused
 
+_KEY_READS = 5
+"""Attempts to read all keys at one moment."""
 _UNUSABLE_ENTRY = (
     salt.exceptions.SaltCacheError,
     salt.exceptions.SaltDeserializationError,
@@ -94,6 +97,14 @@ def raw_policy(opts: dict[str, Any]) -> Any:
 
 def accepted_keys(opts: dict[str, Any]) -> dict[str, str]:
     """Accepted minion ids with the fingerprints of their keys, sorted."""
+    for _ in range(_KEY_READS - 1):
+        # Salt lists the keys and then reads each. It raises this error for one that is accepted or deleted in between.
+        with contextlib.suppress(AttributeError):
+            return _read_keys(opts)
+    return _read_keys(opts)
+
+
+def _read_keys(opts: dict[str, Any]) -> dict[str, str]:
     keys = salt.key.get_key(opts).key_str("*").get("minions", {})
     return {node: salt_key.fingerprint(pem) for node, pem in sorted(keys.items())}
 
