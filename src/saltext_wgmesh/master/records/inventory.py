@@ -25,7 +25,7 @@ from saltext_wgmesh.core.model.untrusted import Refused
 
 _KEY_READS = 5
 """Attempts to read all keys at one moment."""
-_UNUSABLE_ENTRY = (
+UNUSABLE_ENTRY = (
     salt.exceptions.SaltCacheError,
     salt.exceptions.SaltDeserializationError,
     OSError,
@@ -75,7 +75,7 @@ def drop_mine(opts: dict[str, Any], node: str) -> None:
         entries = _entries(cache.fetch("mine", node))
         if entries.pop(constants.FACTS_FUNCTION, None) is not None:
             cache.store("mine", node, entries)
-    except _UNUSABLE_ENTRY:
+    except UNUSABLE_ENTRY:
         # Salt reads other values than it writes. The key is gone, so the other functions' values are of no use either.
         cache.flush("mine", node)
 
@@ -134,7 +134,7 @@ def mine_entry(cache: salt.cache.Cache, node: str) -> Any:
     for bank, key in (("mine", node), (f"minions/{node}", "mine")):
         try:
             stored = cache.fetch(bank, key)
-        except _UNUSABLE_ENTRY as error:
+        except UNUSABLE_ENTRY as error:
             return Refused(reason=f"can't be read ({type(error).__name__} in {bank} {key} of the master's cache)")
         entry = _entries(stored).get(constants.FACTS_FUNCTION)
         # A minion writes what it likes, so an entry with access rights may lack its data.
