@@ -135,7 +135,10 @@ def outside(machine):
     """Return a function that runs one command on the test's machine and returns its output."""
 
     def run(*argv):
-        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(argv, capture_output=True, text=True)
+        # An error of subprocess would not say what the command printed.
+        assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
+        return done.stdout
 
     return run
 

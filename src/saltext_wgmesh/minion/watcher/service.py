@@ -22,8 +22,8 @@ from saltext_wgmesh.minion.watcher.process import (
     single_instance,
 )
 
-START_TIMEOUT = 10.0
-"""Seconds for a watcher to start, or to stop."""
+START_TIMEOUT = 30.0
+"""Seconds for a watcher to start, or to stop. A small or busy node takes 10 s for the two Python processes."""
 
 
 def unit() -> str:
