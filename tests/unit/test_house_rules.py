@@ -88,7 +88,8 @@ def test_changelog_fragment_has_known_kind():
 
 def test_commit_hooks_have_pinned_versions():
     """A commit hook and ``make check`` run the same version of a tool."""
-    pinned = dict(line.split("==") for line in (REPOSITORY / "constraints" / "check.txt").read_text().split())
+    lines = (REPOSITORY / "constraints" / "check.txt").read_text().splitlines()
+    pinned = dict(line.partition(";")[0].split("==") for line in lines)
     hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
     tools = {"ruff-pre-commit": "ruff", "codespell": "codespell"}
     found = {tools[hook["repo"].rpartition("/")[2]]: hook["rev"] for hook in hooks if hook["repo"] != "local"}
