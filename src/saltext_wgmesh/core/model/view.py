@@ -27,7 +27,7 @@ MAX_BFD_INTERVAL = 60_000
 _MAX_16_BITS = 65_535
 _PREFIX_PATTERN = r"[0-9A-Fa-f:.]+/[0-9]{1,3}"
 _DEVICE_PATTERN = rf"(?!\.\.?$)[!-.0-~]{{1,{constants.IFNAMSIZ}}}"
-"""Regular expression of an interface's name: printable ASCII without a slash or spaces, and neither ``.`` nor ``..``."""
+"""Regular expression of an interface's name: printable ASCII without slash and space, and neither ``.`` nor ``..``."""
 
 
 class Kind(enum.Enum):
