@@ -135,6 +135,20 @@ def flood(to: str, seconds: float, data: bytes = b"?" * 24, port: int = constant
                 time.sleep(max(0.0, began + sent * 2 / FLOOD_RATE - time.monotonic()))
         os.write(pipe, sent.to_bytes(8, "big"))
 
+    return _count(act)
+
+
+def flood_without_rights(to: str, seconds: float, data: bytes) -> int:
+    """Send *data* to the BFD port of *to* as ``flood``, but as an unprivileged user; return the number of packets."""
+    reader, writer = os.pipe()
+    as_nobody(lambda: os.write(writer, flood(to, seconds, data).to_bytes(8, "big")))
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        return int.from_bytes(pipe.read(8), "big")
+
+
+def _count(act: Callable[[int], None]) -> int:
+    """Run *act* in two processes, each of which writes a number of 8 bytes to a pipe; return the sum."""
     reader, writer = os.pipe()
     children = []
     for _ in range(2):

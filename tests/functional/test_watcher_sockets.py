@@ -107,3 +107,10 @@ def test_neighbour_gets_and_loses_codes_without_outage(pair):
     pair.call(intruder.speak, N1, N5, "wg0")
     wait_until(lambda: len(downs()) >= 2, 15, "the outage of the restart")
     wait_until(lambda: state_of("n1") == "up", 20, "the link to be up after the way back")
+
+
+@pytest.mark.parametrize("data", [b"?" * 24, intruder.DOWN.encode()], ids=["garbage", "Down"])
+def test_flood_of_local_user_ends_no_session(up, data):
+    """Packets from the node's own address fill no buffer that the packets of its watcher need."""
+    assert up.call(intruder.flood_without_rights, N5, 4.0, data) > 4000
+    assert (downs(), up.call(downs)) == ([], [])

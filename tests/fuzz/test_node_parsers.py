@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from saltext_wgmesh.minion.apply import assignments, journal
 from saltext_wgmesh.minion.state import admin_down, link_report_file, store
 from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE, ROLLED_BACK_FILE
 from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.watcher.loop import Loop
+from saltext_wgmesh.minion.watcher.slices import finish
 from saltext_wgmesh.minion.watcher.view_reader import view_steps
 from tests import nodeviews
 from tests.fuzz.foreign import JSON, damaged, fuzz
@@ -53,6 +56,20 @@ def test_watcher_reads_view_or_refuses_it(text: str) -> None:
     with contextlib.suppress(ViewError):
         for _ in view_steps(text):
             pass
+
+
+@fuzz
+@given(text=TEXTS)
+def test_view_file_ends_no_watcher(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """A mesh whose view file is damaged costs the other one nothing, before its first view as after it."""
+    host = FakeHost.below(tmp_path_factory.mktemp("node"), Kernel())
+    loop = Loop(host)
+    for first in (text, json.dumps(VIEW), text):
+        _write(first, host.state_dir / "wg0" / store.VIEW)
+        _write(json.dumps({**VIEW, "mesh": "wg1"}), host.state_dir / "wg1" / store.VIEW)
+        finish(loop._maintenance_steps(time.monotonic()))
+        assert loop._meshes["wg1"].links.keys() == {"n1", "n2"}
+    assert loop._meshes["wg0"].links.keys()
 
 
 @fuzz

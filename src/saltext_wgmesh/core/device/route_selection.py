@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.liveness.link_report import DownLinks
 from saltext_wgmesh.core.model.addresses import host_prefixes
 from saltext_wgmesh.core.model.view import Kind, Route, View
@@ -58,7 +59,10 @@ def candidate_routes(view: View) -> tuple[CandidateRoute, ...]:
 
 
 def candidates(view: View) -> Iterator[CandidateRoute | None]:
-    """Yield what ``candidate_routes`` returns, unsorted. None: nothing is found yet, but a caller may pause here."""
+    """Yield what ``candidate_routes`` returns, unsorted. None: nothing is found yet, but a caller may pause here.
+
+    Raises ViewError if a route of *view* is by a node that is no peer.
+    """
     interfaces: dict[str, str] = {}
     neighbours_at: dict[str, str] = {}
     trunks: list[str] = []
@@ -78,6 +82,8 @@ def candidates(view: View) -> Iterator[CandidateRoute | None]:
         if owner not in route.via:
             owner = None
         for table, neighbours in tables.items():
+            if not interfaces.keys() >= set(neighbours):
+                raise ViewError(f"the view of {view.mesh} is damaged (a route is by no peer): converge again")
             hops = tuple(NextHop(neighbour=n, interface=interfaces[n]) for n in neighbours)
             for prefix in route.prefixes:
                 yield CandidateRoute(prefix=prefix, table=table, hops=hops, owner=owner)

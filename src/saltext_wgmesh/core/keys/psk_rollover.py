@@ -212,13 +212,19 @@ def rollover_as_dict(rollover: PskRollover) -> dict[str, Any]:
 
 
 def rollover_from_dict(raw: Mapping[str, Any]) -> PskRollover:
-    """Return what ``rollover_as_dict`` wrote; an empty mapping is a mesh that never had preshared keys."""
+    """Return what ``rollover_as_dict`` wrote; an empty mapping is a mesh that never had preshared keys.
+
+    Raises ValueError if there is no epoch, or a laggard is at one that is not listed.
+    """
     if not raw:
         return PskRollover()
-    return PskRollover(
+    found = PskRollover(
         epochs={int(number): name for number, name in raw["epochs"].items()},
         laggards={
             node: Laggard(epoch=listed["epoch"], notified=listed["notified"], since=listed["since"])
             for node, listed in raw["laggards"].items()
         },
     )
+    if not found.epochs or not {each.epoch for each in found.laggards.values()} <= found.epochs.keys():
+        raise ValueError("an epoch of the preshared keys is missing")
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +21,13 @@ from saltext_wgmesh.core.model.policy import Bfd, Role
 
 PSK_ID_PATTERN = r"[0-9a-f]{16}"
 """Regular expression of an identifier that stands for a preshared key (``core.keys.psk``)."""
+
+MAX_BFD_INTERVAL = 60_000
+"""Milliseconds. The field of a packet could have more (RFC 5880 section 4.1)."""
+_MAX_16_BITS = 65_535
+_PREFIX_PATTERN = r"[0-9A-Fa-f:.]+/[0-9]{1,3}"
+_DEVICE_PATTERN = rf"(?!\.\.?$)[!-.0-~]{{1,{constants.IFNAMSIZ}}}"
+"""Regular expression of an interface's name: printable ASCII without slash and space, and neither ``.`` nor ``..``."""
 
 
 class Kind(enum.Enum):
@@ -180,11 +188,14 @@ class View:
                 mesh=_text(raw["mesh"]),
                 node=_text(raw["node"]),
                 role=Role(raw["role"]),
-                addresses=_texts(raw["addresses"]),
-                networks=_texts(raw["networks"]),
+                addresses=_own_addresses(raw["addresses"]),
+                networks=tuple(_network(each) for each in raw["networks"]),
                 forward=bool(raw["forward"]),
-                mtu=int(raw["mtu"]),
-                bfd=Bfd(interval=int(raw["bfd"]["interval"]), multiplier=int(raw["bfd"]["multiplier"])),
+                mtu=_number(raw["mtu"], 0, _MAX_16_BITS),
+                bfd=Bfd(
+                    interval=_number(raw["bfd"]["interval"], 1, MAX_BFD_INTERVAL),
+                    multiplier=_number(raw["bfd"]["multiplier"], 1, 255),
+                ),
                 interfaces=tuple(_interface(i) for i in raw["interfaces"]),
                 routes=tuple(_route(r) for r in raw["routes"]),
                 drained_relays=_texts(raw.get("drained_relays", ())),
@@ -221,19 +232,55 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(_text(v) for v in values)
 
 
+def _number(value: Any, low: int, high: int) -> int:
+    if not low <= int(value) <= high:
+        raise ValueError(f"a number is not from {low} to {high}")
+    return int(value)
+
+
+def _address(value: Any) -> str:
+    ipaddress.ip_address(_text(value))
+    return str(value)
+
+
+def _own_addresses(values: Any) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("the node has no address")
+    return tuple(_address(value) for value in values)
+
+
+def _network(value: Any) -> str:
+    ipaddress.ip_network(_text(value))
+    return str(value)
+
+
+def _prefixes(values: Any) -> tuple[str, ...]:
+    # The kernel reads them in full: there are thousands, and they only must not be words of a command.
+    if not all(re.fullmatch(_PREFIX_PATTERN, _text(value)) for value in values):
+        raise ValueError("a prefix is none")
+    return tuple(values)
+
+
+def _device(value: Any) -> str:
+    # The node uses it as the name of a file, too.
+    if not re.fullmatch(_DEVICE_PATTERN, _text(value)):
+        raise ValueError(f"{value!r} is no name of an interface")
+    return str(value)
+
+
 def _interface(raw: Mapping[str, Any]) -> Interface:
     return Interface(
-        name=_text(raw["name"]),
+        name=_device(raw["name"]),
         kind=Kind(raw["kind"]),
-        listen_port=int(raw["listen_port"]),
+        listen_port=_number(raw["listen_port"], 0, _MAX_16_BITS),
         peers=tuple(
             Peer(
                 node=_text(p["node"]),
-                address=_text(p["address"]),
+                address=_address(p["address"]),
                 public_key=_text(p["public_key"]),
                 endpoint=None if p["endpoint"] is None else _text(p["endpoint"]),
-                keepalive=int(p["keepalive"]),
-                allowed_ips=_texts(p["allowed_ips"]),
+                keepalive=_number(p["keepalive"], 0, _MAX_16_BITS),
+                allowed_ips=_prefixes(p["allowed_ips"]),
                 next_key=_optional(p.get("next_key")),
                 other_endpoints=_texts(p.get("other_endpoints", ())),
                 psk_ids=tuple(_psk_id(name) for name in p.get("psk_ids", ())),
@@ -246,7 +293,7 @@ def _interface(raw: Mapping[str, Any]) -> Interface:
 def _route(raw: Mapping[str, Any]) -> Route:
     from_trunk = raw["from_trunk"]
     return Route(
-        prefixes=_texts(raw["prefixes"]),
+        prefixes=_prefixes(raw["prefixes"]),
         via=_texts(raw["via"]),
         detour=bool(raw["detour"]),
         from_trunk=None if from_trunk is None else _texts(from_trunk),

@@ -92,8 +92,11 @@ def survey(
     meshes = [_surveyed(records) for records in _to_survey(snapshot, request.hints | request.started)]
     first = set(request.hints).union(*(mesh.first_questions(request) for mesh in meshes)) & set(accepted)
 
+    # Asked many times while answers arrive, and a return may be large.
+    read_once = _ReadOnce()
+
     def presumed_dead(returned: Mapping[str, Any]) -> set[str]:
-        reports = _parse(returned)[0]
+        reports = {node: read_once.reports(node, raw) for node, raw in returned.items()}
         return {node for mesh in meshes for node in mesh.presumed_dead(reports)}
 
     reports = query(fleet, first, presumed_dead)
@@ -163,6 +166,20 @@ def _to_survey(snapshot: LedgerSnapshot, hints: Collection[str]) -> list[MeshRec
         if records.head.generation
         and (hints or records.head.transition or records.health.nodes or records.health.links)
     ]
+
+
+class _ReadOnce:
+    """Reads each return once, however often it is asked for."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[Any, dict[str, LinkReport]]] = {}
+        """Node → its return, and the reports in it."""
+
+    def reports(self, node: str, raw: Any) -> dict[str, LinkReport]:
+        """Mesh → report in *raw*, the return of *node*, of those that can be read."""
+        if node not in self._read or self._read[node][0] is not raw:
+            self._read[node] = raw, _parse({node: raw})[0][node]
+        return self._read[node][1]
 
 
 def _parse(returned: Mapping[str, Any]) -> tuple[dict[str, dict[str, LinkReport]], list[_Unreadable]]:

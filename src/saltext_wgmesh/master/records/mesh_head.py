@@ -115,6 +115,7 @@ def facts_from_ledger(node: str, raw: Mapping[str, Any]) -> Facts:
         salt_key=raw["salt_key"],
         underlay=tuple(raw["underlay"]),
         networks=tuple(raw["networks"]),
+        lans=tuple(raw["lans"]) if "lans" in raw else None,
         ipv6=raw["ipv6"],
         next_key=raw.get("next_key"),
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.liveness import bfd
+from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.apply import journal
 from saltext_wgmesh.minion.state import link_report_file
 from saltext_wgmesh.minion.state.store import Store
@@ -245,17 +246,35 @@ class Loop:
 
     def _reload_one_steps(self, name: str, path: Path) -> Steps[bool]:
         try:
-            view = yield from view_steps(path.read_text())
-        except (OSError, ValueError, ViewError) as error:
+            view = yield from self._read_steps(name, path)
+            yield from self._monitor_steps(view)
+        except ViewError as error:
             log.warning("%s: %s cannot be read: %s", name, path, error)
             return False
-        if name in self._meshes:
-            yield from self._meshes[name].update_steps(view)
-        else:
-            self._meshes[name] = mesh = MeshMonitor(self._host, view, load=False)
-            yield from mesh.load_steps(view)
         log.info("%s: watching %d links", name, len(self._meshes[name].links))
         return True
+
+    def _read_steps(self, name: str, path: Path) -> Steps[View]:
+        try:
+            view = yield from view_steps(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ViewError(str(error)) from error
+        if view.mesh != name:
+            raise ViewError(f"it is a view of {view.mesh!r}")
+        return view
+
+    def _monitor_steps(self, view: View) -> Steps[None]:
+        """Monitor *view*. ViewError if its parts do not fit together: then the view before stays monitored."""
+        known = self._meshes.get(view.mesh)
+        if known:
+            yield from known.update_steps(view)
+            return
+        self._meshes[view.mesh] = mesh = MeshMonitor(self._host, view, load=False)
+        try:
+            yield from mesh.load_steps(view)
+        except ViewError:
+            del self._meshes[view.mesh]
+            raise
 
 
 @dataclass(slots=True)

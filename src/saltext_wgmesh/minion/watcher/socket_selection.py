@@ -14,6 +14,7 @@ Instruction = tuple[int, int, int, int]
 """Code, distances of both jumps, and operand, of a program for the kernel's packet filter (<linux/filter.h>)."""
 _FORMAT = struct.Struct("=HBBI")
 LOAD, EQUAL, AND, MODULO, ADD, JUMP, RETURN, RETURN_VALUE = 0x20, 0x15, 0x54, 0x94, 0x04, 0x05, 0x06, 0x16
+LOAD_HALF, LOAD_BYTE = 0x28, 0x30
 NETWORK_HEADER = 0xFFF00000
 """SKF_NET_OFF: offsets from here on are of the IP header."""
 _INTERFACE = 0xFFFFF000 + 8

@@ -38,10 +38,10 @@ LinkInMesh = tuple[MeshMonitor, MonitoredLink]
 
 @dataclass(slots=True)
 class _Device:
-    """One interface, and the addresses of each neighbour on it."""
+    """One interface, and the links on it."""
 
     name: str
-    neighbours: list[frozenset[str]] = field(default_factory=list)
+    links: list[MonitoredLink] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -96,6 +96,10 @@ class Transport:
         """The indices of all interfaces of all meshes."""
         self._networks: tuple[Network, ...] = ()
         """Those of all meshes."""
+        self._devices: dict[int, dict[int, _Device]] = {}
+        """Family → index → interface, of those with neighbours."""
+        self._has_new_ports = False
+        """Whether a neighbour sends from another UDP port than the kernel knows of."""
         self._errors = ErrorLog(log)
         self._waiting: list[_Inbox] = []
         """The neighbours that have sent too much, and are not read now."""
@@ -121,7 +125,7 @@ class Transport:
                     if index is not None:
                         by_address |= dict.fromkeys(((index, each) for each in link.addresses), (mesh, link))
                         listed = devices.setdefault(address_family(link.peer.address), {})
-                        listed.setdefault(index, _Device(link.interface.name)).neighbours.append(link.addresses)
+                        listed.setdefault(index, _Device(link.interface.name)).links.append(link)
                 yield None
         self._interfaces = {
             mesh.indices[i.name]: i.kind for mesh in meshes for i in mesh.view.interfaces if i.name in mesh.indices
@@ -131,7 +135,7 @@ class Transport:
         self._relays = {
             (m.view.mesh, each): relay for m in meshes for relay in m.verdict.relays for each in relay.addresses
         }
-        self.port_faults = ()
+        self.port_faults, self._devices = (), devices
         for number, listed in devices.items():
             self._listen(number, listed)
 
@@ -140,11 +144,16 @@ class Transport:
         return self._by_discriminator.get(discriminator)
 
     def resume(self) -> None:
-        """Read the neighbours again that had sent too much."""
+        """Read the neighbours again that had sent too much, and give the kernel the ports of all neighbours."""
         waiting, self._waiting = self._waiting, []
         for inbox in waiting:
             if inbox.socket.fileno() >= 0:
                 self._read(inbox)
+        if self._has_new_ports:
+            self._has_new_ports = False
+            for number, family in self._families.items():
+                for index in family.listeners.keys() & self._devices.get(number, {}).keys():
+                    self._serve(number, family, index, self._devices[number][index])
 
     def _listen(self, number: int, devices: dict[int, _Device]) -> None:
         """Have one listener on each of *devices* (by index), and no other of this family."""
@@ -184,7 +193,8 @@ class Transport:
         try:
             if index not in family.listeners:
                 family.listeners[index] = Listener(number, device.name)
-            for opened in family.listeners[index].serve(device.neighbours):
+            neighbours, ports = [each.addresses for each in device.links], [each.source_port for each in device.links]
+            for opened in family.listeners[index].serve(neighbours, ports):
                 self._read(_Inbox(opened, self._on_datagram))
         except OSError as error:
             self._note_fault(number, constants.BFD_PORT, device.name, error)
@@ -247,7 +257,11 @@ class Transport:
         except bfd.BfdError:
             return
         found = self._session_of(packet, received)
-        if found is not None and found[1].accepts(received, time.monotonic()):
+        if found is None:
+            return
+        known = found[1].source_port
+        if found[1].accepts(received, time.monotonic()):
+            self._has_new_ports |= known != found[1].source_port
             self._on_packet(*found, packet)
 
     def _session_of(self, packet: bfd.Packet, received: Received) -> LinkInMesh | None:

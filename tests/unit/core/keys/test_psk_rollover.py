@@ -263,3 +263,17 @@ def test_node_with_two_keys_has_psk_each() -> None:
             found = psk.psk_id_between(a, own, near, other)
             assert found == psk.psk_id(derived("one", own, other))
             assert found == psk.psk_id_between(r1, other, far, own)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"epochs": {}, "laggards": {}},
+        {"epochs": {"3": "s"}, "laggards": {"a": {"epoch": 2, "notified": False, "since": 0.0}}},
+    ],
+    ids=["no epoch", "unknown epoch"],
+)
+def test_record_without_needed_epoch_is_refused(raw):
+    """A damaged head is found where it is read, and not by a KeyError in the plan."""
+    with pytest.raises(ValueError, match="epoch"):
+        psk_rollover.rollover_from_dict(raw)

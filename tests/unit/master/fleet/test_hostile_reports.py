@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ JUNK = st.sampled_from(
     [nested(960), ESC, "x" * 100_000, 10**5000, float("nan"), {1: 2, "a": 3}, [], None, True, {}, b"\xff", {"a": ESC}]
 )
 SOUND = link_reports({"r1": ("wg0-u1", LinkState.UP)})
+SOUND_REPORT = LinkReport.from_dict(SOUND["wg0"])
 MAX_LINE = 500
 
 
@@ -121,3 +124,25 @@ def test_answer_to_push_is_kept_short() -> None:
         report = master.run()
         assert report.failed["a"].isprintable()
         assert len(repr(master.ledger.ack("a").as_dict())) < 3000
+
+
+class PollingFleet(FakeFleet):
+    """Nodes of which one never answers: the others are asked many times whether it is dead."""
+
+    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> dict[str, Any]:
+        """The answer of *a*, after fifty looks at the job cache."""
+        found = super().links(nodes)
+        for _ in range(50):
+            presumed_dead(dict(found))
+        return found
+
+
+def test_large_return_is_read_once_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A return may have megabytes, and the master looks at the job cache many times a second."""
+    master, read = TellingMaster(), []
+    master.run()
+    master.told = {"wg0": SOUND["wg0"]}
+    master.env = dataclasses.replace(master.env, fleet=PollingFleet(master))
+    monkeypatch.setattr(LinkReport, "from_dict", lambda raw: read.append(raw) or SOUND_REPORT)
+    master.run(hints={"a"})
+    assert len(read) == 2

@@ -7,8 +7,11 @@ import dataclasses
 import pytest
 
 from saltext_wgmesh.core.errors import LedgerError
+from saltext_wgmesh.core.inputs.facts import facts_from_dict
 from saltext_wgmesh.master.records.acknowledgement import NO_ACK, Ack
 from saltext_wgmesh.master.records.ledger import KEPT_GENERATIONS, Ledger
+from saltext_wgmesh.master.records.mesh_head import MeshHead
+from tests.unit.harness.fake_master import mine
 from tests.unit.harness.generations import generation, marks, publish, raw_policy, view
 from tests.unit.harness.memory_cache import Cut, MemoryCache
 
@@ -31,6 +34,14 @@ def test_published_generation_is_what_nodes_and_runners_read(ledger):
     assert ledger.head("wg0").digests == {"a": "a1401", "b": "b1402"}
     assert ledger.head("wg0").allocations.relay_numbers == {"r": 1}
     assert ledger.generation("wg0", 1).inputs.raw_policy == raw_policy(7)
+
+
+@pytest.mark.parametrize("lans", [None, [], ["10.9.0.0/24"]])
+def test_head_keeps_facts_whole(lans):
+    """A node whose facts are gone is planned from those of the head: its neighbours see no difference."""
+    facts = facts_from_dict("a", mine("a", lans=lans, networks=["10.9.0.0/24"], next_key=mine("x")["public_key"]))
+    head = MeshHead(generation=1, facts={"a": facts})
+    assert MeshHead.from_dict(head.as_dict()) == head
 
 
 @pytest.mark.parametrize("cut", range(5))

@@ -83,6 +83,45 @@ def test_damaged_view_stops_no_other_mesh(host, loop, damaged, caplog):
     assert sum("cannot be read" in line for line in caplog.messages) == 1
 
 
+DAMAGED = {
+    "addresses": [],
+    "networks": ["10.0.0.0/99"],
+    "interfaces": [],
+    "mesh": "../wg0",
+    "bfd": {"interval": 10**12, "multiplier": 3},
+    "mtu": 10**400,
+}
+
+
+@pytest.mark.parametrize("field", DAMAGED)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first view", "later view"])
+def test_damaged_field_stops_no_other_mesh(host, loop, field, is_first):
+    """The text is JSON, and a value in it is none that a master writes."""
+    if not is_first:
+        write_view(host, "wg0")
+        maintain(loop)
+    write_view(host, "wg0", json.dumps({**nodeviews.leaf().as_dict(), field: DAMAGED[field]}))
+    write_view(host, "wg1")
+    maintain(loop)
+    maintain(loop)
+    loop._tick(time.monotonic() + 1.0)
+    assert reported(host, "wg1") == {"n1": LinkState.NEW, "n2": LinkState.NEW}
+    assert reported(host, "wg0") == (None if is_first else reported(host, "wg1"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("address", "x"), ("node", "zz"), ("keepalive", -1)])
+def test_damaged_peer_stops_no_other_mesh(host, loop, field, value):
+    """The peer is one of another node than its route, or has no address."""
+    raw = nodeviews.leaf().as_dict()
+    next(i for i in raw["interfaces"] if i["peers"])["peers"][0][field] = value
+    write_view(host, "wg0", json.dumps(raw))
+    write_view(host, "wg1")
+    maintain(loop)
+    maintain(loop)
+    assert reported(host, "wg1") == {"n1": LinkState.NEW, "n2": LinkState.NEW}
+    assert reported(host, "wg0") is None
+
+
 def test_changed_view_keeps_sessions(host, loop):
     """A file that is written again, with the same links, interrupts nothing."""
     write_view(host, "wg0")

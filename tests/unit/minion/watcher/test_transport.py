@@ -18,7 +18,7 @@ from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.minion.watcher import mesh as mesh_module
 from saltext_wgmesh.minion.watcher import transport as transport_module
 from saltext_wgmesh.minion.watcher.link_verdict import discriminator
-from saltext_wgmesh.minion.watcher.listener import MAX_SOCKETS, selection
+from saltext_wgmesh.minion.watcher.listener import MAX_SOCKETS, MAX_WITH_PORTS, selection
 from saltext_wgmesh.minion.watcher.slices import finish
 from saltext_wgmesh.minion.watcher.sockets import Received
 from saltext_wgmesh.minion.watcher.transport import Transport
@@ -161,31 +161,50 @@ def test_neighbour_without_end_gets_its_quota_alone(monkeypatch):
     assert [key.fileobj for key, _ in selector.select(0)] == [mailbox]
 
 
-@given(st.integers(1, 3000), st.sampled_from([4, 6]))
+@given(st.integers(1, 3000), st.sampled_from([4, 6]), st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_each_neighbour_has_its_own_socket(count, family):
+def test_each_neighbour_has_its_own_socket(count, family, with_ports):
     """As long as a program of the kernel can tell them apart; then they share. Other addresses have the first one."""
+    with_ports = with_ports and count <= MAX_WITH_PORTS
     base = int(ip_address("10.64.0.1" if family == 4 else "fd00:64::1"))
-    neighbours = [frozenset({str(ip_address(base + i))}) for i in range(count)]
-    sockets = min(count, MAX_SOCKETS)
-    program = selection(family, neighbours, sockets)
+    owners = {base + i & 0xFFFFFFFF: i for i in range(count)}
+    sockets = min(count * (2 if with_ports else 1), MAX_SOCKETS)
+    program = selection(family, owners, sockets, [50_000 + i for i in range(count)] if with_ports else ())
     assert len(program) <= 4096
-    chosen = [run(program, base + i) for i in (0, count // 2, count - 1)]
-    if count <= MAX_SOCKETS:
+    chosen = [run(program, ip_address(base + i), 50_000 + i) for i in (0, count // 2, count - 1)]
+    if with_ports:
+        assert chosen == [1, 1 + 2 * (count // 2), 2 * count - 1]
+    elif count <= MAX_SOCKETS:
         assert chosen == [1, 1 + count // 2, count]
-        assert run(program, base + count) == 0
     else:
         assert all(0 <= number <= sockets for number in chosen)
+    assert count > MAX_SOCKETS or run(program, ip_address(base + count), 50_000) == 0
 
 
-def run(program, source):
-    """Run a *program* for a packet from *source*, as the kernel does."""
+@given(st.sampled_from([4, 6]), st.integers(0, 1), st.integers(0, 65_535), st.booleans())
+def test_port_of_watcher_has_its_own_socket(family, number, port, is_usual):
+    """Another user of the neighbour has no access to it, also not by options in the IP header."""
+    base = int(ip_address("10.64.0.1" if family == 4 else "fd00:64::1"))
+    program = selection(family, {base & 0xFFFFFFFF: 0, base + 1 & 0xFFFFFFFF: 1}, 4, [50_000, 0])
+    chosen = run(program, ip_address(base + number), port, is_usual=is_usual)
+    assert chosen == (1 + 2 * number + (port != (50_000, 0)[number]) if is_usual else 0)
+
+
+def run(program, source, port, *, is_usual=True):
+    """Run a *program* for a packet from *source* and *port*, as the kernel does."""
+    network = 0xFFF00000
+    first = {network: 0x45 if is_usual else 0x46, network + 6: 17 if is_usual else 60}
     at = value = 0
     while True:
         code, jump_true, jump_false, operand = program[at]
         at += 1
         if code == 0x20:
-            value = source & 0xFFFFFFFF
+            value = int(source) & 0xFFFFFFFF
+        elif code == 0x30:
+            value = first[operand]
+        elif code == 0x28:
+            assert operand == network + (20 if source.version == 4 else 40)
+            value = port
         elif code == 0x15:
             at += jump_true if value == operand else jump_false
         elif code == 0x94:
