@@ -5,11 +5,13 @@ import os
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master.requests import run_queue
-from saltext_wgmesh.master.requests.request import Request, RequestKind
-from saltext_wgmesh.master.requests.run_queue import RunQueue
+from saltext_wgmesh.master.requests.request import FROM_EVENTS, Request, RequestKind
+from saltext_wgmesh.master.requests.run_queue import MAX_ATTEMPTS, RunQueue
 
 RUN = Request()
 
@@ -106,18 +108,58 @@ def test_failed_run_releases_the_lock(tmp_path):
 
 
 def test_killed_run_leaves_its_requests_to_the_next(tmp_path):
-    """A caller waits for the lock, not for that run. Requests of a failed run are dropped: its caller got the error."""
+    """A caller waits for the lock, not for that run. Requests that were queued in that run are there too."""
     drain, rotate = Request(kind=RequestKind.DRAIN, value="b"), Request(kind=RequestKind.ROTATE_KEY, value="a")
 
-    def work(requests):
+    def work(_):
         RunQueue(tmp_path).enqueue(rotate)
-        raise KeyboardInterrupt if drain in requests else ZeroDivisionError
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interactive(tmp_path).run(work, drain)
-    with pytest.raises(ZeroDivisionError):
-        interactive(tmp_path).run(lambda requests: 1 // 0 if requests == {drain, rotate, RUN} else None)
-    assert interactive(tmp_path).run(lambda requests: requests) == [{RUN}]
+    assert interactive(tmp_path).run(lambda requests: requests) == [{drain, rotate, RUN}]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(list(RequestKind)), st.sampled_from(["a", "b"]), st.booleans()), max_size=6),
+    st.lists(st.sampled_from([ZeroDivisionError, WgmeshError, OSError, RecursionError, KeyboardInterrupt])),
+)
+@settings(deadline=None, max_examples=40)
+def test_failed_runs_lose_no_request(tmp_path_factory, listed, errors):
+    """However runs fail, and however often: those of events are in the first run that succeeds.
+
+    Those of operators who wait for another run are so for a few failures. The caller of a run gets its error.
+    """
+    folder = tmp_path_factory.mktemp("queue")
+    others = {Request(kind=kind, value=value) for kind, value, is_own in listed if not is_own}
+    own = {Request(kind=kind, value=value) for kind, value, is_own in listed if is_own} - others
+    for request in others:
+        RunQueue(folder).enqueue(request)
+
+    def fail(_):
+        raise error("no disk")
+
+    for number, error in enumerate(errors):
+        with pytest.raises(error):
+            interactive(folder).run(fail, *(own if number == 0 else ()))
+        assert len(list(folder.glob("*/*"))) <= MAX_ATTEMPTS * len(others | own | {RUN})
+    (left,) = interactive(folder).run(lambda requests: requests)
+    assert left >= {request for request in others | own if errors and request.kind in FROM_EVENTS} - {RUN}
+    if len(errors) < MAX_ATTEMPTS:
+        assert left >= others
+    elif KeyboardInterrupt not in errors:
+        assert {request for request in left if request.kind not in FROM_EVENTS} == {RUN}
+
+
+def test_request_asked_again_has_all_its_attempts(tmp_path):
+    """An operator who repeats a request while runs fail does not take over the attempts of the first one."""
+    drain = Request(kind=RequestKind.DRAIN, value="b")
+    for _ in range(2 * MAX_ATTEMPTS):
+        RunQueue(tmp_path).enqueue(drain)
+        with pytest.raises(ZeroDivisionError):
+            interactive(tmp_path).run(lambda _: 1 // 0)
+    assert interactive(tmp_path).run(lambda requests: requests) == [{drain, RUN}]
+    assert list(tmp_path.glob("*/*")) == []
 
 
 def test_request_during_a_run_reaches_the_next_round(tmp_path):
