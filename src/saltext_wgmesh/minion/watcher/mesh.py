@@ -168,7 +168,7 @@ class MeshMonitor:
         for waits_for in routes.update_steps(self.verdict, self.indices.keys(), changed):
             yield waits_for
             if routes is not self.routes:
-                # Another view was taken up meanwhile, with all of its routes.
+                # Another view was taken up, with all of its routes.
                 return
 
     def reconcile_steps(self, *, delete_stale: bool = False) -> Steps[None]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 AT_ONCE = 100
 """Links, peers or routes that one step handles. Setting as many routes takes some milliseconds."""
 
 T = TypeVar("T")
 R = TypeVar("R")
-Pause = Future[str] | None
+Pause = Future[Any] | None
 Steps = Generator[Pause, None, R]
 
 _reads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reads")
