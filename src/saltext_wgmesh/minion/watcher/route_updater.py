@@ -8,6 +8,7 @@ from typing import Protocol
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import desired, ip_cli, route_selection
+from saltext_wgmesh.core.device.descriptions import refused_rules_text
 from saltext_wgmesh.core.device.route_selection import CandidateRoute, KernelRoute
 from saltext_wgmesh.core.device.state import MAIN_TABLE, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
@@ -60,6 +61,8 @@ class RouteUpdater:
         """The routes that ``ip`` has not set yet → what tells the last attempt from those before."""
         self._refused: set[Place] = set()
         """The routes that could not be set at the last attempt."""
+        self._refused_rules: dict[int, Set[RuleEntry]] = {}
+        """Address family → the rules that the kernel did not take at the last look."""
         self._set_since: set[Place] = set()
         """The routes that were set since the kernel's were read: what was read of them is out of date."""
         self._blocked: dict[str, str] | None = None
@@ -132,11 +135,13 @@ class RouteUpdater:
         restored: list[RuleEntry] = []
         for family in families:
             try:
-                live = yield from self._live_rules_steps(family)
+                live, inverted = yield from self._live_rules_steps(family)
             except HostError as error:
                 log.warning("%s: rules cannot be read: %s", self._view.mesh, error)
                 continue
-            missing = sorted(r for r in wanted if r.family == family and r.device in devices and r not in live)
+            missing = sorted(
+                r for r in wanted if r.family == family and r.device in devices and r not in live | inverted
+            )
             stale = sorted(live.difference(wanted)) if delete_stale else []
             adding = {ip_cli.rule_line("add", rule): rule for rule in missing}
             lines = [*adding, *(ip_cli.rule_line("del", rule) for rule in stale)]
@@ -178,7 +183,7 @@ class RouteUpdater:
         text = yield from read_aside(self._host.run, *kernel.OWN_ROUTES)
         live: dict[Place, RouteEntry] = {}
         for group in groups_of(ip_cli.each_route(text)):
-            live |= {entry.key: entry for entry in group}
+            live |= {entry.key: entry for entry in group if entry}
             yield None
         return live
 
@@ -207,11 +212,15 @@ class RouteUpdater:
         if len(new) > BLOCKED_SHOWN:
             log.warning("%s: %d more prefixes have such routes", self._view.mesh, len(new) - BLOCKED_SHOWN)
 
-    def _live_rules_steps(self, family: int) -> Steps[set[RuleEntry]]:
-        """The rules of this mesh as the kernel has them."""
+    def _live_rules_steps(self, family: int) -> Steps[tuple[set[RuleEntry], Set[RuleEntry]]]:
+        """The rules of this mesh as the kernel has them, and those that it takes none of."""
         text = yield from read_aside(self._host.run, *kernel.own_rules(family))
         table = self._tables[route_selection.TRUNK]
-        return {rule for rule in ip_cli.parse_rules(text, family) if rule.table == table}
+        refused = ip_cli.parse_inverted_rules(text, family)
+        if refused and refused != self._refused_rules.get(family):
+            log.warning("%s: %s", self._view.mesh, refused_rules_text(refused))
+        self._refused_rules[family] = refused
+        return {rule for rule in ip_cli.parse_rules(text, family) if rule.table == table}, refused
 
     def _delete_stale_steps(self, live: dict[Place, RouteEntry], devices: Set[str]) -> Steps[None]:
         for group in groups_of(live.values()):
