@@ -220,7 +220,7 @@ def _talk(process: subprocess.Popen[bytes], given: bytes, end: float, max_output
 
 
 def _write(pipe: int, left: memoryview) -> int:
-    """Write a part of *left*, and return its length; the whole length if the program reads no more."""
+    """Write a part of *left*, and return its length; the whole length if the program has stopped reading."""
     try:
         # As much as the kernel takes at once where it says that a pipe can be written to (pipe(7)).
         return os.write(pipe, left[: select.PIPE_BUF])
