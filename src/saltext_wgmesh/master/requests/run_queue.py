@@ -94,7 +94,7 @@ class RunQueue:
                 while not is_done():
                     limit = self._await_slot(lock)
                     results.append(self._run_once(work, own))
-                    _save(lock, limit.run_ended(time.time(), made_changes=made_changes(results[-1])))
+                    _save(lock, limit.run_ended(time.monotonic(), made_changes=made_changes(results[-1])))
             # A request that arrived after the last check found the lock still taken, and relies on this process:
             # so the queue is checked once more without the lock.
         return results
@@ -198,10 +198,10 @@ class RunQueue:
     def _await_slot(self, lock: int) -> RateLimit:
         """Wait until one more run may begin, and record that it began."""
         limit = RateLimit.decode(os.pread(lock, MAX_STATE_BYTES, 0))
-        delay = 0.0 if self._interactive else limit.delay(time.time())
+        delay = 0.0 if self._interactive else limit.delay(time.monotonic())
         if delay:
             time.sleep(delay)
-        limit = limit.run_began(time.time())
+        limit = limit.run_began(time.monotonic())
         _save(lock, limit)
         return limit
 
