@@ -17,6 +17,7 @@ PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")))
 RUNNER_CALL = re.compile(r"salt-run wgmesh\.(\w+)((?: [^\s`|#>]+)*)")
 MODULE_CALL = re.compile(r"salt (?:'[^']+'|\w+) wgmesh\.(\w+)")
 SOURCE_PATH = re.compile(r"`((?:core|minion|master)/[\w./]+\.py)`")
+TEST_PATH = re.compile(r"`((?:unit|functional|integration|fuzz|lab)/[\w./]+\.py)`")
 PAGE_LINK = re.compile(r"\]\(([^)#:]+)\)")
 
 ids = [str(page.relative_to(REPOSITORY)) for page in PAGES]
@@ -53,3 +54,22 @@ def test_documented_source_paths_exist(page: Path):
     """Every path of a module that stands in backquotes exists."""
     named = SOURCE_PATH.findall(page.read_text())
     assert [path for path in named if not (SOURCE / path).is_file()] == []
+
+
+@each_page
+def test_documented_test_paths_exist(page: Path):
+    """Every path of a test that stands in backquotes exists, and has a test."""
+    named = [REPOSITORY / "tests" / path for path in TEST_PATH.findall(page.read_text())]
+    assert [str(path) for path in named if not (path.is_file() and "\ndef test_" in path.read_text())] == []
+
+
+def test_each_bound_of_a_party_names_its_test():
+    """Each row on what a party cannot do names a file of tests, or says why there is none."""
+    text = (REPOSITORY / "docs" / "security.md").read_text()
+    rows = text.partition("| party | can | cannot | shown by |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    shown = [row.removesuffix("|").rpartition("|")[2].strip() for row in rows]
+    reasons = ("the same", "WireGuard admits", "no test: ")
+    assert len(rows) > 10
+    assert [
+        row for row, by in zip(rows, shown, strict=True) if not (TEST_PATH.search(by) or by.startswith(reasons))
+    ] == []

@@ -54,6 +54,8 @@ class Kernel:
     """(table, prefix) → the words of the route."""
     rules: set[tuple[int, str, str]] = field(default_factory=set)
     """(family, device, table)."""
+    inverted_rules: set[tuple[int, str, str]] = field(default_factory=set)
+    """Those of another program that differ by ``not`` alone."""
     sysctls: dict[str, str] = field(default_factory=dict)
     touched: list[tuple[str, str]] = field(default_factory=list)
     """Device and public key of each peer that a ``wg set`` named."""
@@ -263,6 +265,7 @@ def _ip_line(kernel: Kernel, family: int, words: list[str]) -> None:
         (addresses.append if verb == "add" else addresses.remove)(rest[0])
     elif kind == "rule":
         rule = (family, rest[1], rest[3])
+        _need(verb == "del" or rule not in kernel.inverted_rules, f"rule {verb} {rule}: File exists")
         _need((rule in kernel.rules) == (verb == "del"), f"rule {verb} {rule}")
         (kernel.rules.add if verb == "add" else kernel.rules.remove)(rule)
     else:
@@ -294,9 +297,9 @@ def _ip_show(kernel: Kernel, argv: tuple[str, ...]) -> str:
         return json.dumps([_shown(name, device) for name, device in kernel.devices.items()])
     if "rule" in argv:
         family = int(argv[1][1])
-        return json.dumps(
-            [{"priority": 8700, "src": "all", "iif": d, "table": t} for f, d, t in sorted(kernel.rules) if f == family]
-        )
+        shown = [{"iif": d, "table": t} for f, d, t in sorted(kernel.rules) if f == family]
+        shown += [{"not": None, "iif": d, "table": t} for f, d, t in sorted(kernel.inverted_rules) if f == family]
+        return json.dumps([{"priority": 8700, "src": "all", **rule} for rule in shown])
     if argv[-1] == "default":
         return "[]"
     if argv == ("ip", "-json", "route", "show", "table", "all"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.diff import (
     AddressChange,
     Change,
@@ -102,6 +103,15 @@ def _route_or_rule_text(change: RouteChange | RuleChange) -> ChangeText:
     assert route is not None
     suffix = "" if route.table == MAIN_TABLE else f" in table {route.table}"
     return ChangeText(subject="routes", item=f"{route.prefix}{suffix}", old=_route(change.old), new=_route(change.new))
+
+
+def refused_rules_text(rules: Collection[RuleEntry]) -> str:
+    """Return a sentence on *rules*, which ``parse_inverted_rules`` returned."""
+    listed = ", ".join(sorted(f"{rule.device} (IPv{rule.family})" for rule in rules))
+    return (
+        f"the kernel takes no rule for packets from {listed}, since another program has one that differs by 'not' "
+        f"alone: delete those that 'ip rule show priority {constants.RULE_PRIORITY}' lists"
+    )
 
 
 def _rule(rule: RuleEntry | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 from typing import Any, TypeVar
@@ -21,7 +21,9 @@ from saltext_wgmesh.core.model.addresses import address_family, host_prefixes
 Entry = Mapping[str, Any]
 T = TypeVar("T")
 
-_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"\s*")
 _PREFIX = re.compile(r"(\d{1,3}(\.\d{1,3}){3}(/\d{1,2})?|[0-9a-f]*:[0-9a-f:.]*(/\d{1,3})?)", re.ASCII)
 _DEVICE = re.compile(r"[^\s/]{1,15}")
 _TYPES = {"1": "unicast", "6": "blackhole", "7": "unreachable", "8": "prohibit", "9": "throw"}
@@ -31,7 +33,6 @@ _DEFAULT_METRIC_6 = 1024
 """The metric of an IPv6 route that is made without one (IP6_RT_PRIO_USER of <linux/ipv6_route.h>)."""
 _SELECTORS = frozenset(
     (
-        "not",
         "srclen",
         "dst",
         "dstlen",
@@ -77,7 +78,7 @@ class IpLink:
 
 def parse_links(text: str) -> dict[str, IpLink]:
     """Return the devices of ``ip -json address`` by name; only with ``-details`` they have a kind."""
-    return {link.name: link for link in _each(_link, text)}
+    return {link.name: link for link in _all(_link, text)}
 
 
 def _link(entry: Entry) -> IpLink:
@@ -119,11 +120,11 @@ def _connected(info: Entry) -> tuple[str, ...]:
 
 def parse_routes(text: str) -> tuple[RouteEntry, ...]:
     """Return this program's routes in ``ip -N -json route show table all proto …``, sorted."""
-    return tuple(sorted(each_route(text), key=lambda route: route.key))
+    return tuple(sorted((route for route in each_route(text) if route), key=lambda route: route.key))
 
 
-def each_route(text: str) -> Iterator[RouteEntry]:
-    """Yield the routes that ``parse_routes`` returns, one by one and unsorted.
+def each_route(text: str) -> Iterator[RouteEntry | None]:
+    """Yield the routes that ``parse_routes`` returns, one by one and unsorted; None for each that is left out.
 
     Another program may use this program's route protocol too. Its routes of a form that this program never makes are
     left out.
@@ -168,8 +169,9 @@ class MainRoute:
     """Whether it has the route protocol of this program, and a form that this program makes."""
 
 
-def each_main_route(text: str) -> Iterator[MainRoute]:
-    """Yield the routes of the main table in ``ip -N -json route show table all``, of every protocol and metric."""
+def each_main_route(text: str) -> Iterator[MainRoute | None]:
+    """Yield the routes of the main table in ``ip -N -json route show table all``, of every protocol and metric; None
+    for each route of another table."""
     return _each(_main_route, text)
 
 
@@ -201,7 +203,15 @@ def parse_rules(text: str, family: int) -> tuple[RuleEntry, ...]:
 
     A rule of another program with the same priority is left out if it selects packets by more than the device.
     """
-    return tuple(sorted(_each(lambda entry: _rule(entry, family), text)))
+    return tuple(sorted(_all(lambda entry: None if "not" in entry else _rule(entry, family), text)))
+
+
+def parse_inverted_rules(text: str, family: int) -> frozenset[RuleEntry]:
+    """Return the rules that the kernel does not take, since a rule of another program differs by ``not`` alone.
+
+    The kernel compares all else (fib_nl_newrule). *text* is as above.
+    """
+    return frozenset(_all(lambda entry: _rule(entry, family) if "not" in entry else None, text))
 
 
 def _rule(entry: Entry, family: int) -> RuleEntry | None:
@@ -215,7 +225,7 @@ def parse_defaults(text: str) -> tuple[tuple[int, str, str | None], ...]:
 
     *text* is of ``ip -json route show table all default``: one command for both families.
     """
-    routes = _each(_default, text)
+    routes = _all(_default, text)
     return tuple((family, device, source) for family, _, device, source in sorted(routes, key=lambda r: r[:2]))
 
 
@@ -234,38 +244,54 @@ def _family(entry: Entry) -> int:
 
 def parse_advertised(text: str) -> tuple[str, ...]:
     """Return the devices whose default route in ``ip -6 -json route show default`` is of router advertisements."""
-    devices = _each(lambda entry: _device(entry["dev"]) if entry.get("protocol") == "ra" else None, text)
+    devices = _all(lambda entry: _device(entry["dev"]) if entry.get("protocol") == "ra" else None, text)
     return tuple(sorted(set(devices)))
 
 
-def _each(parse: Callable[[Entry], T | None], text: str) -> Iterator[T]:
-    """Yield what *parse* makes of each entry, without None and without the entries that it cannot read.
+def _all(parse: Callable[[Entry], T | None], text: str) -> Iterator[T]:
+    """Yield what *parse* makes of each entry, without None and without the entries that it cannot read."""
+    return (parsed for parsed in _each(parse, text) if parsed is not None)
 
-    HostError at once if *text* is no list in JSON.
+
+def _each(parse: Callable[[Entry], T | None], text: str) -> Iterator[T | None]:
+    """Yield what *parse* makes of each entry, and None for each that it cannot read.
+
+    HostError if *text* is no list in JSON. Entries are read one by one: the watcher looks for packets in between.
     """
-    return _readable(parse, _entries(text))
-
-
-def _readable(parse: Callable[[Entry], T | None], entries: Iterable[Any]) -> Iterator[T]:
-    for entry in entries:
+    for entry in _entries(text):
         try:
             # Some versions print an empty object for a filtered entry.
-            parsed = parse(entry) if isinstance(entry, dict) and entry else None
+            yield parse(entry) if isinstance(entry, dict) and entry else None
         except _UNREADABLE:
-            continue
-        if parsed is not None:
-            yield parsed
+            yield None
 
 
-def _entries(text: str) -> list[Any]:
+def _entries(text: str) -> Iterator[Any]:
+    at = _skip_space(text, 0)
+    # Without entries some versions print no text at all.
+    if at == len(text):
+        return
     try:
-        # Without entries some versions print no text at all.
-        entries = json.loads(text) if text.strip() else []
-    except (ValueError, RecursionError) as error:
+        if text[at] != "[":
+            raise ValueError("no list")
+        at = _skip_space(text, at + 1)
+        if text[at] != "]":
+            while True:
+                entry, at = _DECODER.raw_decode(text, at)
+                yield entry
+                at = _skip_space(text, at)
+                if text[at] != ",":
+                    break
+                at = _skip_space(text, at + 1)
+        if text[at] != "]" or text[at + 1 :].strip():
+            raise ValueError(f"the list ends at character {at}")
+    except (ValueError, LookupError, RecursionError) as error:
         raise HostError(f"'ip -json' printed no JSON ({error}): iproute2 of 2019 or newer is needed") from error
-    if not isinstance(entries, list):
-        raise HostError("'ip -json' printed no list: iproute2 of 2019 or newer is needed")
-    return entries
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _text(value: Any) -> str:

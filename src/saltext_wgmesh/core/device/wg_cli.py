@@ -38,8 +38,10 @@ def parse_dump(text: str) -> dict[str, Dumped]:
     """
     interfaces: dict[str, tuple[str, int]] = {}
     peers: dict[str, list[tuple[PeerConfig, PeerStats]]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.strip("\n").split("\n"), start=1):
         fields = line.split("\t")
+        if not line:
+            continue
         try:
             if len(fields) == INTERFACE_FIELDS:
                 interfaces[fields[0]] = (_optional(fields[2]) or "", int(fields[3]))

@@ -12,7 +12,9 @@ from types import MappingProxyType
 from saltext_wgmesh.core.errors import PlanError, PolicyError, Problem, ProofError
 from saltext_wgmesh.core.inputs import policy as policy_module
 from saltext_wgmesh.core.inputs import trusted_facts
+from saltext_wgmesh.core.inputs.converters import Problems
 from saltext_wgmesh.core.inputs.key_claims import KeyOwners, key_owners
+from saltext_wgmesh.core.inputs.policy_checks import check_tables
 from saltext_wgmesh.core.keys import rotation as rotation_module
 from saltext_wgmesh.core.keys.psk_rollover import PskRollover
 from saltext_wgmesh.core.keys.rotation import Rotation
@@ -111,6 +113,7 @@ def draft(given: DraftInput) -> list[Draft]:
     PolicyError or PlanError with everything that is wrong, over all meshes.
     """
     policy = policy_module.parse_policy(given.inventory.policy)
+    _refuse_tables_of_former_meshes(given.snapshot, policy)
     guard_input = _guard_input(given.snapshot, given.inventory, given.request.confirm)
     sources: dict[str, PlanSource] = {}
     drafts: list[Draft] = []
@@ -315,6 +318,17 @@ def _shared_ports(plans: Iterable[Plan]) -> list[Problem]:
                     (other, plan.mesh), Problem(path=f"wgmesh:{plan.mesh}:listen_port", message=what, remedy=do)
                 )
     return list(found.values())
+
+
+def _refuse_tables_of_former_meshes(snapshot: LedgerSnapshot, policy: Policy) -> None:
+    """PolicyError if a mesh has the routing table of one that the policy no longer has, and that nodes may still have.
+
+    A node that is told late to leave that mesh would empty the table.
+    """
+    problems, former = Problems(), set(_meshes(snapshot, policy)).difference(policy.meshes)
+    check_tables(policy.meshes, former, problems)
+    if problems.found:
+        raise PolicyError(problems.found)
 
 
 def _refuse_conflicts(policy: Policy, sources: Mapping[str, PlanSource]) -> None:

@@ -20,7 +20,7 @@ from saltext_wgmesh.master.records.decisions import FailedRun
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.report import MeshReport, merge_rounds
 from saltext_wgmesh.master.requests import reactions
-from saltext_wgmesh.master.requests.request import FROM_EVENTS, ConvergeRequest, Request, RequestKind
+from saltext_wgmesh.master.requests.request import ConvergeRequest, Request, RequestKind
 from saltext_wgmesh.master.requests.run_queue import QUEUE_LOCK_TIMEOUT, RunQueue
 
 log = logging.getLogger(__name__)
@@ -118,10 +118,6 @@ def _converge_once(
     try:
         reports = converge.converge(Environment.of(opts), ConvergeRequest.of(requests), interactive=interactive)
     except EXPECTED_ERRORS as error:
-        # Events are not repeated. An operator gets the error and repeats the call.
-        for request in requests:
-            if request.kind in FROM_EVENTS:
-                queue.enqueue(request)
         _record_failure(opts, error, interactive=interactive)
         raise
     for request in _follow_ups(reports):

@@ -1,4 +1,8 @@
-"""How soon one more run may begin, so that events cannot keep the master busy. Times are seconds since the epoch."""
+"""How soon one more run may begin, so that events cannot keep the master busy.
+
+Times are seconds by the clock that runs from the boot and is never set. Those of an earlier boot delay a run by MAX_DELAY
+seconds at most.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ class RateLimit:
     def delay(self, now: float) -> float:
         """Seconds until one more run may begin, at most MAX_DELAY.
 
-        Times that only a clock that was ahead can have written do not count.
+        Times that lie ahead are of an earlier boot, and do not count.
         """
         if len(self.begun) < BURST or self.begun[-1] > now:
             return 0.0

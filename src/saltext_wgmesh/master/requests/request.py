@@ -57,7 +57,7 @@ FROM_EVENTS = frozenset(
         RequestKind.CONTINUE_TRANSITION,
     }
 )
-"""Kinds that no operator waits for: if the run fails, they must be queued again."""
+"""Kinds that no operator waits for. If a run fails, they stay queued until one succeeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,13 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import TypeVar
 
 from saltext_wgmesh.core.errors import WgmeshError, naming
 from saltext_wgmesh.master.requests.rate_limit import RateLimit
-from saltext_wgmesh.master.requests.request import Request
+from saltext_wgmesh.master.requests.request import FROM_EVENTS, Request
 
 Result = TypeVar("Result")
 Work = Callable[[frozenset[Request]], Result]
@@ -32,6 +32,8 @@ QUEUE_POLL_INTERVAL = 0.2
 """Seconds between two attempts to get the lock."""
 MAX_STATE_BYTES = 4096
 """Bytes that are read of the lock file."""
+MAX_ATTEMPTS = 3
+"""Runs that an operator's request takes part in at most, if all of them fail. It may be what they fail by."""
 
 
 class RunQueue:
@@ -67,8 +69,13 @@ class RunQueue:
         that were queued in that round stay for the next run. So they do when an interactive caller has served for
         INTERACTIVE_LIMIT seconds, unless its last round *has_follow_up*. After a round that *made_changes* there is no
         pause.
+
+        The requests of a round that failed stay too, whatever the error is: the events behind them are not repeated.
+        Only an operator's request is dropped, if it is one of *requests*, whose caller gets the error, or after
+        MAX_ATTEMPTS rounds.
         """
-        for request in requests or (Request(),):
+        own = frozenset(requests or (Request(),))
+        for request in own:
             self.enqueue(request)
         results: list[Result] = []
         deadline = time.monotonic() + INTERACTIVE_LIMIT
@@ -86,8 +93,8 @@ class RunQueue:
                 self._requeue()
                 while not is_done():
                     limit = self._await_slot(lock)
-                    results.append(self._run_once(work))
-                    _save(lock, limit.run_ended(time.time(), made_changes=made_changes(results[-1])))
+                    results.append(self._run_once(work, own))
+                    _save(lock, limit.run_ended(time.monotonic(), made_changes=made_changes(results[-1])))
             # A request that arrived after the last check found the lock still taken, and relies on this process:
             # so the queue is checked once more without the lock.
         return results
@@ -154,28 +161,31 @@ class RunQueue:
     def _has_queued(self) -> bool:
         return any(not path.name.startswith(".") for path in self._queued.iterdir())
 
-    def _run_once(self, work: Work[Result]) -> Result:
-        """Do one round.
-
-        The requests of a round that failed are dropped, since its caller gets the error. Those of a round whose process
-        was killed stay.
-        """
+    def _run_once(self, work: Work[Result], own: Set[Request]) -> Result:
+        """Do one round. *own* are the requests of the caller."""
         requests = self._take()
         try:
             result = work(requests)
         except Exception:
-            self._drop_in_progress()
+            self._requeue(given_up=own)
             raise
-        self._drop_in_progress()
-        return result
-
-    def _drop_in_progress(self) -> None:
         for path in self._in_progress.iterdir():
             path.unlink()
+        return result
 
-    def _requeue(self) -> None:
-        for path in self._in_progress.iterdir():
-            path.replace(self._queued / path.name)
+    def _requeue(self, given_up: Set[Request] = frozenset()) -> None:
+        """Queue the requests of a round that failed, or whose process was killed; none that is *given_up* or was tried
+        often, unless it is of an event."""
+        # An equal request may have been queued in the meantime, with fewer attempts. In this order none is overwritten.
+        for path in sorted(self._in_progress.iterdir(), reverse=True):
+            request = Request.decode(path.read_text(errors="replace"))
+            attempts = _attempts(path) + 1
+            if request is not None and request.kind in FROM_EVENTS:
+                path.replace(self._queued / path.name)
+            elif request is None or request in given_up or attempts >= MAX_ATTEMPTS:
+                path.unlink()
+            else:
+                path.replace(self._queued / f"{path.stem}.{attempts}")
 
     def _take(self) -> frozenset[Request]:
         """All queued requests, which are in progress from now on."""
@@ -188,10 +198,10 @@ class RunQueue:
     def _await_slot(self, lock: int) -> RateLimit:
         """Wait until one more run may begin, and record that it began."""
         limit = RateLimit.decode(os.pread(lock, MAX_STATE_BYTES, 0))
-        delay = 0.0 if self._interactive else limit.delay(time.time())
+        delay = 0.0 if self._interactive else limit.delay(time.monotonic())
         if delay:
             time.sleep(delay)
-        limit = limit.run_began(time.time())
+        limit = limit.run_began(time.monotonic())
         _save(lock, limit)
         return limit
 
@@ -212,6 +222,11 @@ class RunQueue:
         finally:
             os.close(running)
             os.close(descriptor)
+
+
+def _attempts(path: Path) -> int:
+    """How many rounds the request of *path* has taken part in."""
+    return int(path.suffix[1:]) if path.suffix[1:].isdecimal() else 0
 
 
 def _open(lock: Path) -> int:

@@ -71,6 +71,7 @@ def reroute(host: Host, view: View) -> None:
 
 
 def _dry_run(node: NodeMesh, view: View) -> ApplyResult:
+    preconditions.refuse_clashing_mesh(node.store, view)
     comparison = node.compare(view, when_stable=True)
     changes = comparison.changes
     preconditions.refuse_route_conflicts(node.store, view, changes)
@@ -88,6 +89,7 @@ def _apply(node: NodeMesh, view: View, master: Master | None) -> ApplyResult:
     def apply_view(each: View) -> tuple[ChangeText, ...]:
         return _apply_view(node, each, view.digest(), master)
 
+    preconditions.refuse_clashing_mesh(store, view)
     old_view, steps = store.view(), rename_steps(node, view)
     if steps:
         # The views of the steps have only some of the new names: a foreign device must be found before the first.

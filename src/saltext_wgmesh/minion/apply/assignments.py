@@ -95,8 +95,9 @@ def apply_assignments(
     new_ledger: bool = False,
     timeouts: Timeouts = DEFAULT,
 ) -> tuple[ViewResult, ...]:
-    """Apply each of *assignments*, by mesh, or only that of *mesh*; return the results in order of the meshes' names.
+    """Apply each of *assignments*, by mesh, or only that of *mesh*; return the results in the same order.
 
+    The meshes that the node is to leave come first, since another one may need their ports, names or tables.
     A mesh without an assignment is left as it is: an empty pillar is a fault, no instruction. To ask for such a mesh by
     name is an error. *sealed_psks* is mesh → the PSKs that the master sealed for this node. Assignments of another
     ledger than that of the applied view are refused, unless *new_ledger* is True. The other arguments are those of
@@ -106,7 +107,8 @@ def apply_assignments(
     if mesh is not None and mesh not in found:
         error = f"the pillar of this node has no view of {mesh}: 'salt-run wgmesh.plan' says why"
         return (ViewResult(mesh=mesh, error=error),)
-    chosen = sorted(name for name in found if mesh in (None, name))
+    listed = sorted(name for name in found if mesh in (None, name))
+    chosen = sorted(listed, key=lambda name: not _is_left(found[name]))
     boxes = sealed_psks if isinstance(sealed_psks, Mapping) else {}
     apply_view = functools.partial(
         apply.apply,
@@ -124,6 +126,10 @@ def apply_assignments(
         others = store.outcomes(host) if mesh else {}
         store.set_outcomes(host, {**others, **{result.mesh: result.summary() for result in results}})
     return results
+
+
+def _is_left(raw: Any) -> bool:
+    return isinstance(raw, Mapping) and raw.get("removed") is True
 
 
 def is_stale(host: Host, assignments: Any) -> bool:

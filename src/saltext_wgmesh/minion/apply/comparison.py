@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import desired, route_selection, tolerated
+from saltext_wgmesh.core.device.descriptions import refused_rules_text
 from saltext_wgmesh.core.device.diff import Change, RouteChange, diff
 from saltext_wgmesh.core.device.state import KernelState
 from saltext_wgmesh.core.liveness.link_report import NEVER_UP, LinkReport, LinkState
@@ -19,6 +21,8 @@ from saltext_wgmesh.minion.state import keys, link_report_file
 from saltext_wgmesh.minion.state.store import Owned, Store
 from saltext_wgmesh.minion.system import kernel
 from saltext_wgmesh.minion.system.host import Host
+
+log = logging.getLogger(__name__)
 
 KEY_PLACEHOLDER = "(not made yet)"
 """The public key in a dry run on a node without a key."""
@@ -105,6 +109,9 @@ class NodeMesh:
         report = link_report_file.read_report(host, self.mesh)
         target = desired.desired_state(view, _routes_by_links(view, report, interface_renames(applied, view)), local)
         actual = self._state_in(snapshot, owned | Owned.by(view), [key for key, _ in target.sysctls])
+        if refused := snapshot.refused_rules.intersection(target.rules):
+            log.warning("%s: %s", self.mesh, refused_rules_text(refused))
+            target = replace(target, rules=tuple(rule for rule in target.rules if rule not in refused))
         target = tolerated.follow_active_key(target, actual, view)
         if view.activate_key != public_key:
             # Interfaces run an orphaned key until the view activates the new one: neighbours may not accept it yet.

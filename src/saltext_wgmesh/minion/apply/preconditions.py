@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device.diff import Change, RouteChange
 from saltext_wgmesh.core.device.state import MAIN_TABLE
 from saltext_wgmesh.core.errors import HostError, RolledBack
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.state import boot_files
-from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.state.store import Store, meshes
 from saltext_wgmesh.minion.system import kernel
 
 RETRY_AFTER_ROLLBACK = 600.0
@@ -50,6 +51,32 @@ def refuse_foreign_devices(store: Store, view: View, snapshot: kernel.Snapshot) 
             f"remove it ('ip link del {foreign[0]}') or have the mesh use another interface"
         )
     boot_files.refuse_foreign(store.host, view.mesh, [i.name for i in view.interfaces])
+
+
+def refuse_clashing_mesh(store: Store, view: View) -> None:
+    """Raise HostError if another mesh of this node has a routing table, an interface or a UDP port of *view*.
+
+    The master compares the meshes that it knows. A node may still have one that it was never told to leave.
+    """
+    names, ports = {i.name for i in view.interfaces}, {i.listen_port for i in view.interfaces} - {0}
+    for mesh in meshes(store.host):
+        if mesh == view.mesh:
+            continue
+        other = Store(host=store.host, mesh=mesh)
+        applied = other.view()
+        taken = {i.listen_port for i in applied.interfaces} if applied else set[int]()
+        table = constants.trunk_table(mesh)
+        shared = [
+            *([f"routing table {table}"] if table == constants.trunk_table(view.mesh) else []),
+            *(f"interface {name}" for name in sorted(names & other.owned().interfaces)),
+            *(f"UDP port {port}" for port in sorted(ports & taken)),
+        ]
+        if shared:
+            raise HostError(
+                f"{shared[0]} of mesh {view.mesh} is also that of the mesh {mesh} on this node: nothing was changed; "
+                f"if the node is to leave that one, call 'state.single wgmesh.absent {mesh}' on it, else change the "
+                "policy of one of both"
+            )
 
 
 def refuse_route_conflicts(store: Store, view: View, changes: Iterable[Change]) -> None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
+import selectors
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from subprocess import PIPE
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import HostError
 
 COMMAND_TIMEOUT = 60
 """Seconds for one command; only a DNS lookup inside ``wg set`` takes longer than a few milliseconds."""
+MAX_OUTPUT = 16 * 2**20
+"""Bytes that a command may print, about 150,000 routes: the rest of the node needs its memory too."""
+READ_SIZE = 65536
+"""Bytes that are read of a command at once."""
 DNS_RETRIES = "2"
 """How often ``wg`` tries to resolve a name, with growing pauses between (default 15, which is a minute)."""
 
@@ -42,35 +51,34 @@ class Host:
     """Where systemd links the units that it starts at boot."""
     command_timeout: float = COMMAND_TIMEOUT
     """Seconds for one command."""
+    max_output: int = MAX_OUTPUT
+    """Bytes that one command may print, and as many of its errors."""
 
     def run(self, *argv: str, text: str = "") -> str:
         """Run *argv* with *text* as its standard input, and return its standard output.
 
         No caller passes a secret in *argv* or *text*: ``wg`` gets the paths of key files. Bytes of the output that are
-        no text are replaced: they are in a name that some program gave its device.
+        no text are replaced: they are in a name that some program gave its device. A command that prints more than
+        ``max_output`` bytes is ended.
         HostError, of whatever kind the failure is, holds the command and its standard error.
         """
         command = shlex.join(argv)
         try:
-            done = subprocess.run(
-                argv,
-                input=text,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=self.command_timeout,
-                check=False,
-                env=environment(),
-            )
+            status, output, errors = _run(argv, text, self.command_timeout, self.max_output)
         except FileNotFoundError:
             raise HostError(f"'{argv[0]}' is not installed on this node: apply the state wgmesh.tools") from None
         except subprocess.TimeoutExpired:
             raise HostError(f"'{command}' did not end within {self.command_timeout:g} s") from None
         except (OSError, ValueError) as error:
             raise HostError(f"'{command}' cannot be run: {error}") from error
-        if done.returncode:
-            raise HostError(f"'{command}' failed ({done.returncode}): {_without_keys(done.stderr.strip())}")
-        return done.stdout
+        except _TooLongError:
+            raise HostError(
+                f"'{command}' printed more than {self.max_output} bytes: too many routes, rules or devices of other "
+                "programs are on this node, or the program was replaced"
+            ) from None
+        if status:
+            raise HostError(f"'{command}' failed ({status}): {_without_keys(errors.strip())}")
+        return output
 
     def start(self, *argv: str) -> None:
         """Run a program that puts itself into the background. It inherits none of our pipes, nor our working folder."""
@@ -156,6 +164,77 @@ class Host:
             failures = named if is_complete else {**dict.fromkeys(lines, str(error)), **named}
             return {line: why for line, why in failures.items() if not _is_gone_already(line, why)}
         return {}
+
+
+class _TooLongError(Exception):
+    """A command printed more than it may."""
+
+
+def _run(argv: Sequence[str], text: str, timeout: float, max_output: int) -> tuple[int, str, str]:
+    """Run *argv* with *text* as its input; return the exit status, the output and the errors.
+
+    subprocess.TimeoutExpired after *timeout* seconds, _TooLongError after *max_output* bytes of either; the command is
+    ended then.
+    """
+    end, given = time.monotonic() + timeout, text.encode()
+    process = subprocess.Popen(argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment())
+    try:
+        output, errors = _talk(process, given, end, max_output)
+        status = process.wait(max(0.0, end - time.monotonic()))
+    finally:
+        for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        if process.returncode is None:
+            process.kill()
+            process.wait()
+    return status, output.decode(errors="replace"), errors.decode(errors="replace")
+
+
+def _talk(process: subprocess.Popen[bytes], given: bytes, end: float, max_output: int) -> tuple[bytearray, bytearray]:
+    """Give *process* its input, and return all that it prints until *end* of the monotonic clock."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output, errors, left = bytearray(), bytearray(), memoryview(given)
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        selector.register(process.stdout, selectors.EVENT_READ, output)
+        selector.register(process.stderr, selectors.EVENT_READ, errors)
+        while selector.get_map():
+            ready = selector.select(max(0.0, end - time.monotonic()))
+            if not ready or time.monotonic() > end:
+                raise subprocess.TimeoutExpired(process.args, 0.0)
+            for key, _ in ready:
+                if key.data is None:
+                    left = left[_write(key.fd, left) :]
+                    is_done = not left
+                else:
+                    is_done = not _read(key.fd, key.data, max_output)
+                if is_done:
+                    selector.unregister(key.fileobj)
+                    if key.data is None:
+                        # The program sees the end of its input.
+                        process.stdin.close()
+    return output, errors
+
+
+def _write(pipe: int, left: memoryview) -> int:
+    """Write a part of *left*, and return its length; the whole length if the program has stopped reading."""
+    try:
+        # As much as the kernel takes at once where it says that a pipe can be written to (pipe(7)).
+        return os.write(pipe, left[: select.PIPE_BUF])
+    except BrokenPipeError:
+        return len(left)
+
+
+def _read(pipe: int, into: bytearray, max_output: int) -> bool:
+    """Add to *into* what can be read; return whether there may be more."""
+    data = os.read(pipe, READ_SIZE)
+    into += data
+    if len(into) > max_output:
+        raise _TooLongError
+    return bool(data)
 
 
 def first_failure(failures: Mapping[Line, str]) -> str:

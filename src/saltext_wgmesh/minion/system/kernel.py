@@ -11,6 +11,7 @@ from saltext_wgmesh.core.device.ip_cli import (
     MainRoute,
     each_main_route,
     parse_advertised,
+    parse_inverted_rules,
     parse_links,
     parse_routes,
     parse_rules,
@@ -42,6 +43,8 @@ class Snapshot:
     """All with our route protocol."""
     rules: tuple[RuleEntry, ...]
     """All with our rule priority; empty if the snapshot was taken without rules."""
+    refused_rules: frozenset[RuleEntry] = frozenset()
+    """Those that the kernel does not take, because of rules of other programs."""
 
     def stats(self, devices: Iterable[str]) -> tuple[PeerStats, ...]:
         """Return the counters of the peers of *devices*."""
@@ -51,11 +54,13 @@ class Snapshot:
 def snapshot(host: Host, *, rules: bool = True) -> Snapshot:
     """Return the node as it is now. *rules* False saves two commands where there can be no rules."""
     families = ((4, 6) if host.has_ipv6 else (4,)) if rules else ()
+    listed = [(family, host.run(*own_rules(family))) for family in families]
     return Snapshot(
         links=parse_links(host.run("ip", "-json", "address")),
         wireguard=parse_dump(host.run("wg", "show", "all", "dump")),
         routes=parse_routes(host.run(*OWN_ROUTES)),
-        rules=tuple(rule for family in families for rule in parse_rules(host.run(*own_rules(family)), family)),
+        rules=tuple(rule for family, text in listed for rule in parse_rules(text, family)),
+        refused_rules=frozenset(rule for family, text in listed for rule in parse_inverted_rules(text, family)),
     )
 
 
@@ -69,12 +74,14 @@ def foreign_routes(host: Host, devices: Collection[str], prefixes: Collection[st
     return foreign_among(each_main_route(host.run(*ALL_ROUTES)), devices, prefixes)
 
 
-def foreign_among(routes: Iterable[MainRoute], devices: Collection[str], prefixes: Collection[str]) -> dict[str, str]:
+def foreign_among(
+    routes: Iterable[MainRoute | None], devices: Collection[str], prefixes: Collection[str]
+) -> dict[str, str]:
     """Return those of *routes* that ``foreign_routes`` returns: prefix → device."""
     return {
         route.prefix: route.by
         for route in routes
-        if route.prefix in prefixes and route.device not in devices and not route.is_ours
+        if route and route.prefix in prefixes and route.device not in devices and not route.is_ours
     }
 
 

@@ -41,10 +41,10 @@ SLICE = 0.01
 TIMERS_AT_ONCE = 100
 """Timers that are handled between two looks for packets."""
 ROUTES_EVERY = 0.05
-"""Seconds between two changes of routes at least. Each is a process, for which the loop waits some milliseconds. The
-first change after a pause is made at once."""
+"""Seconds between two changes of routes at least, since each is a process. The first change after a pause is made at
+once."""
 COMMAND_POLL = 0.005
-"""Seconds between two looks whether a command has ended."""
+"""Seconds between two looks whether a program has ended."""
 HEARTBEAT_EVERY = 5.0
 """Seconds between two writes of reports that have not changed: a report without a recent write is not trusted."""
 
@@ -56,7 +56,8 @@ class Loop:
     """Monitors all meshes of this node.
 
     Packets and timers come first. All other work is done in slices between them, since a pause as long as a detection
-    time would make healthy links look dead at both ends.
+    time would make healthy links look dead at both ends. No program is waited for: work that needs one pauses until the
+    program has ended, while packets, timers, probes and reports go on.
     """
 
     def __init__(self, host: Host) -> None:
@@ -76,8 +77,12 @@ class Loop:
         self._routing: dict[str, Task] = {}
         """Mesh → how its routes follow links at this moment; none: all have followed."""
         self._maintenance: Task | None = None
-        """The round of maintenance that is in progress."""
-        self._next_maintenance = self._next_routing = 0.0
+        """The round of maintenance that is in progress. It waits for no program."""
+        self._following: Task | None = None
+        """The round in which views and the kernel are followed. It may wait for programs."""
+        self._next_maintenance = self._next_following = self._next_routing = 0.0
+        self._is_lookup_due = False
+        """Whether the transport has to be told of links."""
         self._errors = ErrorLog(log)
 
     def run(self) -> None:
@@ -92,32 +97,37 @@ class Loop:
             key.data()
         now = time.monotonic()
         self._tick(now)
-        if now >= self._next_routing and self._links_changed:
+        if now >= self._next_routing and (changed := self._changed_meshes):
             self._next_routing = now + ROUTES_EVERY
-            changed = {name: mesh for name, mesh in self._meshes.items() if mesh.changed_links}
-            self._routing |= {n: Task(mesh.route_steps()) for n, mesh in changed.items() if n not in self._routing}
+            self._routing |= {name: Task(self._meshes[name].route_steps()) for name in changed}
         if self._maintenance is None and now >= self._next_maintenance:
             self._maintenance = Task(self._maintenance_steps(now))
+        if self._following is None and now >= self._next_following:
+            self._following = Task(self._following_steps(now))
         end = time.monotonic() + SLICE
         self._routing = {name: task for name, task in self._routing.items() if not task.advance(end)}
         if self._maintenance is not None and self._maintenance.advance(end):
             self._maintenance, self._next_maintenance = None, time.monotonic() + MAINTAIN_EVERY
+        if self._following is not None and self._following.advance(end):
+            self._following, self._next_following = None, time.monotonic() + MAINTAIN_EVERY
 
     def _pause(self) -> float:
         """Seconds to wait for a packet."""
-        now, timer = time.monotonic(), self._timers[0][0] if self._timers else float("inf")
-        if self._routing:
+        now, rounds = time.monotonic(), (self._maintenance, self._following)
+        tasks = [task for task in (*self._routing.values(), *rounds) if task is not None]
+        if not all(task.is_waiting for task in tasks):
             return 0.0
-        if self._links_changed:
-            timer = min(timer, self._next_routing)
-        if self._maintenance is None:
-            return max(0.0, min(self._next_maintenance, timer) - now)
-        return max(0.0, min(COMMAND_POLL, timer - now)) if self._maintenance.is_waiting else 0.0
+        due = [self._timers[0][0]] if self._timers else []
+        due += [self._next_routing] if self._changed_meshes else []
+        due += [self._next_maintenance] if self._maintenance is None else []
+        due += [self._next_following] if self._following is None else []
+        due += [now + COMMAND_POLL] if tasks else []
+        return max(0.0, min(due) - now)
 
     @property
-    def _links_changed(self) -> bool:
-        """Whether routes of any mesh have to follow its links."""
-        return any(mesh.changed_links for mesh in self._meshes.values())
+    def _changed_meshes(self) -> list[str]:
+        """The meshes whose routes have to follow their links, and do not do so at this moment."""
+        return [name for name, mesh in self._meshes.items() if mesh.changed_links and name not in self._routing]
 
     # -- sessions ---------------------------------------------------------------------------------------
 
@@ -160,25 +170,33 @@ class Loop:
     # -- now and then -----------------------------------------------------------------------------------
 
     def _maintain(self, now: float) -> None:
-        """Do a whole round of maintenance at once."""
+        """Do a whole round of everything at once."""
+        finish(self._following_steps(now))
         finish(self._maintenance_steps(now))
 
-    def _maintenance_steps(self, now: float) -> Steps[None]:
-        self._transport.resume()
+    def _following_steps(self, now: float) -> Steps[None]:
+        """Follow the views on disk, and what other programs do to routes and keys."""
         if (yield from self._reload_steps()):
-            yield from self._lookup_steps()
+            self._is_lookup_due = True
             # The garbage collector would walk all links of a view again and again, each time for longer than a slice.
             gc.freeze()
             self._relay_check.watch({name: mesh.view for name, mesh in self._meshes.items()})
-        for mesh_name, mesh in self._meshes.items():
+        for mesh in tuple(self._meshes.values()):
+            yield from mesh.follow_kernel_steps(now)
+        yield from self._reconcile_steps(now)
+
+    def _maintenance_steps(self, now: float) -> Steps[None]:
+        self._transport.resume()
+        for mesh_name, mesh in tuple(self._meshes.items()):
             mesh.note_faults((*self._relay_check.faults(mesh_name), *self._transport.port_faults))
             for name in mesh.apply_admin_down(now):
                 self._follow_session(mesh, mesh.links[name], now)
             indices = mesh.indices
             yield from mesh.maintain_steps(now)
-            if mesh.indices != indices:
-                yield from self._lookup_steps()
-        yield from self._reconcile_steps(now)
+            self._is_lookup_due |= mesh.indices != indices
+        if self._is_lookup_due:
+            self._is_lookup_due = False
+            yield from self._lookup_steps()
         if now - self._heartbeat_at > HEARTBEAT_EVERY:
             self._heartbeat_at = now
             self._recover_applies()
@@ -203,8 +221,7 @@ class Loop:
             yield from mesh.reconcile_steps() if is_due or routes else mesh.reconcile_rules_steps()
         if is_due:
             self._reconciled_at = now
-            if self._transport.port_faults:
-                yield from self._lookup_steps()
+            self._is_lookup_due |= bool(self._transport.port_faults)
 
     def _lookup_steps(self) -> Steps[None]:
         """Have the transport know all links, and each session its timer."""
@@ -233,8 +250,8 @@ class Loop:
         for name in self._meshes.keys() - found.keys():
             log.info("%s: the view was removed", name)
             self._routing.pop(name, None)
-            self._meshes.pop(name).stop()
             del self._stamps[name]
+            yield from self._meshes.pop(name).stop_steps()
             link_report_file.remove_report(self._host, name)
             changed = True
         for name, (path, stamp) in found.items():

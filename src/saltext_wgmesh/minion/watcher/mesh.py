@@ -31,7 +31,7 @@ from saltext_wgmesh.minion.watcher.link_verdict import (
 )
 from saltext_wgmesh.minion.watcher.rehandshake import Rehandshaker
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
-from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, in_slices, run_aside
+from saltext_wgmesh.minion.watcher.slices import Steps, change_aside, finish, groups_of, in_slices, read_aside
 from saltext_wgmesh.minion.watcher.sockets import canonical
 
 log = logging.getLogger("wgmesh.watch")
@@ -58,6 +58,9 @@ class MeshMonitor:
         """Whether the report on disk is to be written again."""
         self.changed_links: set[str] = set()
         """The neighbours whose links changed since routes last followed them."""
+        self.is_stopped = False
+        self._is_out_of_step = False
+        """Whether routes have to be compared with the kernel's."""
         self._faults: tuple[str, ...] = ()
         self._peer_keys = PeerKeyTracker(host)
         self._keys_checked_at = 0.0
@@ -78,12 +81,13 @@ class MeshMonitor:
 
     def update_steps(self, view: View) -> Steps[None]:
         """Monitor *view* from now on. Links that stay as they were keep their sessions."""
-        self.stop()
+        yield from self._rehandshaker.stop_steps()
         yield from self.load_steps(view, delete_stale=True)
 
-    def stop(self) -> None:
-        """End what was begun for the view: a peer that the next view does not have must not be added any longer."""
-        self._rehandshaker.stop()
+    def stop_steps(self) -> Steps[None]:
+        """End what was begun for the view. The mesh is monitored no longer, and writes no report."""
+        self.is_stopped = True
+        yield from self._rehandshaker.stop_steps()
 
     def load_steps(self, view: View, *, delete_stale: bool = False) -> Steps[None]:
         """Take up the links of *view*, and have the kernel's routes follow; *delete_stale* as of ``RouteUpdater``.
@@ -160,7 +164,12 @@ class MeshMonitor:
         """Have the kernel's routes, and the sessions to leaves, follow the links that changed."""
         changed, self.changed_links = self.changed_links, set()
         self.verdict.announce_path_state()
-        yield from self.routes.update_steps(self.verdict, self.indices.keys(), changed)
+        routes = self.routes
+        for waits_for in routes.update_steps(self.verdict, self.indices.keys(), changed):
+            yield waits_for
+            if routes is not self.routes:
+                # Another view was taken up, with all of its routes.
+                return
 
     def reconcile_steps(self, *, delete_stale: bool = False) -> Steps[None]:
         """The same for all links, compared with the routes that the kernel has now instead of those set last."""
@@ -191,21 +200,27 @@ class MeshMonitor:
         finish(self.maintain_steps(now))
 
     def maintain_steps(self, now: float) -> Steps[None]:
-        """Do what is due by time: end graces and hold-downs, retry links that are down, write the report."""
+        """Do what is due by time: end graces and hold-downs, retry links that are down, write the report.
+
+        No program is waited for: one that hangs would have links look dead that are probed or reported no longer.
+        """
         indices = dict(self.indices)
         self._refresh_indices()
-        yield from self._track_keys_steps(now)
+        # A device that was made again has lost its routes.
+        self._is_out_of_step |= indices != self.indices
         yield from in_slices(self.links.values(), lambda link: self._maintain_link(link, now))
         # A session may have come up without any change of state; its neighbour knows nothing yet.
         self.verdict.announce_path_state()
-        if indices != self.indices:
-            # A device that was made again has lost its routes.
-            yield from self.reconcile_steps()
-        if self.changed_links:
-            yield from self.route_steps()
         self._rehandshaker.reap()
         if self.is_report_due:
             yield from self._report_steps()
+
+    def follow_kernel_steps(self, now: float) -> Steps[None]:
+        """Do what is due by time and waits for programs: move keys of neighbours, restore lost routes."""
+        yield from self._track_keys_steps(now)
+        if self._is_out_of_step:
+            self._is_out_of_step = False
+            yield from self.reconcile_steps()
 
     def _maintain_link(self, link: MonitoredLink, now: float) -> None:
         self.evaluate(link, now)
@@ -245,6 +260,8 @@ class MeshMonitor:
         for group in groups_of(sorted(links)):
             report |= {name: link_status(links[name]).as_dict() for name in group}
             yield None
+        if self.is_stopped:
+            return
         path = link_report_file.report_path(self.host, self.view.mesh)
         try:
             link_report_file.write_links(self.host, self.view.mesh, report, self._faults)
@@ -266,9 +283,9 @@ class MeshMonitor:
         self._keys_checked_at = now
         listed = [(link.interface.name, link.peer) for link in silent]
         try:
-            dump = yield from run_aside(self.host, *peer_keys.DUMP)
+            dump = yield from read_aside(self.host.run, *peer_keys.DUMP)
             for command in self._peer_keys.moves(listed, dump):
-                yield from run_aside(self.host, *command)
+                yield from change_aside(self.host.run, *command)
         except HostError as error:
             self._errors.failed("%s: the keys of neighbours cannot be checked", self.view.mesh, error)
 

@@ -22,6 +22,7 @@ from saltext_wgmesh.minion.system.host import Host, environment
 from saltext_wgmesh.minion.system.peer_keys import PeerKeyTracker
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
+from saltext_wgmesh.minion.watcher.slices import Steps, read_aside
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -35,7 +36,7 @@ REHANDSHAKE_EVERY = 30.0
 ATTEMPT_TIMEOUT = 25.0
 """Seconds after which a ``wg set`` that has not ended is ended: less than the time to the next attempt but two. A name
 that is resolved takes less (``DNS_RETRIES``)."""
-STOP_TIMEOUT = 0.05
+STOP_TIMEOUT = 1.0
 """Seconds to wait for all processes that were killed."""
 REREAD_AFTER = 1.0
 """Seconds for which the view before is not read again."""
@@ -96,6 +97,7 @@ class Rehandshaker:
         self._clock = clock
         self._attempts: dict[str, _Attempt] = {}
         """Neighbour → the process that still runs for it."""
+        self._is_stopped = False
         self._errors = ErrorLog(log)
         self._before: psk_files.PreviousPeers | None = None
         self._before_at = float("-inf")
@@ -106,6 +108,8 @@ class Rehandshaker:
 
         *devices* are the interfaces of the view that exist.
         """
+        if self._is_stopped:
+            return
         # A new link too: its first handshake may have come before the other end had this node as a peer. In state Init
         # packets arrive, so both ends have a session of WireGuard: a new one would interrupt it and repair nothing.
         is_dead = link.state in (LinkState.DOWN, LinkState.NEW) and link.session.state is bfd.BfdState.DOWN
@@ -125,16 +129,24 @@ class Rehandshaker:
             if now >= each.until:
                 each.process.kill()
 
-    def stop(self) -> None:
-        """End all processes: one that still resolves a name would add a peer that the next view may not have."""
-        for each in self._attempts.values():
-            each.process.kill()
+    def stop_steps(self) -> Steps[None]:
+        """End all processes, and start no further ones.
+
+        One that still resolves a name would add a peer that the next view may not have.
+        """
+        self._is_stopped = True
+        processes, self._attempts = [each.process for each in self._attempts.values()], {}
+        for each in processes:
+            each.kill()
+        if processes:
+            yield from read_aside(self._await_all, processes)
+
+    def _await_all(self, processes: Sequence[Process]) -> None:
         end = self._clock() + STOP_TIMEOUT
-        for each in self._attempts.values():
+        for each in processes:
             # The kernel may hold one back. It does nothing any longer when it is let go.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                each.process.wait(max(0.0, end - self._clock()))
-        self._attempts = {}
+                each.wait(max(0.0, end - self._clock()))
 
     def _readd_peer(self, link: MonitoredLink, devices: Set[str], now: float) -> None:
         """Start a ``wg set`` that removes and adds the peer of *link*: its next packet begins a handshake, whatever

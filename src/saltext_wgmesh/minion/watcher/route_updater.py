@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
-from itertools import groupby
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Protocol
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import desired, ip_cli, route_selection
+from saltext_wgmesh.core.device.descriptions import refused_rules_text
 from saltext_wgmesh.core.device.route_selection import CandidateRoute, KernelRoute
 from saltext_wgmesh.core.device.state import MAIN_TABLE, RouteEntry, RuleEntry
 from saltext_wgmesh.core.errors import HostError
@@ -17,7 +17,7 @@ from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.system import kernel
 from saltext_wgmesh.minion.system.host import Host, Line, first_failure
-from saltext_wgmesh.minion.watcher.slices import Steps, finish, groups_of, run_aside
+from saltext_wgmesh.minion.watcher.slices import Steps, change_aside, finish, groups_of, read_aside
 
 log = logging.getLogger("wgmesh.watch")
 
@@ -43,7 +43,8 @@ class RouteUpdater:
     fails is logged. An apply may be changing the node, and the next update tries the same routes again.
 
     A method whose name ends in ``steps`` works in slices. Routes of other slices may be updated between: each slice
-    selects by the states of its own moment, sets what differs, and notes what it has set.
+    selects by the states of its own moment, and sets what differs. ``ip`` may take any time for that, so a slice notes
+    its routes before: a later one then sets what differs from these, and ``ip`` runs in the same order.
     """
 
     def __init__(self, host: Host, view: View, *, load: bool = True) -> None:
@@ -55,9 +56,13 @@ class RouteUpdater:
         self._by_neighbour: dict[str, list[Place]] = {}
         """Neighbour → the routes that may lead to it: no other can change with its link."""
         self._entries: dict[Place, RouteEntry] = {}
-        """The routes as they were last set."""
+        """The routes as they were last set, or are about to be."""
+        self._running: dict[Place, object] = {}
+        """The routes that ``ip`` has not set yet → what tells the last attempt from those before."""
         self._refused: set[Place] = set()
         """The routes that could not be set at the last attempt."""
+        self._refused_rules: dict[int, Set[RuleEntry]] = {}
+        """Address family → the rules that the kernel did not take at the last look."""
         self._set_since: set[Place] = set()
         """The routes that were set since the kernel's were read: what was read of them is out of date."""
         self._blocked: dict[str, str] | None = None
@@ -93,7 +98,7 @@ class RouteUpdater:
             chosen |= dict.fromkeys(self._by_neighbour.get(neighbour, ()))
             yield None
         for group in groups_of(self._candidates if neighbours is None else chosen):
-            self._set(group, states, devices)
+            yield from self._set_steps(group, states, devices)
             yield None
 
     def reconcile_steps(self, states: PathStates, devices: Set[str], *, delete_stale: bool = False) -> Steps[None]:
@@ -111,11 +116,11 @@ class RouteUpdater:
             return
         for group in groups_of(self._candidates):
             for place in group:
-                if place not in self._set_since:
+                if place not in self._set_since and place not in self._running:
                     self._entries.pop(place, None)
                     if place in live:
                         self._entries[place] = live[place]
-            self._set(group, states, devices)
+            yield from self._set_steps(group, states, devices)
             yield None
         yield from self.reconcile_rules_steps(devices, delete_stale=delete_stale)
         if delete_stale:
@@ -130,15 +135,17 @@ class RouteUpdater:
         restored: list[RuleEntry] = []
         for family in families:
             try:
-                live = yield from self._live_rules_steps(family)
+                live, inverted = yield from self._live_rules_steps(family)
             except HostError as error:
                 log.warning("%s: rules cannot be read: %s", self._view.mesh, error)
                 continue
-            missing = sorted(r for r in wanted if r.family == family and r.device in devices and r not in live)
+            missing = sorted(
+                r for r in wanted if r.family == family and r.device in devices and r not in live | inverted
+            )
             stale = sorted(live.difference(wanted)) if delete_stale else []
             adding = {ip_cli.rule_line("add", rule): rule for rule in missing}
             lines = [*adding, *(ip_cli.rule_line("del", rule) for rule in stale)]
-            refused = self._run_lines(family, lines, "rules cannot be restored")
+            refused = yield from self._run_steps({family: lines}, "rules cannot be restored")
             restored += [rule for line, rule in adding.items() if line not in refused]
         for rule in restored:
             log.info("%s: the rule for packets from %s (IPv%d) was restored", self._view.mesh, rule.device, rule.family)
@@ -173,10 +180,10 @@ class RouteUpdater:
 
     def _live_steps(self) -> Steps[dict[Place, RouteEntry]]:
         """The project's routes of all meshes as the kernel has them."""
-        text = yield from run_aside(self._host, *kernel.OWN_ROUTES)
+        text = yield from read_aside(self._host.run, *kernel.OWN_ROUTES)
         live: dict[Place, RouteEntry] = {}
         for group in groups_of(ip_cli.each_route(text)):
-            live |= {entry.key: entry for entry in group}
+            live |= {entry.key: entry for entry in group if entry}
             yield None
         return live
 
@@ -188,7 +195,7 @@ class RouteUpdater:
             yield None
         blocked: dict[str, str] = {}
         if missing:
-            text = yield from run_aside(self._host, *kernel.ALL_ROUTES)
+            text = yield from read_aside(self._host.run, *kernel.ALL_ROUTES)
             own = {interface.name for interface in self._view.interfaces}
             for routes in groups_of(ip_cli.each_main_route(text)):
                 blocked |= kernel.foreign_among(routes, own, missing)
@@ -205,42 +212,62 @@ class RouteUpdater:
         if len(new) > BLOCKED_SHOWN:
             log.warning("%s: %d more prefixes have such routes", self._view.mesh, len(new) - BLOCKED_SHOWN)
 
-    def _live_rules_steps(self, family: int) -> Steps[set[RuleEntry]]:
-        """The rules of this mesh as the kernel has them."""
-        text = yield from run_aside(self._host, *kernel.own_rules(family))
+    def _live_rules_steps(self, family: int) -> Steps[tuple[set[RuleEntry], Set[RuleEntry]]]:
+        """The rules of this mesh as the kernel has them, and those that it takes none of."""
+        text = yield from read_aside(self._host.run, *kernel.own_rules(family))
         table = self._tables[route_selection.TRUNK]
-        return {rule for rule in ip_cli.parse_rules(text, family) if rule.table == table}
+        refused = ip_cli.parse_inverted_rules(text, family)
+        if refused and refused != self._refused_rules.get(family):
+            log.warning("%s: %s", self._view.mesh, refused_rules_text(refused))
+        self._refused_rules[family] = refused
+        return {rule for rule in ip_cli.parse_rules(text, family) if rule.table == table}, refused
 
     def _delete_stale_steps(self, live: dict[Place, RouteEntry], devices: Set[str]) -> Steps[None]:
         for group in groups_of(live.values()):
             stale = [e for e in group if e.device in devices and e.key not in self._candidates]
-            for family in {e.family for e in stale}:
-                lines = [ip_cli.route_line("del", e) for e in stale if e.family == family]
-                self._run_lines(family, lines, "routes of the view before cannot be deleted")
+            lines = {e.family: [ip_cli.route_line("del", o) for o in stale if o.family == e.family] for e in stale}
+            yield from self._run_steps(lines, "routes of the view before cannot be deleted")
             yield None
 
-    def _set(self, places: Iterable[Place], states: PathStates, devices: Set[str]) -> None:
+    def _set_steps(self, places: Iterable[Place], states: PathStates, devices: Set[str]) -> Steps[None]:
         """Set those of the routes at *places* that differ from those set last."""
         differing = (e for e in self._desired(places, states) if self._entries.get(e.key) != e)
-        changed = [e for e in differing if self._may_set(e, devices)]
-        for family, group in groupby(sorted(changed, key=lambda e: (e.family, e.key)), key=lambda e: e.family):
-            lines = {ip_cli.route_line("replace", e): e for e in group}
-            refused = self._run_lines(family, list(lines), "routes cannot be set")
-            self._refused |= {lines[line].key for line in refused}
-            done = {e.key: e for line, e in lines.items() if line not in refused}
-            self._entries |= done
-            self._set_since |= done.keys()
-            self._refused -= done.keys()
+        changed = {ip_cli.route_line("replace", e): e for e in differing if self._may_set(e, devices)}
+        lines: dict[int, list[Line]] = {}
+        for line, entry in sorted(changed.items(), key=lambda item: (item[1].family, item[1].key)):
+            lines.setdefault(entry.family, []).append(line)
+        attempt = object()
+        self._entries |= {e.key: e for e in changed.values()}
+        self._running |= {e.key: attempt for e in changed.values()}
+        refused = yield from self._run_steps(lines, "routes cannot be set")
+        # A later attempt for a route, which ``ip`` makes after this one, decides about that route.
+        last = {line: e.key for line, e in changed.items() if self._running.get(e.key) is attempt}
+        failed = {key for line, key in last.items() if line in refused}
+        self._refused = (self._refused - set(last.values())) | failed
+        self._set_since |= {e.key for e in changed.values()}
+        for key in last.values():
+            del self._running[key]
+        for key in failed:
+            self._entries.pop(key, None)
 
-    def _run_lines(self, family: int, lines: Sequence[Line], failure: str) -> Collection[Line]:
-        """Run *lines* by ``ip``, and log *failure* with the first reason; return the lines that failed.
+    def _run_steps(self, lines: Mapping[int, Sequence[Line]], failure: str) -> Steps[Collection[Line]]:
+        """Run *lines*, of each address family, by ``ip``; log *failure* with the first reason, and return the lines
+        that failed.
 
         A line that fails keeps no other from being run. The kernel may refuse one for a reason of its own, such as a
         table of another program.
         """
-        refused = self._host.ip_batch_each(family, lines) if lines else {}
+        if not any(lines.values()):
+            return ()
+        refused = yield from change_aside(self._run_lines, lines)
         if refused:
             log.warning("%s: %s: %s", self._view.mesh, failure, first_failure(refused))
+        return refused
+
+    def _run_lines(self, lines: Mapping[int, Sequence[Line]]) -> dict[Line, str]:
+        refused: dict[Line, str] = {}
+        for family, listed in lines.items():
+            refused |= self._host.ip_batch_each(family, listed)
         return refused
 
     def _may_set(self, entry: RouteEntry, devices: Set[str]) -> bool:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
-
-from saltext_wgmesh.minion.system.host import Host
+from typing import Any, TypeVar
 
 AT_ONCE = 100
 """Links, peers or routes that one step handles. Setting as many routes takes some milliseconds."""
 
 T = TypeVar("T")
 R = TypeVar("R")
-Pause = Future[str] | None
+Pause = Future[Any] | None
 Steps = Generator[Pause, None, R]
 
-_commands = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commands")
-"""Waits for commands whose time grows with the node's routes. Their output is read here, without the loop."""
+_reads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reads")
+_changes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="changes")
+"""Each waits for one program at a time, in place of the loop. A change does not wait for a long list to be read."""
 
 
 def finish(steps: Steps[R]) -> R:
@@ -36,9 +35,18 @@ def finish(steps: Steps[R]) -> R:
         return result
 
 
-def run_aside(host: Host, *argv: str) -> Steps[str]:
-    """Return the output of a command, and pause until it has ended. HostError as of ``Host.run``."""
-    future = _commands.submit(host.run, *argv)
+def read_aside(call: Callable[..., R], *arguments: object) -> Steps[R]:
+    """Return what *call* returns, or raise what it raises, and pause until then. It only waits for a program."""
+    return _aside(_reads, call, *arguments)
+
+
+def change_aside(call: Callable[..., R], *arguments: object) -> Steps[R]:
+    """The same for a call that changes the node: such calls are made in order, one at a time."""
+    return _aside(_changes, call, *arguments)
+
+
+def _aside(executor: ThreadPoolExecutor, call: Callable[..., R], *arguments: object) -> Steps[R]:
+    future = executor.submit(call, *arguments)
     while not future.done():
         yield future
     return future.result()

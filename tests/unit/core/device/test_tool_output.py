@@ -6,6 +6,7 @@ Other programs of a node make routes, rules and devices of any form, and version
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -135,7 +136,7 @@ def test_foreign_entries_hide_no_own_one(before: list[object], after: list[objec
 def test_routes_of_other_forms_are_foreign(other: dict[str, object]) -> None:
     """They have the protocol of this program, and this program never makes such routes."""
     assert ip_cli.parse_routes(json.dumps([other, *OWN_ROUTES])) == ip_cli.parse_routes(json.dumps(OWN_ROUTES))
-    assert not any(r.is_ours for r in ip_cli.each_main_route(json.dumps([{**other, "protocol": "87"}])))
+    assert not any(r and r.is_ours for r in ip_cli.each_main_route(json.dumps([{**other, "protocol": "87"}])))
 
 
 @pytest.mark.parametrize("unreachable", ["unreachable", "7"])
@@ -143,7 +144,7 @@ def test_unreachable_route_is_own_in_words_and_numbers(unreachable: str) -> None
     """Some versions of ``ip -N`` print types as numbers."""
     text = json.dumps([{"type": unreachable, "dst": "10.1.0.0/16", "protocol": "87"}])
     assert ip_cli.parse_routes(text) == (RouteEntry(table=254, prefix="10.1.0.0/16", device=None, source=None),)
-    assert [r.is_ours for r in ip_cli.each_main_route(text)] == [True]
+    assert [r is not None and r.is_ours for r in ip_cli.each_main_route(text)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,45 @@ def test_unreachable_route_is_own_in_words_and_numbers(unreachable: str) -> None
 def test_rule_that_selects_by_more_is_foreign(more: dict[str, object]) -> None:
     """It does not stand for the rule of this program, which has to be added."""
     assert ip_cli.parse_rules(json.dumps([{**OWN_RULE, **more}]), 4) == ()
+
+
+def test_rule_inverted_by_not_is_named() -> None:
+    """The kernel takes no rule of ours beside it. Other rules of other programs are not in the way."""
+    rules = [{**OWN_RULE, "not": None}, {**OWN_RULE, "not": None, "fwmark": "0x1"}, {"not": None}, OWN_RULE]
+    (own,) = ip_cli.parse_rules(json.dumps(rules), 4)
+    assert ip_cli.parse_inverted_rules(json.dumps(rules), 4) == {own}
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=4)))
+def test_list_is_read_as_json_is(value: object) -> None:
+    """Entry by entry; a text that is no list, or not all of it, is an error."""
+    text = json.dumps(value)
+    for each in (text, f" {text}\n", f"{text},", f"[{text}", text[:-1]):
+        try:
+            wanted = json.loads(each) if each.strip() else []
+        except ValueError:
+            wanted = None
+        if isinstance(wanted, list):
+            assert list(ip_cli._entries(each)) == wanted
+        else:
+            with pytest.raises(HostError):
+                list(ip_cli._entries(each))
+
+
+def test_route_too_deep_costs_itself_alone() -> None:
+    """It is a list in a list, in a list, and so on: the routes before and after it are read."""
+    for depth in (50, 700, 900, 940, 960, 980):
+        odd = {
+            "dst": "10.1.0.0/16",
+            "dev": "wg0",
+            "protocol": functools.reduce(lambda deep, _: [deep], range(depth), 1),
+        }
+        try:
+            text = json.dumps([OWN_ROUTES[0], odd, OWN_ROUTES[0]])
+            found = [route for route in ip_cli.each_main_route(text) if route]
+        except (RecursionError, HostError):
+            continue
+        assert len(found) >= 2
 
 
 @given(st.lists(st.lists(st.text(max_size=12) | st.just(key(7)), max_size=10).map("\t".join), max_size=4))

@@ -226,6 +226,35 @@ def test_first_rule_with_member_is_active_gateway():
     assert {n for n, v in made.views.items() if any(lan in r.prefixes for r in v.routes)} == {"r1"}
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    networks=st.sets(st.sampled_from(["192.168.7.0/24", "192.168.0.0/16", "192.168.8.0/24", "0.0.0.0/0"])),
+    underlay=st.sets(st.sampled_from(["192.168.8.1", "10.100.0.2", "203.0.113.9"])),
+    topology=st.sampled_from(Topology),
+)
+def test_facts_of_gateway_take_no_subnet(networks, underlay, topology):
+    """Whatever a gateway publishes: the other's subnet goes to that one alone, and no node accepts it from the first.
+
+    An uplink or a trunk accepts all sources, since its relay forwards for all.
+    """
+    own, other = "192.168.7.0/24", "192.168.8.0/24"
+    policy_ = replace(mesh(relay("r1"), leaf("g1", routes=[own]), leaf("g2", routes=[other])), topology=topology)
+    honest = all_facts("r1", "g1", "g2")
+    claims = replace(honest["g1"], networks=tuple(sorted(networks)), underlay=tuple(sorted(underlay)))
+    made = make(policy_, {**honest, "g1": claims})
+    assert (made.members["g1"].subnets, made.members["g2"].subnets) == ((own,), (other,))
+    accepted = [
+        (peer.node, prefix)
+        for view in made.views.values()
+        for interface in view.interfaces
+        if interface.kind is Kind.ACCESS
+        for peer in interface.peers
+        for prefix in peer.allowed_ips
+        if prefix in (own, other)
+    ]
+    assert set(accepted) == {("g1", own), ("g2", other)}
+
+
 def test_standby_gateway_relay_has_no_subnet_route():
     """A relay that is a standby gateway has no route for the subnet either."""
     lan = "192.168.7.0/24"

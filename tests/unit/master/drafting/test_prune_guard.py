@@ -253,6 +253,30 @@ def test_removed_mesh_goes_when_confirmed_and_keeps_addresses(fleet, how):
     assert dict(fleet.ledger.head("wg0").allocations.addresses) == addresses
 
 
+def test_table_of_former_mesh_is_refused(fleet):
+    """Its nodes empty the table when they leave it, which may be late. The policy has nothing of it any longer."""
+    second(fleet)
+    fleet.policy["m813"] = fleet.policy.pop("wg1")
+    fleet.run_all(confirm=_held(fleet))
+    former = fleet.policy.pop("m813")
+    fleet.off = {"a"}
+    fleet.run_all(confirm=_held(fleet))
+    fleet.policy["m2055"] = former
+    with pytest.raises(PolicyError, match=r"wgmesh:m2055.*routing table 870928782 is also that of wgmesh:m813"):
+        fleet.run_all()
+    fleet.policy["m2056"] = fleet.policy.pop("m2055")
+    assert fleet.run_all()["m2056"].published
+
+
+def _held(fleet: GuardedMaster) -> str:
+    """The digest of the only loss that is held now."""
+    try:
+        (held,) = (report.held_loss for report in fleet.run_all().values() if report.held_loss)
+    except PolicyError as error:
+        return str(error).rpartition("confirm=")[2].split()[0].rstrip(";")
+    return held.digest
+
+
 def test_only_mesh_is_removed_by_absent(fleet):
     """An empty policy is still an error; the word is none, and is held all the same."""
     fleet.policy = {}

@@ -123,10 +123,15 @@ def test_transition_goes_on_in_the_same_run(opts, use):
     assert found["wg0"]["applied"] == ["a", "b"]
 
 
-def test_failed_run_keeps_requests_of_events(opts, use):
+@pytest.mark.parametrize(
+    "error",
+    [PlanError([Problem(path="wgmesh:wg0", message="it is too small", remedy="enlarge it")]), ZeroDivisionError("x")],
+    ids=["expected", "defect"],
+)
+def test_failed_run_keeps_requests_of_events(opts, use, error):
     """Events are not repeated; an operator gets the error and repeats the call."""
-    use(PlanError([Problem(path="wgmesh:wg0", message="it is too small", remedy="enlarge it")]))
-    with pytest.raises(PlanError):
+    use(error)
+    with pytest.raises(type(error)):
         run_converge.run_converge(opts, HINT, DRAIN)
     assert queued(opts) == {HINT}
 

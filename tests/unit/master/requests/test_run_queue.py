@@ -1,15 +1,18 @@
 """The run queue: one run at a time, and no request lost."""
 
 import fcntl
+import itertools
 import os
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saltext_wgmesh.core.errors import WgmeshError
 from saltext_wgmesh.master.requests import run_queue
-from saltext_wgmesh.master.requests.request import Request, RequestKind
-from saltext_wgmesh.master.requests.run_queue import RunQueue
+from saltext_wgmesh.master.requests.request import FROM_EVENTS, Request, RequestKind
+from saltext_wgmesh.master.requests.run_queue import MAX_ATTEMPTS, RunQueue
 
 RUN = Request()
 
@@ -38,13 +41,15 @@ def in_threads(ask):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A list with the time, which only sleeping moves."""
+    """A list with the monotonic time, which only sleeping moves. The clock of the day jumps by hours all the time."""
     now = [1000.0]
 
     def sleep(seconds):
         now[0] += seconds
 
-    monkeypatch.setattr(run_queue.time, "time", lambda: now[0])
+    jumps = itertools.cycle([0.0, 7200.0, -90_000.0])
+    monkeypatch.setattr(run_queue.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_queue.time, "time", lambda: now[0] + next(jumps))
     monkeypatch.setattr(run_queue.time, "sleep", sleep)
     return now
 
@@ -106,18 +111,58 @@ def test_failed_run_releases_the_lock(tmp_path):
 
 
 def test_killed_run_leaves_its_requests_to_the_next(tmp_path):
-    """A caller waits for the lock, not for that run. Requests of a failed run are dropped: its caller got the error."""
+    """A caller waits for the lock, not for that run. Requests that were queued in that run are there too."""
     drain, rotate = Request(kind=RequestKind.DRAIN, value="b"), Request(kind=RequestKind.ROTATE_KEY, value="a")
 
-    def work(requests):
+    def work(_):
         RunQueue(tmp_path).enqueue(rotate)
-        raise KeyboardInterrupt if drain in requests else ZeroDivisionError
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interactive(tmp_path).run(work, drain)
-    with pytest.raises(ZeroDivisionError):
-        interactive(tmp_path).run(lambda requests: 1 // 0 if requests == {drain, rotate, RUN} else None)
-    assert interactive(tmp_path).run(lambda requests: requests) == [{RUN}]
+    assert interactive(tmp_path).run(lambda requests: requests) == [{drain, rotate, RUN}]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(list(RequestKind)), st.sampled_from(["a", "b"]), st.booleans()), max_size=6),
+    st.lists(st.sampled_from([ZeroDivisionError, WgmeshError, OSError, RecursionError, KeyboardInterrupt])),
+)
+@settings(deadline=None, max_examples=40)
+def test_failed_runs_lose_no_request(tmp_path_factory, listed, errors):
+    """However runs fail, and however often: those of events are in the first run that succeeds.
+
+    Those of operators who wait for another run are so for a few failures. The caller of a run gets its error.
+    """
+    folder = tmp_path_factory.mktemp("queue")
+    others = {Request(kind=kind, value=value) for kind, value, is_own in listed if not is_own}
+    own = {Request(kind=kind, value=value) for kind, value, is_own in listed if is_own} - others
+    for request in others:
+        RunQueue(folder).enqueue(request)
+
+    def fail(_):
+        raise error("no disk")
+
+    for number, error in enumerate(errors):
+        with pytest.raises(error):
+            interactive(folder).run(fail, *(own if number == 0 else ()))
+        assert len(list(folder.glob("*/*"))) <= MAX_ATTEMPTS * len(others | own | {RUN})
+    (left,) = interactive(folder).run(lambda requests: requests)
+    assert left >= {request for request in others | own if errors and request.kind in FROM_EVENTS} - {RUN}
+    if len(errors) < MAX_ATTEMPTS:
+        assert left >= others
+    elif KeyboardInterrupt not in errors:
+        assert {request for request in left if request.kind not in FROM_EVENTS} == {RUN}
+
+
+def test_request_asked_again_has_all_its_attempts(tmp_path):
+    """An operator who repeats a request while runs fail does not take over the attempts of the first one."""
+    drain = Request(kind=RequestKind.DRAIN, value="b")
+    for _ in range(2 * MAX_ATTEMPTS):
+        RunQueue(tmp_path).enqueue(drain)
+        with pytest.raises(ZeroDivisionError):
+            interactive(tmp_path).run(lambda _: 1 // 0)
+    assert interactive(tmp_path).run(lambda requests: requests) == [{drain, RUN}]
+    assert list(tmp_path.glob("*/*")) == []
 
 
 def test_request_during_a_run_reaches_the_next_round(tmp_path):
@@ -277,8 +322,8 @@ def test_run_without_changes_is_followed_by_a_pause(tmp_path, clock):
     assert begun[9:] == [24, 94]
 
 
-def test_clock_set_back_delays_ten_seconds_at_most(tmp_path, clock):
-    """A run that seems to have begun in the future does not block the queue."""
+def test_boot_delays_ten_seconds_at_most(tmp_path, clock):
+    """The clock begins again. A run that seems to have begun in the future does not block the queue."""
     begun = []
     for _ in range(5):
         RunQueue(tmp_path).run(lambda _: begun.append(clock[0]))

@@ -52,3 +52,11 @@ def test_removed_mesh_leaves_no_ledger(host):
     applied(host, leaf().as_dict(), "m1_master")
     assert applied(host, LEAVE, "m1_master").error is None
     assert applied(host, leaf().as_dict(), "m2_master").error is None
+
+
+def test_mesh_that_is_left_goes_first(host):
+    """A new mesh, whose name comes before, takes over its port in the same apply."""
+    applied(host, leaf(relays=()).as_dict(), "m1_master")
+    offered = {"a0": leaf(mesh="a0", relays=()).as_dict(), "wg0": LEAVE}
+    results = assignments.apply_assignments(host, offered, timeouts=FAST)
+    assert [(result.mesh, result.error) for result in results] == [("wg0", None), ("a0", None)]

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import HostError
-from saltext_wgmesh.core.model.view import Route
+from saltext_wgmesh.core.model.view import Route, View
 from saltext_wgmesh.minion.apply import apply, removal
 from saltext_wgmesh.minion.state.store import Store
-from tests.nodeviews import key, leaf, peer, relay
+from tests.nodeviews import key, leaf, named, peer, relay
 from tests.unit.harness.fakehost import FakeDevice, FakeHost, FakePeer
 
 
@@ -70,6 +71,29 @@ def test_owned_device_unknown_to_wg_is_error(host: FakeHost) -> None:
     host.kernel.devices["wg0"].peers = None
     with pytest.raises(HostError, match="'ip link del wg0'"):
         apply.apply(host, leaf(relays=()))
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        (leaf(mesh="m2055", relays=(), port=51900), rf"routing table {constants.trunk_table('m813')}"),
+        (named(leaf(mesh="wg7", relays=(), port=51900), "m813"), "interface m813"),
+        (leaf(mesh="wg7", relays=()), "UDP port 51820"),
+    ],
+    ids=["table", "interface", "port"],
+)
+def test_mesh_that_clashes_with_former_one_is_named(host: FakeHost, other: View, shared: str) -> None:
+    """The node has that one, and was never told to leave it. Nothing changes until it is removed."""
+    apply.apply(host, other)
+    before = (dict(host.kernel.routes), dict(host.kernel.devices))
+    for dry_run in (True, False):
+        with pytest.raises(
+            HostError, match=rf"{shared} of mesh m813 is also that of the mesh {other.mesh} on this node"
+        ):
+            apply.apply(host, leaf(mesh="m813", relays=()), dry_run=dry_run)
+    assert (host.kernel.routes, host.kernel.devices) == before
+    removal.remove_mesh(host, other.mesh)
+    apply.apply(host, leaf(mesh="m813", relays=()))
 
 
 def test_meshes_leave_each_other_alone(host: FakeHost) -> None:

@@ -133,6 +133,23 @@ def test_hanging_program_is_ended_after_its_time() -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("stream", ["1", "2"], ids=["output", "errors"])
+def test_endless_output_is_a_named_error(stream: str) -> None:
+    """The command is ended, whatever it prints to, long before the time of a hanging one."""
+    began = time.monotonic()
+    with pytest.raises(HostError, match=r"'sh -c .* printed more than 1000000 bytes: too many routes"):
+        Host(max_output=1_000_000).run("sh", "-c", f"exec yes >&{stream}")
+    assert time.monotonic() - began < 30
+    assert len(Host(max_output=1_000_000).run("head", "-c", "1000000", "/dev/zero")) == 1_000_000
+
+
+def test_long_input_and_output_pass_each_other() -> None:
+    """A command prints while it reads, or reads nothing at all: both come to an end."""
+    text = "route replace 10.0.0.1/32\n" * 100_000
+    assert Host().run("cat", text=text) == text
+    assert Host().run("true", text=text) == ""
+
+
 def test_background_program_inherits_no_pipes(tmp_path: Path) -> None:
     """start returns though the program lives on and would keep our pipes open."""
     began = time.monotonic()

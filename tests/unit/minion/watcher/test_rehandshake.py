@@ -22,6 +22,7 @@ from saltext_wgmesh.minion.watcher.rehandshake import (
     REHANDSHAKE_EVERY,
     Rehandshaker,
 )
+from saltext_wgmesh.minion.watcher.slices import finish
 from tests import nodeviews
 from tests.unit.harness.fakehost import FakeHost, Kernel, with_ipv6
 from tests.unit.harness.watcher import FinishedProcess, RunningProcess, uplink
@@ -249,12 +250,14 @@ class Attempts:
 
 
 def test_stop_kills_only_what_still_runs(node):
-    """A process that resolves a name would add a peer that the next view may not have."""
+    """A process that resolves a name would add a peer that the next view may not have. No other one is started."""
     attempts = Attempts(node)
     attempts.started.append(FinishedProcess(()))
     attempts.maintain(0.0)
-    attempts.rehandshaker.stop()
+    finish(attempts.rehandshaker.stop_steps())
     assert [process.is_killed for process in attempts.started[1:]] == [True, True]
+    attempts.maintain(1000.0)
+    assert len(attempts.started) == 3
 
 
 @given(st.lists(st.floats(min_value=0.1, max_value=40), max_size=40))

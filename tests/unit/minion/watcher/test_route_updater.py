@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import MappingProxyType
 
 import pytest
@@ -13,7 +14,7 @@ from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, Link
 from saltext_wgmesh.minion.apply import apply
 from saltext_wgmesh.minion.state import keys
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
-from saltext_wgmesh.minion.watcher.slices import finish
+from saltext_wgmesh.minion.watcher.slices import AT_ONCE, finish
 from tests import nodeviews
 from tests.unit.harness.fakehost import FakeHost, Kernel, MisprintingHost, with_ipv6
 
@@ -236,6 +237,35 @@ def test_stale_rule_of_earlier_view_is_deleted(kernel, relay_updater, tmp_path):
     assert {device for _, device, _ in kernel.rules} == {"wg0-t2", "wg0-t3"}
     updater.delete_stale_routes(report(n2=LinkState.UP), RELAY_DEVICES)
     assert {device for _, device, _ in kernel.rules} == {"wg0-t2"}
+
+
+def test_rule_inverted_by_another_program_stays(kernel, tmp_path, caplog):
+    """The first apply of the node goes through without ours, and so does the watcher. The log names the rule once."""
+    kernel.inverted_rules = {(4, "wg0-t2", TABLE)}
+    host, view = FakeHost.below(tmp_path, kernel), nodeviews.relay(trunks=(2, 3))
+    keys.ensure(host)
+    apply.apply(host, view)
+    assert not apply.apply(host, view).changed
+    assert kernel.rules == {(6, "wg0-t2", TABLE), (4, "wg0-t3", TABLE), (6, "wg0-t3", TABLE)}
+    assert "takes no rule for packets from wg0-t2 (IPv4)" in caplog.text
+    caplog.clear()
+    updater = RouteUpdater(host, view)
+    for _ in range(3):
+        assert not finish(updater.reconcile_rules_steps(RELAY_DEVICES))
+    assert caplog.text.count("takes no rule") == 1
+    kernel.inverted_rules.clear()
+    assert finish(updater.reconcile_rules_steps(RELAY_DEVICES))
+    assert (4, "wg0-t2", TABLE) in kernel.rules
+
+
+def test_foreign_routes_are_read_in_slices(kernel, host, monkeypatch):
+    """However many routes of other tables there are: the loop looks for packets in between."""
+    del kernel.routes["main", MESH_NETWORK]
+    broken = MisprintingHost.below(host.key_file.parents[1], kernel)
+    foreign = {"dst": "10.1.0.0/16", "dev": "eth0", "table": "7"}
+    broken.printed["all"] = json.dumps([foreign] * 100 * AT_ONCE)
+    updater = RouteUpdater(broken, nodeviews.leaf())
+    assert sum(pause is None for pause in updater.reconcile_steps(report(), DEVICES)) > 200
 
 
 def test_leaf_reads_no_rules(kernel, updater):

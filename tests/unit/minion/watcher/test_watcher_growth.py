@@ -75,6 +75,7 @@ def monitor(tmp_path) -> Callable[[int], MeshMonitor]:
         mesh = MeshMonitor(host, view)
         set_all(mesh, bfd.BfdState.UP)
         mesh.maintain(NOW)
+        finish(mesh.route_steps())
         return mesh
 
     return made
