@@ -32,7 +32,7 @@ def minion(monkeypatch, tmp_path):
         master.run()
         opts = {"id": id_, "pki_dir": str(tmp_path), "cachedir": str(tmp_path)}
         salt_functions = {
-            "mine.send": lambda _function: True,
+            "mine.send": lambda _function, **_: True,
             "event.send": lambda _tag: True,
             "saltutil.is_running": lambda _function: [],
             "state.apply": lambda _name: {},
