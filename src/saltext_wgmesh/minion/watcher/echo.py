@@ -40,23 +40,24 @@ _SO_ATTACH_FILTER = 26
 class Echo:
     """Sends echoes, and calls *on_reply* with the discriminator of each one that returns.
 
-    The sockets see all packets of the node, and are open only while echoes are sent.
+    The sockets see all packets of a device, and are open only while echoes are sent.
     """
 
     def __init__(self, selector: selectors.BaseSelector, on_reply: Callable[[int], None]) -> None:
         self._selector = selector
         self._on_reply = on_reply
-        self._sockets: dict[tuple[int, str], socket.socket] = {}
-        """Keyed by family and own address."""
+        self._sockets: dict[tuple[str, int], socket.socket] = {}
+        """Keyed by own address and index of the device: a device that was made again has another one."""
         # A node that could guess it could answer in place of the relay.
         self._token = secrets.token_bytes(_TOKEN)
 
     def send(self, own_address: str, device: str, discriminator: int) -> None:
-        """Send one echo from *own_address* by *device*. OSError if that fails."""
-        family = address_family(own_address)
-        opened = self._sockets.get((family, own_address)) or self._open(family, own_address)
+        """Send one echo from *own_address* by *device*, where it is to come back. OSError if that fails."""
+        key = own_address, socket.if_nametoindex(device)
+        if key not in self._sockets:
+            self._sockets[key] = self._opened(own_address, device)
         packet = echo_packet(own_address, self._payload(discriminator))
-        opened.sendto(packet, (device, _ETHERTYPES[family]))
+        self._sockets[key].sendto(packet, (device, _ETHERTYPES[address_family(own_address)]))
 
     def close(self) -> None:
         """No echo is awaited any longer."""
@@ -68,16 +69,16 @@ class Echo:
     def _payload(self, discriminator: int) -> bytes:
         return self._token + struct.pack("!I", discriminator)
 
-    def _open(self, family: int, own_address: str) -> socket.socket:
+    def _opened(self, own_address: str, device: str) -> socket.socket:
+        family = address_family(own_address)
         # Without a protocol it receives nothing before the filter is attached.
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         try:
             _attach_filter(opened, family, ip_address(own_address).packed)
-            opened.bind(("", _ETHERTYPES[family]))
+            opened.bind((device, _ETHERTYPES[family]))
         except OSError:
             opened.close()
             raise
-        self._sockets[family, own_address] = opened
         self._selector.register(opened, selectors.EVENT_READ, lambda: self._read(opened, family))
         return opened
 
