@@ -221,7 +221,8 @@ def _obstacles(node: str, state: RotationInput, switching: Set[str], rotation: R
         yield "it did not switch in time and waits"
     if node in state.down:
         yield "it is down"
-    is_overdue = state.now - rotation.open_since.get(node, state.now) > BLOCK_LIMIT
+    since = rotation.open_since.get(node, state.now)
+    is_overdue = not since or state.now - since > BLOCK_LIMIT
     awaited = (node,) if is_overdue else (node, *others)
     behind = sorted(n for n in awaited if n not in state.acknowledged and n not in state.down)
     if behind:

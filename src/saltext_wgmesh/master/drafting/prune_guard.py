@@ -175,6 +175,7 @@ def _believe(given: GuardInput, records: MeshRecords, policy: MeshPolicy) -> Tru
         placed=records.head.placed,
         owners_elsewhere=given.owners,
         restless=given.restless,
+        rotating=records.head.rotation.requested.keys() | records.head.rotation.activated.keys(),
     )
 
 
