@@ -11,7 +11,7 @@ import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from saltext_wgmesh.core.inputs import node_matching
+from saltext_wgmesh.core.inputs import node_matching, trusted_facts
 from saltext_wgmesh.core.keys import rotation as rotation_module
 from saltext_wgmesh.core.liveness import mesh_health as health_module
 from saltext_wgmesh.core.model.stored_time import plausible
@@ -22,10 +22,12 @@ from saltext_wgmesh.master.environment import Environment
 from saltext_wgmesh.master.fleet import link_survey
 from saltext_wgmesh.master.fleet.push import PushInput, PushResult, collect_late_returns, push
 from saltext_wgmesh.master.records import mesh_records
+from saltext_wgmesh.master.records.acknowledgement import Ack
+from saltext_wgmesh.master.records.conduct import ENROLMENT
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.mesh_head import MeshHead
-from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot
+from saltext_wgmesh.master.records.mesh_records import Acks, LedgerSnapshot
 from saltext_wgmesh.master.records.plan_inputs import Generation
 from saltext_wgmesh.master.report import MeshReport
 from saltext_wgmesh.master.requests.request import ConvergeRequest
@@ -55,6 +57,7 @@ def converge(
     _prove_changed(drafts)
     env.ledger.ensure_name(env.master)
     published = _publish_all(env, found, drafts)
+    found = replace(found, snapshot=_with_changed_facts(env, found.snapshot, drafts))
     enrolling = _enrol(env, found.inventory, drafts, request.started)
     _request_new_keys(env, published)
     pushed = _push(env, found, published, request)
@@ -72,9 +75,11 @@ def converge(
 def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) -> Assessment:
     """Read the inventory, ask nodes, and conclude the health and the effective policy from the answers."""
     inventory = env.read_inventory()
-    health, reports = link_survey.survey(env.fleet, before, request, inventory.accepted, env.clock)
+    surveyed = link_survey.survey(env.fleet, before, request, inventory.accepted, env.clock)
+    health = dict(surveyed.health)
     if request.rebalance:
         health = {mesh: health_module.clear_recovered(known) for mesh, known in health.items()}
+    before = before.with_acks(_with_silence(before.acks, surveyed.silent, env.clock()))
     acks = collect_late_returns(env.fleet, before.acks, env.clock())
     assessed = before.with_health(health).with_acks(acks)
     rollbacks = policy_pin.auto_rollback(assessed, inventory.policy, env.clock())
@@ -85,9 +90,15 @@ def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) 
         pillar_policy=inventory.policy,
         inventory=effective_inventory(snapshot, inventory),
         snapshot=snapshot,
-        reports=reports,
+        reports=surveyed.reports,
         blames={mesh: blame for mesh, (_, blame) in rollbacks.items()},
     )
+
+
+def _with_silence(acks: Acks, silent: Iterable[str], now: float) -> dict[str, Ack]:
+    """The *acks* of the *silent* nodes, in which it is noted that they left one more question unanswered."""
+    known = {node: acks[node] for node in silent if node in acks}
+    return {n: replace(a, conduct=replace(a.conduct, asked=a.conduct.asked.once_more(now))) for n, a in known.items()}
 
 
 def _save_assessment(ledger: Ledger, before: LedgerSnapshot, after: LedgerSnapshot) -> None:
@@ -162,6 +173,29 @@ def _publish_all(env: Environment, found: Assessment, drafts: Sequence[Draft]) -
     published = [_publish(env, found.snapshot, one) for one in drafts]
     _forget_deleted(env, found.inventory, {node for one in drafts for node in one.plan.members})
     return published
+
+
+def _with_changed_facts(env: Environment, snapshot: LedgerSnapshot, drafts: Iterable[Draft]) -> LedgerSnapshot:
+    """*snapshot* in which each node is noted that has other facts than before, which change the views of others."""
+    changed = {
+        node
+        for one in drafts
+        for node, facts in one.facts.items()
+        if (before := one.head.facts.get(node))
+        and before != facts
+        and before.salt_key == facts.salt_key
+        # Other keys that the master asked for are no whim of the node.
+        and not (node in _rotating(one) and trusted_facts.differ_in_keys_only(before, facts))
+    }
+    now, acks = env.clock(), {node: snapshot.acks[node] for node in changed if node in snapshot.acks}
+    noted = {n: replace(a, conduct=replace(a.conduct, facts=a.conduct.facts.once_more(now))) for n, a in acks.items()}
+    for node, ack in noted.items():
+        env.ledger.save_ack(node, ack)
+    return snapshot.with_acks(noted)
+
+
+def _rotating(one: Draft) -> frozenset[str]:
+    return frozenset(one.head.rotation.requested) | frozenset(one.head.rotation.activated)
 
 
 def _publish(env: Environment, snapshot: LedgerSnapshot, one: Draft) -> Publication:
@@ -242,6 +276,9 @@ def _enrol(
     They started just now, have a place in the mesh, and have published no facts under their present Salt key.
     """
     fresh = [n for n in sorted(started) if n in inventory.accepted and not _has_facts(inventory, n)]
+    now, acks = env.clock(), env.ledger.acks(fresh)
+    # An event can name any node, so each is told seldom.
+    fresh = [n for n in fresh if not acks[n].conduct.enrolment.is_paused(ENROLMENT, now)]
     enrolling = {
         one.policy.name: tuple(
             node for node in fresh if not one.source.is_retired and node_matching.rule_for(one.policy, node)
@@ -252,6 +289,10 @@ def _enrol(
     if nodes:
         log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(nodes))
         env.fleet.enrol(nodes)
+        for node in nodes:
+            conduct = acks[node].conduct
+            noted = replace(conduct, enrolment=conduct.enrolment.once_more(now))
+            env.ledger.save_ack(node, replace(acks[node], conduct=noted))
     return enrolling
 
 

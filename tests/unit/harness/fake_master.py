@@ -54,8 +54,16 @@ class FakeFleet:
         """The link reports of those nodes that answer."""
         return self._master.links(list(nodes))
 
-    def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
+    def apply(
+        self,
+        nodes: Sequence[str],
+        not_awaited: Collection[str],
+        *,
+        retry_rolled_back: bool,
+        impatient_of: Collection[str] = (),
+    ) -> JobResult:
         """A push, which the master records."""
+        self._master.impatient_of = set(impatient_of)
         self._master.retried_rolled_back = retry_rolled_back
         self._master.not_awaited = set(not_awaited)
         return self._master.push(list(nodes))
@@ -95,6 +103,8 @@ class FakeMaster:
         self.pushes: list[list[str]] = []
         self.not_awaited: set[str] = set()
         """Nodes for which the last push did not wait."""
+        self.impatient_of: set[str] = set()
+        """Nodes for which it did not wait since they had kept earlier runs waiting."""
         self.late: dict[str, Any] = {}
         """What nodes return to the job that they left unanswered at first."""
         self.enrolled: list[list[str]] = []

@@ -1,7 +1,9 @@
 """The health of a mesh: which nodes and links count as down, from the link reports of all nodes and the health before.
 
-A node is down if most of the neighbours that report say so. One neighbour alone is evidence about their common link
-only. A node or link that goes down counts as down at once.
+A node is down if most of its witnesses say so: the neighbours that have an accepted key and are not down themselves. A
+neighbour that has not answered is a witness all the same, so that a few fast answers decide nothing. It is up again if
+at least half of them say so. One neighbour of several is evidence about their common link only. A node or link that
+goes down counts as down at once.
 
 A node or link that recovers stays *down* until it has been up for the hold-down time, which doubles with each flap.
 It then stays *recovering* for WAIT_TO_RESTORE seconds: leaves that still use it keep using it, and a leaf without any
@@ -12,7 +14,7 @@ Without a report about a node or link, its health does not change. The clock is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +35,8 @@ INCONCLUSIVE = (LinkState.NEW, LinkState.ADMIN_DOWN)
 
 LinkStates = Mapping[str, Mapping[str, LinkState]]
 """Node → neighbour → the state of their link as the node reports it; only of nodes that answered."""
+Neighbours = Mapping[str, frozenset[str]]
+"""Node → the nodes that it has a link to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +85,21 @@ class Health:
 
 
 def update(
-    before: Health, neighbours: Mapping[str, frozenset[str]], reports: LinkStates, asked: Iterable[str], now: float
+    before: Health,
+    neighbours: Neighbours,
+    reports: LinkStates,
+    asked: Iterable[str],
+    now: float,
+    accepted: Container[str] | None = None,
 ) -> Health:
     """Return the health at *now*.
 
     *neighbours* are those of each node in the published plan; *asked* are the nodes that were asked for their reports.
+    *accepted* are the nodes with an accepted key; None: all have one.
     """
     before = _with_plausible_times(before, now)
-    verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}
+    witnesses = _witnesses(neighbours, accepted)
+    verdicts = _node_verdicts(before, witnesses, reports)
     nodes = _outages({n: outage for n, outage in before.nodes.items() if n in neighbours}, verdicts, now)
     down = frozenset(n for n, outage in nodes.items() if outage.is_down(now))
 
@@ -154,24 +165,58 @@ def silent_nodes(health: Health) -> frozenset[str]:
     return health.down_nodes - heard
 
 
-def confirmed_down(neighbours: Mapping[str, frozenset[str]], reports: LinkStates) -> frozenset[str]:
-    """Return the nodes that are down by the *reports* that have arrived so far."""
-    verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}
+def confirmed_down(
+    before: Health, neighbours: Neighbours, reports: LinkStates, accepted: Container[str] | None = None
+) -> frozenset[str]:
+    """Return the nodes that are down by the *reports* that have arrived so far, whatever the missing reports say."""
+    verdicts = _node_verdicts(before, _witnesses(neighbours, accepted), reports)
     return frozenset(node for node, verdict in verdicts.items() if verdict and verdict[0])
 
 
 _Verdict = tuple[bool, tuple[str, ...]] | None
-"""Whether a node or link is down, and the nodes that report it as down; None: there is no conclusive report."""
+"""Whether a node or link is down, and the nodes that report it as down; None: the reports do not decide it."""
 
 
-def _node_verdict(node: str, neighbours: frozenset[str], reports: LinkStates) -> _Verdict:
-    """Return down if most conclusive reports say so; at least two, unless the node has one neighbour only."""
-    answered = {n: reports[n][node] for n in neighbours if n in reports and node in reports[n]}
-    conclusive = {n: state for n, state in answered.items() if state not in INCONCLUSIVE}
-    against = tuple(sorted(n for n, state in conclusive.items() if state is not LinkState.UP))
-    if not conclusive or len(conclusive) < min(2, len(neighbours)):
-        return None
-    return len(against) * 2 > len(conclusive), against
+def _witnesses(neighbours: Neighbours, accepted: Container[str] | None) -> Neighbours:
+    """Return *neighbours* without the nodes that have no accepted key."""
+    if accepted is None:
+        return neighbours
+    return {node: frozenset(n for n in others if n in accepted) for node, others in neighbours.items()}
+
+
+def _node_verdicts(before: Health, witnesses: Neighbours, reports: LinkStates) -> dict[str, _Verdict]:
+    """Return the verdict on each node that has witnesses.
+
+    A node that is down is no witness. Without it the verdict on its neighbours may be another one, and so on.
+    """
+    verdicts = {node: _node_verdict(node, others, others, reports) for node, others in witnesses.items()}
+    # A node that was down before and of which nothing is decided now is still down.
+    down = {node for node, verdict in verdicts.items() if (verdict[0] if verdict else node in before.down_nodes)}
+    found = down
+    while found:
+        near = {n for node in found for n in witnesses[node] if n in witnesses and not _is_down(verdicts[n])}
+        judged = {n: _node_verdict(n, witnesses[n] - down, witnesses[n], reports) for n in near}
+        verdicts |= judged
+        found = {n for n, verdict in judged.items() if _is_down(verdict)} - down
+        down |= found
+    return verdicts
+
+
+def _is_down(verdict: _Verdict) -> bool:
+    return verdict is not None and verdict[0]
+
+
+def _node_verdict(node: str, witnesses: frozenset[str], everyone: frozenset[str], reports: LinkStates) -> _Verdict:
+    """Return down if most *witnesses* say so, and up if at least half of them do.
+
+    One of them alone is believed only if there never was another one: *everyone* includes witnesses that are down.
+    """
+    states = {n: reports[n][node] for n in witnesses if n in reports and node in reports[n]}
+    against = tuple(sorted(n for n, s in states.items() if s not in (LinkState.UP, *INCONCLUSIVE)))
+    if len(against) * 2 > len(witnesses) and len(against) >= min(2, len(everyone)):
+        return True, against
+    is_up = bool(witnesses) and sum(state is LinkState.UP for state in states.values()) * 2 >= len(witnesses)
+    return (False, against) if is_up else None
 
 
 def _link_verdict(pair: NodePair, reports: LinkStates) -> _Verdict:

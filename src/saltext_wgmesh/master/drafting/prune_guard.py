@@ -8,7 +8,7 @@ still maintained, and what is held can come back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +52,8 @@ class GuardInput:
     """Minion id → fingerprint of its accepted Salt key."""
     owners: KeyOwners = field(default_factory=lambda: MappingProxyType({}))
     """The owners of public keys, by the records of all meshes."""
+    restless: Container[str] = ()
+    """Nodes that published other facts too often, and keep their last good ones for now."""
     confirmed: frozenset[str] = frozenset()
     """Digests of losses that the operator confirmed."""
 
@@ -172,6 +174,8 @@ def _believe(given: GuardInput, records: MeshRecords, policy: MeshPolicy) -> Tru
         given.accepted,
         placed=records.head.placed,
         owners_elsewhere=given.owners,
+        restless=given.restless,
+        rotating=records.head.rotation.requested.keys() | records.head.rotation.activated.keys(),
     )
 
 

@@ -23,6 +23,7 @@ from saltext_wgmesh.core.model.untrusted import Refused
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode
 from saltext_wgmesh.master.fleet.jobs import PresumedDead, no_hint
 from saltext_wgmesh.master.fleet.port import Fleet
+from saltext_wgmesh.master.records.conduct import ASKED
 from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot, MeshRecords
 from saltext_wgmesh.master.requests.request import ConvergeRequest
 
@@ -41,6 +42,18 @@ class _Unreadable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """The outcome of a survey."""
+
+    health: Mapping[str, Health]
+    """Mesh → its health now."""
+    reports: ReportsByNode
+    """The reports of the nodes that answered."""
+    silent: frozenset[str]
+    """Nodes that were waited for and did not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _SurveyedMesh:
     """One published mesh, as a survey needs it."""
 
@@ -51,6 +64,8 @@ class _SurveyedMesh:
     """As of the survey before."""
     in_transition: frozenset[str]
     """Nodes whose answers decide on the next step of a transition."""
+    accepted: Collection[str]
+    """The nodes with an accepted key: no other node is a witness."""
 
     def first_questions(self, request: ConvergeRequest) -> set[str]:
         """The nodes that are asked by the first job, besides the hints."""
@@ -70,12 +85,12 @@ class _SurveyedMesh:
     def presumed_dead(self, reports: ReportsByNode) -> frozenset[str]:
         """The nodes that are down by *reports*, which may still lack answers."""
         reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
-        return health_module.confirmed_down(self.neighbours, reported)
+        return health_module.confirmed_down(self.health, self.neighbours, reported, self.accepted)
 
     def judged(self, reports: ReportsByNode, asked: Collection[str], now: float) -> Health:
         """The health after a survey in which *asked* nodes gave *reports*."""
         reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
-        return health_module.update(self.health, self.neighbours, reported, asked, now)
+        return health_module.update(self.health, self.neighbours, reported, asked, now, self.accepted)
 
 
 def survey(
@@ -84,17 +99,20 @@ def survey(
     request: ConvergeRequest,
     accepted: Collection[str],
     clock: Callable[[], float],
-) -> tuple[dict[str, Health], ReportsByNode]:
-    """Mesh → its health now; and the reports of the nodes that answered.
+) -> Survey:
+    """Ask nodes for their links, and judge the health of each mesh by the answers.
 
-    No node is asked without a hint, a node or link in trouble, or a transition. *clock* gives seconds since the epoch.
+    No node is asked without a hint, a node or link in trouble, or a transition. A node that has left too many questions
+    unanswered is asked too, and not waited for long. *clock* gives seconds since the epoch.
     """
-    meshes = [_surveyed(records) for records in _to_survey(snapshot, request.hints | request.started)]
+    began = clock()
+    mute = {n for n, ack in snapshot.acks.items() if ack.conduct.asked.is_paused(ASKED, began)}
+    meshes = [_surveyed(records, accepted) for records in _to_survey(snapshot, request.hints | request.started)]
     first = set(request.hints).union(*(mesh.first_questions(request) for mesh in meshes)) & set(accepted)
 
     def presumed_dead(returned: Mapping[str, Any]) -> set[str]:
         reports = _parse(returned)[0]
-        return {node for mesh in meshes for node in mesh.presumed_dead(reports)}
+        return mute.union(*(mesh.presumed_dead(reports) for mesh in meshes))
 
     reports = query(fleet, first, presumed_dead)
     suspected = {node for mesh in meshes for node in mesh.second_questions(reports)}
@@ -103,7 +121,8 @@ def survey(
     now = clock()
     health = {mesh: records.health for mesh, records in snapshot.meshes.items()}
     health |= {mesh.plan.mesh: mesh.judged(reports, first | second, now) for mesh in meshes}
-    return health, reports
+    silent = frozenset(n for n in first | second if n not in reports and n not in mute)
+    return Survey(health=health, reports=reports, silent=silent)
 
 
 def query(fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead = no_hint) -> ReportsByNode:
@@ -142,13 +161,14 @@ def reports_on_neighbours(
     )
 
 
-def _surveyed(records: MeshRecords) -> _SurveyedMesh:
+def _surveyed(records: MeshRecords, accepted: Collection[str]) -> _SurveyedMesh:
     head, plan = records.head, records.history.current_plan()
     return _SurveyedMesh(
         plan=plan,
         neighbours=neighbours(plan),
         health=records.health,
         in_transition=frozenset(head.transition.nodes(head.digests, head.allocations.relay_numbers)),
+        accepted=accepted,
     )
 
 

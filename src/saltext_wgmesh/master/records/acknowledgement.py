@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from saltext_wgmesh.core.model.stored_time import is_plausible, plausible
+from saltext_wgmesh.master.records.conduct import GOOD_CONDUCT, Conduct
 from saltext_wgmesh.master.records.push_answer import PushAnswer
 
 RETRY_AFTER = 60.0
@@ -64,6 +65,8 @@ class Ack:
     """None: the node has acknowledged all that it was pushed last."""
     holds: Mapping[str, Hold] = field(default_factory=lambda: MappingProxyType({}))
     """Mesh → since when the node has held back the present change, even if it no longer does."""
+    conduct: Conduct = GOOD_CONDUCT
+    """How often the node cost all others time or applies."""
 
     @property
     def awaits_answer(self) -> bool:
@@ -180,6 +183,7 @@ class Ack:
                 **({"only_tests": True} if pending.only_tests else {}),
             },
             **({"holds": {mesh: [hold.change, hold.since] for mesh, hold in self.holds.items()}} if self.holds else {}),
+            **({"conduct": self.conduct.as_dict()} if self.conduct != GOOD_CONDUCT else {}),
         }
 
     @classmethod
@@ -205,6 +209,7 @@ class Ack:
             else None,
             # Earlier versions did not write it.
             holds={mesh: Hold(change=change, since=since) for mesh, (change, since) in raw.get("holds", {}).items()},
+            conduct=Conduct.from_dict(raw.get("conduct", {})),
         )
 
 

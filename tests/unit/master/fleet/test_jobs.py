@@ -164,3 +164,21 @@ def test_presumed_dead_node_costs_little(use, clock):
     use(FakeClient(("db1", {"ret": 1}), dead=("web1",)))
     assert jobs.run_apply({}, ["db1", "web1"], ["web1"]).unanswered == {"web1": JOB}
     assert clock[0] <= 1.0
+
+
+def test_impatient_run_spends_no_question(use, clock):
+    """A node that kept earlier runs waiting is not asked whether it is still applying, and is named again."""
+    client = FakeClient(("db1", {"ret": 1}), running=("web1",))
+    use(client)
+    result = jobs.run_apply({}, ["db1", "web1"], impatient_of=["web1"])
+    assert (result.returned, result.unanswered) == ({"db1": 1}, {"web1": JOB})
+    assert client.inquiries == []
+    assert clock[0] <= WAIT.idle + 1
+
+
+def test_node_that_never_returns_is_slow(use, clock):
+    """It keeps the run waiting for as long as any node can; nodes that return soon are not slow."""
+    use(FakeClient(("db1", {"ret": 1}), running=("web1",)))
+    assert jobs.run_apply({}, ["db1", "web1"]).slow == {"web1"}
+    use(FakeClient(("db1", {"ret": 1}), ("web1", {"ret": 1})))
+    assert jobs.run_apply({}, ["db1", "web1"]).slow == frozenset()
