@@ -68,7 +68,7 @@ def of_honest_leaf(lines):
 
 @pytest.mark.parametrize("data", [b"?" * 24, intruder.DOWN.encode()], ids=["garbage", "Down"])
 def test_flood_ends_no_other_session(leaves, data):
-    """As fast as two processes can send."""
+    """Ten times as many packets as the watcher reads of one neighbour."""
     sent = leaves["n6"].call(intruder.flood, N1, SECONDS, data)
     assert sent > 1000 * SECONDS
     assert (of_honest_leaf(downs()), leaves["n5"].call(downs)) == ([], [])
@@ -103,7 +103,7 @@ def test_flood_fills_buffer_of_its_sender_alone(leaves):
 
 @pytest.mark.parametrize("data", [b"?" * 24, PROBE.encode()], ids=["garbage", "probes"])
 def test_flood_keeps_no_probes_unanswered(leaves, data):
-    """n6 sends to the reflector as fast as it can. No run of n5's probes is lost that makes a blackhole."""
+    """n6 floods the reflector. No run of n5's probes is lost that makes a blackhole."""
     with ThreadPoolExecutor(1) as pool:
         flood = pool.submit(leaves["n6"].call, intruder.flood, N1, SECONDS, data, constants.SBFD_PORT)
         time.sleep(0.5)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import MappingProxyType
 
@@ -207,8 +208,8 @@ def test_engine_replaces_former_supervisor_of_dead_watcher(former, request, watc
 
 def dead_first_relay():
     """Report the link to the first relay down and that to the second up, as a watcher does; return the links."""
-    states = {"n1": ("wg0-u1", LinkState.DOWN), "n2": ("wg0-u2", LinkState.UP)}
-    links = {n: LinkStatus(neighbour=n, interface=i, state=s, since=7.0, hold=4.0) for n, (i, s) in states.items()}
+    states, since = {"n1": ("wg0-u1", LinkState.DOWN), "n2": ("wg0-u2", LinkState.UP)}, float(int(time.time()) - 7)
+    links = {n: LinkStatus(neighbour=n, interface=i, state=s, since=since, hold=4.0) for n, (i, s) in states.items()}
     link_report_file.write_report(Host(), LinkReport(mesh="wg0", from_watcher=True, links=MappingProxyType(links)))
     return links
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,27 +9,15 @@ from saltext_wgmesh.core.liveness import mesh_health
 from saltext_wgmesh.core.liveness.link_report import LinkState
 from saltext_wgmesh.master.records.acknowledgement import MAX_RETRY_AFTER, Ack
 from saltext_wgmesh.master.requests.rate_limit import BURST, BURST_WINDOW, MAX_DELAY, RateLimit
-from tests.unit.harness.fake_master import FakeMaster, link_reports, mine
+from tests.unit.harness.two_relays import NOW, TwoRelays
 
 JUMPS = st.sampled_from([-1e9, -86_400.0, 86_400.0, 1e9])
 STEPS = st.lists(st.sampled_from(["relay down", "relay up", "leaf off", "leaf on", "change"]), min_size=1, max_size=3)
 USUAL = mesh_health.HOLD_DOWN_CEILING + mesh_health.WAIT_TO_RESTORE + MAX_RETRY_AFTER
-NOW = 1.7e9
 
 
-class Master(FakeMaster):
-    """A mesh of two relays and two leaves, which report r1 as down or up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = NOW
-        self.policy["wg0"]["nodes"]["r2"] = {"role": "relay", "endpoint": "203.0.113.2"}
-        self.mine["r2"] = mine("r2")
-        self.state = LinkState.UP
-
-    def links(self, nodes: list[str]) -> dict[str, Any]:
-        up = {"r2": ("wg0-u2", LinkState.UP), "r1": ("wg0-u1", self.state)}
-        return {n: link_reports({r: link for r, link in up.items() if r != n}) for n in nodes if n not in self.off}
+class Master(TwoRelays):
+    """The same mesh, and what happens to it."""
 
     def take(self, step: str) -> None:
         """One step of the operator or of a node, and a run."""

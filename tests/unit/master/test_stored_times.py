@@ -18,16 +18,16 @@ from saltext_wgmesh.core.model.stored_time import is_plausible
 from saltext_wgmesh.master.fleet.push import DRIFT_RETRY_AFTER
 from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.acknowledgement import HOLD_LIMIT, MAX_RETRY_AFTER
-from tests.unit.harness.fake_master import FakeMaster, link_reports, mine
+from tests.unit.harness.fake_master import FakeMaster
 from tests.unit.harness.rotating_master import RotatingMaster
 from tests.unit.harness.secret_master import SecretMaster
+from tests.unit.harness.two_relays import NOW, TwoRelays
 
 SHIFTS = st.sampled_from([-1e9, 1e9])
 TIMES = {"since", "up_since", "published_at", "at", "retry_at", "checked_at"}
 """Keys of the ledger's records whose value is a time."""
 TIMES_BY_NODE = {"requested", "activated", "backed_off_until"}
 BANKS = st.sets(st.sampled_from(banks.ALL), min_size=1) | st.just(set(banks.ALL))
-NOW = 1.7e9
 
 
 def shifted(raw: Any, by: float) -> Any:
@@ -53,19 +53,8 @@ def shift(master: FakeMaster, by: float, of: set[str]) -> None:
         master.cache.banks[bank] = {key: shifted(raw, by) for key, raw in master.cache.banks[bank].items()}
 
 
-class Master(FakeMaster):
-    """A mesh of two relays and two leaves, which report r1 as down or up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = NOW
-        self.policy["wg0"]["nodes"]["r2"] = {"role": "relay", "endpoint": "203.0.113.2"}
-        self.mine["r2"] = mine("r2")
-        self.state = LinkState.UP
-
-    def links(self, nodes: list[str]) -> dict[str, Any]:
-        up = {"r2": ("wg0-u2", LinkState.UP), "r1": ("wg0-u1", self.state)}
-        return {n: link_reports({r: link for r, link in up.items() if r != n}) for n in nodes if n not in self.off}
+class Master(TwoRelays):
+    """The same mesh, and what happens to it."""
 
     def has_settled(self) -> bool:
         """Whether no outage and no push is left."""

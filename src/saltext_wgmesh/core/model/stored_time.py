@@ -14,6 +14,7 @@ def is_plausible(at: float, now: float) -> bool:
 def plausible(at: float, now: float) -> float:
     """Return *at*, or *now* in place of a time that no right clock can have written.
 
-    What began at such a time begins once more: it ends within its usual time from now on, neither at once nor never.
+    A duration that began at such a time begins once more: it ends within its usual time from now on, neither at once
+    nor never.
     """
     return at if is_plausible(at, now) else now

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from itertools import accumulate
@@ -25,6 +26,8 @@ from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.plan import Allocations
 from saltext_wgmesh.core.model.policy import AddressRange, MeshPolicy, NodeRule
 
+MAX_CACHED = 2**16
+"""Addresses whose numbers are remembered: those of 32,000 nodes with two families."""
 _HASHED_TRIES = 16
 """Tries by hash before the pool is searched in order: with 60 % of it taken, one node in 3,500 needs the search."""
 
@@ -136,8 +139,9 @@ def reserved_in_use(mesh: MeshPolicy, assigned: Mapping[str, tuple[str, ...]]) -
     return found
 
 
+@lru_cache(maxsize=MAX_CACHED)
 def address_number(address: str) -> int:
-    """Return a canonical address as a number.
+    """Return a canonical address as a number. A plan reads each address several times.
 
     IPv4 is read by hand, since every address of every plan is: the libraries take several times as long.
     """

@@ -6,20 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import salt.exceptions
 import salt.payload
 import salt.utils.jid
 
+from saltext_wgmesh.master.records.inventory import UNUSABLE_ENTRY
+
 _LOCAL_CACHE = "local_cache"
-_UNREADABLE = (
-    salt.exceptions.SaltDeserializationError,
-    OSError,
-    LookupError,
-    TypeError,
-    ValueError,
-    RecursionError,
-)
-"""Errors of reading a file that holds no return."""
 
 
 def returns(client: Any, jid: str, nodes: Iterable[str]) -> dict[str, Any]:
@@ -38,10 +30,10 @@ def returns(client: Any, jid: str, nodes: Iterable[str]) -> dict[str, Any]:
 
 
 def _return(path: Path) -> dict[str, Any] | None:
-    """What the file has under ``return``; None if there is none, or if it can't be read."""
+    """The content of the file, with the return under ``return``; None if there is none, or if it can't be read."""
     try:
         found = salt.payload.loads(path.read_bytes())
-    except _UNREADABLE:
+    except UNUSABLE_ENTRY:
         return None
     # Earlier versions of Salt wrote the return alone.
     return found if isinstance(found, dict) and "return" in found else {"return": found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from saltext_wgmesh.core.inputs import salt_key
 from saltext_wgmesh.core.model import untrusted
 from saltext_wgmesh.core.model.untrusted import Refused
 
-_UNUSABLE_ENTRY = (
+_KEY_READS = 5
+"""Attempts to read all keys at one moment."""
+UNUSABLE_ENTRY = (
     salt.exceptions.SaltCacheError,
     salt.exceptions.SaltDeserializationError,
     OSError,
@@ -72,7 +75,7 @@ def drop_mine(opts: dict[str, Any], node: str) -> None:
         entries = _entries(cache.fetch("mine", node))
         if entries.pop(constants.FACTS_FUNCTION, None) is not None:
             cache.store("mine", node, entries)
-    except _UNUSABLE_ENTRY:
+    except UNUSABLE_ENTRY:
         # Salt reads other values than it writes. The key is gone, so the other functions' values are of no use either.
         cache.flush("mine", node)
 
@@ -94,6 +97,14 @@ def raw_policy(opts: dict[str, Any]) -> Any:
 
 def accepted_keys(opts: dict[str, Any]) -> dict[str, str]:
     """Accepted minion ids with the fingerprints of their keys, sorted."""
+    for _ in range(_KEY_READS - 1):
+        # Salt lists the keys and then reads each. It raises this error for one that is accepted or deleted in between.
+        with contextlib.suppress(AttributeError):
+            return _read_keys(opts)
+    return _read_keys(opts)
+
+
+def _read_keys(opts: dict[str, Any]) -> dict[str, str]:
     keys = salt.key.get_key(opts).key_str("*").get("minions", {})
     return {node: salt_key.fingerprint(pem) for node, pem in sorted(keys.items())}
 
@@ -123,7 +134,7 @@ def mine_entry(cache: salt.cache.Cache, node: str) -> Any:
     for bank, key in (("mine", node), (f"minions/{node}", "mine")):
         try:
             stored = cache.fetch(bank, key)
-        except _UNUSABLE_ENTRY as error:
+        except UNUSABLE_ENTRY as error:
             return Refused(reason=f"can't be read ({type(error).__name__} in {bank} {key} of the master's cache)")
         entry = _entries(stored).get(constants.FACTS_FUNCTION)
         # A minion writes what it likes, so an entry with access rights may lack its data.

@@ -95,7 +95,9 @@ class Ledger(StoredRecords):
         """The head, or its copy if it is damaged or gone; DamagedRecord if a later generation was published."""
         try:
             raw = self._fetch(banks.HEADS, mesh)
-            parsed(banks.HEADS, mesh, lambda: MeshHead.from_dict(raw))
+            last = parsed(banks.HEADS, mesh, lambda: MeshHead.from_dict(raw)).generation
+            if last and not self._exists(banks.GENERATIONS, f"{mesh}.{last}"):
+                raise DamagedRecord(f"the ledger's {banks.HEADS} {mesh} is of generation {last}, which has no record")
             damage = None if raw else DamagedRecord(f"the ledger's {banks.HEADS} {mesh} is gone")
         except DamagedRecord as error:
             raw, damage = {}, error
@@ -107,26 +109,23 @@ class Ledger(StoredRecords):
                 f"{damage}; generation {number} was published, and {banks.HEAD_COPIES} {mesh} is of generation "
                 f"{copy.get('generation', 0)}: restore both from a backup of the master's cachedir"
             )
-        if damage and copy:
-            log.warning("wgmesh: used the copy in %s: %s", banks.HEAD_COPIES, damage)
-        elif damage and self._exists(banks.HEADS, mesh):
+        if damage and not copy and self._exists(banks.HEADS, mesh):
             raise damage
+        if copy:
+            log.warning("wgmesh: used the copy in %s: %s", banks.HEAD_COPIES, damage)
         return raw or copy
 
     def publish(self, mesh: str, head: MeshHead, changed: Mapping[str, Assignment], generation: Generation) -> None:
         """Make *head* the current one. Interrupted at any point, readers see the generation before.
 
-        *changed* are the assignments that differ from those of the generation before. *generation* is what the plan
-        was made from.
+        *changed* are the assignments that differ from the generation before, *generation* the inputs of the plan.
         """
-        key = f"{mesh}.{head.generation}"
         # A run that died before it wrote the head left assignments of this generation, perhaps to other nodes.
         for node in sorted(self._nodes_of(mesh, head.generation) - changed.keys()):
             self._put_assignments(mesh, head.generation, node)
-        self._store(banks.GENERATIONS, key, {**generation.as_dict(), "nodes": sorted(changed)})
+        self._store(banks.GENERATIONS, f"{mesh}.{head.generation}", {**generation.as_dict(), "nodes": sorted(changed)})
         for node, assignment in sorted(changed.items()):
-            entry = {**assignment.as_dict(), "generation": head.generation}
-            self._put_assignments(mesh, head.generation, node, entry)
+            self._put_assignments(mesh, head.generation, node, assignment)
         self.save_head(mesh, head)
         self._drop_old(mesh, head.generation - KEPT_GENERATIONS)
 
@@ -284,14 +283,15 @@ class Ledger(StoredRecords):
         except DamagedRecord:
             return None
 
-    def _put_assignments(self, mesh: str, generation: int, node: str, *entry: Mapping[str, Any]) -> None:
-        """Keep the entries of *node* for *mesh* that are older than *generation*, and add *entry*."""
+    def _put_assignments(self, mesh: str, generation: int, node: str, *added: Assignment) -> None:
+        """Keep the entries of *node* for *mesh* that are older than *generation*, and add those of *added*."""
         try:
             meshes = self._entries(node)
         except DamagedRecord:
             meshes = {}
         kept = [old for old in meshes.get(mesh, []) if old["generation"] < generation]
-        record = {"meshes": {**meshes, mesh: [*kept[-(KEPT_GENERATIONS - 1) :], *entry]}}
+        new = ({**assignment.as_dict(), "generation": generation} for assignment in added)
+        record = {"meshes": {**meshes, mesh: [*kept[-(KEPT_GENERATIONS - 1) :], *new]}}
         self._store(banks.NODES, node, record)
 
     # -- acknowledgements -------------------------------------------------------------------------------

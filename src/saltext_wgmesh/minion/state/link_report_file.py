@@ -31,7 +31,7 @@ def read_report(host: Host, mesh: str) -> LinkReport | None:
         if not line_break:
             # The watcher of a former version wrote it, without the moment.
             return _parsed(first) if abs(time.time() - where.stat().st_mtime) <= MAX_AGE else None
-        age = moment.decode(first.removeprefix(_BEFORE_MOMENT).removesuffix(",")).age(host)
+        age = moment.decode_moment(first.removeprefix(_BEFORE_MOMENT).removesuffix(",")).age(host)
         return _parsed("{" + rest) if age is not None and age <= MAX_AGE else None
     except (OSError, ViewError, *files.DAMAGE):
         return None

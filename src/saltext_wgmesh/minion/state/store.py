@@ -118,7 +118,7 @@ class Store:
         """
         if not (self.folder / VIEW).exists():
             return math.inf
-        applied = _stored(self.folder / APPLIED, files.read_file, moment.decode)
+        applied = _stored(self.folder / APPLIED, files.read_file, moment.decode_moment)
         age = applied.age(self.host) if applied else None
         if age is None:
             self._note_applied()
@@ -138,8 +138,9 @@ class Store:
             return
         if before is not None:
             files.write_file(self.folder / PREVIOUS_VIEW, _text(before.as_dict()))
-        files.write_file(self.folder / VIEW, _text(view.as_dict()))
+        # Before the view: a process that is killed in between leaves a view that differs, and the next one writes both.
         self._note_applied()
+        files.write_file(self.folder / VIEW, _text(view.as_dict()))
 
     def restore(self, view: View, previous: View | None) -> None:
         """Record *view* as applied and *previous* as the one before it, as if no other had been applied since."""
@@ -147,8 +148,8 @@ class Store:
             files.write_file(self.folder / PREVIOUS_VIEW, _text(previous.as_dict()))
         else:
             files.remove_file(self.folder / PREVIOUS_VIEW)
-        files.write_file(self.folder / VIEW, _text(view.as_dict()))
         self._note_applied()
+        files.write_file(self.folder / VIEW, _text(view.as_dict()))
 
     def rolled_back(self) -> RolledBackView | None:
         """Return the view that was rolled back last; None if the last apply succeeded."""

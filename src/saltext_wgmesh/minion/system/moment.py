@@ -19,7 +19,7 @@ class Moment:
     """Seconds of the monotonic clock."""
 
     def encode(self) -> str:
-        """Return JSON text without line breaks; ``decode`` is the inverse."""
+        """Return JSON text without line breaks; ``decode_moment`` is the inverse."""
         return json.dumps([self.boot_id, self.at])
 
     def age(self, host: Host) -> float | None:
@@ -28,7 +28,7 @@ class Moment:
         return age if self.boot_id == boot_id(host) and self.at >= 0 and age >= 0 else None
 
 
-def decode(text: str) -> Moment:
+def decode_moment(text: str) -> Moment:
     """Return the moment that ``encode`` wrote. ValueError or TypeError for other text."""
     boot, at = json.loads(text)
     return Moment(boot_id=str(boot), at=float(at))

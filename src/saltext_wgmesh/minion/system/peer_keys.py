@@ -44,7 +44,7 @@ class PeerKeyTracker:
                 self.host.run(*command)
 
     def moves(self, listed: Iterable[tuple[str, Peer]], dump: str) -> Iterator[tuple[str, ...]]:
-        """Yield the commands that ``update`` runs for the neighbours *listed*, who have two keys.
+        """Yield the commands that ``update`` runs for the neighbours *listed*, which have two keys.
 
         *dump* is the output of DUMP. A neighbour whose command was yielded is taken for moved.
         """

@@ -87,3 +87,20 @@ def test_damaged_mine_of_deleted_node_is_dropped(opts, tmp_path):
     (tmp_path / "mine" / "a.p").write_bytes(b"\x81")
     inventory.drop_mine(opts, "a")
     assert cache.list("mine") == []
+
+
+def test_key_that_moves_meanwhile_is_read_again(monkeypatch):
+    """Salt 3008 raises an AttributeError for a key that is accepted between its list and its reads."""
+
+    class Keys:
+        reads = 0
+
+        def key_str(self, _pattern):
+            self.reads += 1
+            if self.reads < 3:
+                raise AttributeError
+            return {"minions": {}}
+
+    keys = Keys()
+    monkeypatch.setattr(inventory.salt.key, "get_key", lambda _opts: keys)
+    assert (inventory.accepted_keys({}), keys.reads) == ({}, 3)

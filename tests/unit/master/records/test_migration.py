@@ -164,7 +164,7 @@ def test_old_head_keeps_every_part_of_a_transition():
         "crossing": {"r5": [[51820, "wg0", None], ["r1", "r2"], ["r3"], ["r1"]]},
     }
     raw = {
-        "generation": 3,
+        "generation": 0,
         "digests": {"a": "0" * 64, "x": "reason: no place", "y": "removed: it left"},
         "register": {"addresses": {"a": ["10.0.0.1"]}, "numbers": {"r1": 1}, "homes": {"a": ["r1"]}},
         "facts": {},

@@ -155,7 +155,7 @@ def test_tracking_of_keys_grows_linearly(monitor):
         assert model == {}
         mesh.host.run("wg", "set", "wg0", *(w for p in mesh.links.values() for k in p.peer.keys for w in _added(k)))
         assert len(peers) > leaves
-        return lambda: mesh._track_keys(NOW + 1)
+        return lambda: finish(mesh._track_keys_steps(NOW + 1))
 
     assert calls(track(LARGE)) < LINEAR * calls(track(SMALL))
 
