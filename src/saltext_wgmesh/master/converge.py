@@ -11,7 +11,7 @@ import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from saltext_wgmesh.core.inputs import node_matching, trusted_facts
+from saltext_wgmesh.core.inputs import node_matching
 from saltext_wgmesh.core.keys import rotation as rotation_module
 from saltext_wgmesh.core.liveness import mesh_health as health_module
 from saltext_wgmesh.core.model.stored_time import plausible
@@ -185,17 +185,13 @@ def _with_changed_facts(env: Environment, snapshot: LedgerSnapshot, drafts: Iter
         and before != facts
         and before.salt_key == facts.salt_key
         # Other keys that the master asked for are no whim of the node.
-        and not (node in _rotating(one) and trusted_facts.differ_in_keys_only(before, facts))
+        and not rotation_module.is_step(one.head.rotation, before, facts)
     }
     now, acks = env.clock(), {node: snapshot.acks[node] for node in changed if node in snapshot.acks}
     noted = {n: replace(a, conduct=replace(a.conduct, facts=a.conduct.facts.once_more(now))) for n, a in acks.items()}
     for node, ack in noted.items():
         env.ledger.save_ack(node, ack)
     return snapshot.with_acks(noted)
-
-
-def _rotating(one: Draft) -> frozenset[str]:
-    return frozenset(one.head.rotation.requested) | frozenset(one.head.rotation.activated)
 
 
 def _publish(env: Environment, snapshot: LedgerSnapshot, one: Draft) -> Publication:

@@ -6,7 +6,7 @@ mine has one bank for each minion, so the bank names the node; the facts do not.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -79,7 +79,7 @@ def select_facts(
     placed: Container[str] = (),
     owners_elsewhere: KeyOwners = MappingProxyType({}),
     restless: Container[str] = (),
-    rotating: Container[str] = (),
+    is_asked_for: Callable[[Facts, Facts], bool] = lambda _old, _new: False,
 ) -> TrustedFacts:
     """Return the facts for a plan of *mesh*: the current facts of each node, else its last good facts.
 
@@ -93,7 +93,7 @@ def select_facts(
     facts itself, or loses only its next key.
 
     *restless* nodes published other facts too often. They keep their last good facts for now, if these can be used.
-    Of nodes that are *rotating*, as the master asked them to, other keys are taken all the same.
+    Facts that differ as the master asked for, by ``is_asked_for`` of old and new ones, are taken all the same.
 
     Raises PlanError if last good facts that are needed contradict the policy. Then the policy has changed, and a plan
     without these facts would remove a running node.
@@ -101,7 +101,7 @@ def select_facts(
     usable = {node: facts for node, facts in last_good.items() if accepted.get(node) == facts.salt_key}
     owners = {**owners_elsewhere, **key_owners([[f for n, f in usable.items() if n in placed], usable.values()])}
     held = {n: facts for n, facts in usable.items() if n in restless}
-    held = {n: f for n, f in held.items() if n not in rotating or not differ_in_keys_only(f, parsed.facts.get(n, f))}
+    held = {n: f for n, f in held.items() if not is_asked_for(f, parsed.facts.get(n, f))}
     parsed = _at_rest(mesh, parsed, held)
     rules = rules_for(mesh, {*parsed.facts, *usable, *(r.node for r in parsed.rejected)})
     missing = usable.keys() - parsed.facts.keys() - {r.node for r in parsed.rejected}
@@ -127,11 +127,6 @@ def select_facts(
     return TrustedFacts(
         facts=MappingProxyType(dict(sorted({**current, **old}.items()))), rejected=tuple(sorted(rejected))
     )
-
-
-def differ_in_keys_only(one: Facts, other: Facts) -> bool:
-    """Return whether the facts of a node are equal but for its keys."""
-    return replace(one, public_key=other.public_key, next_key=other.next_key) == other
 
 
 def _at_rest(mesh: MeshPolicy, parsed: ParsedFacts, old: Mapping[str, Facts]) -> ParsedFacts:

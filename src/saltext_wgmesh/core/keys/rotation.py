@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from saltext_wgmesh.core.model.facts import Facts
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.stored_time import plausible
@@ -91,6 +92,19 @@ def force(before: Rotation, nodes: Iterable[str]) -> Rotation:
     """Return *before* with such a request, where *nodes* do not wait until their neighbours know their next keys."""
     forced = set(nodes)
     return replace(request(before, forced), open_since=_sorted({**before.open_since, **dict.fromkeys(forced, 0.0)}))
+
+
+def is_step(known: Rotation, before: Facts, after: Facts) -> bool:
+    """Return whether a node whose facts are *after* instead of *before* did just what it was told to.
+
+    Either it was requested to create a next key and has created its only one, or it was activated and runs that key.
+    Any other key is the node's own doing, even during a rotation.
+    """
+    created = replace(before, next_key=after.next_key)
+    switched = replace(before, public_key=before.next_key or "", next_key=None)
+    if before.node in known.requested and before.next_key is None and after == created:
+        return True
+    return before.node in known.activated and after == switched
 
 
 def request_due(before: Rotation, nodes: Iterable[str], period: int, now: float) -> Rotation:

@@ -7,6 +7,7 @@ still maintained, and what is held can come back.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.inputs import node_matching, trusted_facts
 from saltext_wgmesh.core.inputs.key_claims import KeyOwners, key_owners
 from saltext_wgmesh.core.inputs.trusted_facts import ParsedFacts, TrustedFacts
+from saltext_wgmesh.core.keys import rotation
 from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.planning import planner, prune_guard
 from saltext_wgmesh.core.planning.prune_guard import Loss, Membership
@@ -175,7 +177,7 @@ def _believe(given: GuardInput, records: MeshRecords, policy: MeshPolicy) -> Tru
         placed=records.head.placed,
         owners_elsewhere=given.owners,
         restless=given.restless,
-        rotating=records.head.rotation.requested.keys() | records.head.rotation.activated.keys(),
+        is_asked_for=functools.partial(rotation.is_step, records.head.rotation),
     )
 
 
