@@ -79,9 +79,9 @@ def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) 
     health = dict(surveyed.health)
     if request.rebalance:
         health = {mesh: health_module.clear_recovered(known) for mesh, known in health.items()}
-    before = before.with_acks(_with_silence(before.acks, surveyed.silent, env.clock()))
-    acks = collect_late_returns(env.fleet, before.acks, env.clock())
-    assessed = before.with_health(health).with_acks(acks)
+    asked = before.with_acks(_with_silence(before.acks, surveyed, env.clock()))
+    acks = collect_late_returns(env.fleet, asked.acks, env.clock())
+    assessed = asked.with_health(health).with_acks(acks)
     rollbacks = policy_pin.auto_rollback(assessed, inventory.policy, env.clock())
     for mesh, (_, blame) in rollbacks.items():
         log.warning("wgmesh %s: %s", mesh, blame.warning)
@@ -95,10 +95,16 @@ def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) 
     )
 
 
-def _with_silence(acks: Acks, silent: Iterable[str], now: float) -> dict[str, Ack]:
-    """The *acks* of the *silent* nodes, in which it is noted that they left one more question unanswered."""
-    known = {node: acks[node] for node in silent if node in acks}
-    return {n: replace(a, conduct=replace(a.conduct, asked=a.conduct.asked.once_more(now))) for n, a in known.items()}
+def _with_silence(acks: Acks, surveyed: link_survey.Survey, now: float) -> dict[str, Ack]:
+    """Those *acks* that a survey changes: each silence, and how often a node left a question unanswered."""
+    found = {}
+    for node, ack in acks.items():
+        conduct, silence = ack.conduct, surveyed.silences.get(node)
+        if node in surveyed.silent:
+            conduct = replace(conduct, asked=conduct.asked.once_more(now))
+        if conduct is not ack.conduct or silence != ack.silence:
+            found[node] = replace(ack, conduct=conduct, silence=silence)
+    return found
 
 
 def _save_assessment(ledger: Ledger, before: LedgerSnapshot, after: LedgerSnapshot) -> None:

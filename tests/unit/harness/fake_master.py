@@ -50,9 +50,12 @@ class FakeFleet:
     def __init__(self, master: FakeMaster) -> None:
         self._master = master
 
-    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> dict[str, Any]:
+    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> JobResult:
         """The link reports of those nodes that answer."""
-        return self._master.links(list(nodes))
+        found = self._master.links(list(nodes))
+        return JobResult(
+            returned=found, unanswered={node: self._master.question for node in nodes if node not in found}
+        )
 
     def apply(
         self,
@@ -107,6 +110,8 @@ class FakeMaster:
         """Nodes for which it did not wait since they had kept earlier runs waiting."""
         self.late: dict[str, Any] = {}
         """What nodes return to the job that they left unanswered at first."""
+        self.question = "q"
+        """The id of the job that asks for links."""
         self.enrolled: list[list[str]] = []
         self.announced: list[MeshReport] = []
         self.retried_rolled_back = True

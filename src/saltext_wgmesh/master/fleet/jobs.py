@@ -132,12 +132,12 @@ def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[st
         return {n: found for jid, nodes in nodes_of.items() for n, found in returns(client, jid, nodes).items()}
 
 
-def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
-    """Node → what its ``wgmesh.links`` returned. Nodes that did not answer are missing.
+def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
+    """What ``wgmesh.links`` of *nodes* returned.
 
     Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long.
     """
-    return _ask(opts, nodes, "wgmesh.links", replace(query_wait(opts), presumed_dead=presumed_dead)).returned
+    return _ask(opts, nodes, "wgmesh.links", replace(query_wait(opts), presumed_dead=presumed_dead))
 
 
 def forwarded(opts: dict[str, Any], node: str) -> int | None:

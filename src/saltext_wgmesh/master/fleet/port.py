@@ -13,8 +13,8 @@ from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, no_hint
 class Fleet(Protocol):
     """The requests of a run to nodes. None of them raises for a node that does not answer."""
 
-    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
-        """Node → its return of ``wgmesh.links``; nodes that did not answer are missing.
+    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
+        """What each node returned to ``wgmesh.links``, and the job of each that did not answer.
 
         *presumed_dead* gives the nodes that the answers so far report as dead: the job waits for these only briefly.
         """
@@ -50,7 +50,7 @@ class SaltFleet:
 
     opts: dict[str, Any]
 
-    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
+    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
         """As in ``Fleet``."""
         return jobs.links(self.opts, nodes, presumed_dead)
 

@@ -93,3 +93,25 @@ def test_minority_keeps_no_node_down_or_flapping() -> None:
     found = update(found, HUB, {"f": {"r1": DOWN}, "g": {"r1": DOWN}}, NODES, 4.0)
     assert (found.nodes["r1"].up_since, found.nodes["r1"].flaps) == (3.0, 1)
     assert "r1" not in update(found, HUB, back, NODES, 4.0 + HOLD_DOWN).down_nodes
+
+
+def test_site_whose_witnesses_are_mute_is_down() -> None:
+    """Most of the mesh dies at once. The few that are left decide when the dead have answered nothing for long."""
+    site = frozenset({"r1", *"cdefg"})
+    left = {n: {"r1": DOWN, "r2": UP} for n in "ab"} | {"r2": {"r1": DOWN, "a": UP, "b": UP}}
+    left["r2"] |= dict.fromkeys("cdefg", DOWN)
+    assert update(Health(), HUB, left, NODES, 1.0).down_nodes == frozenset()
+    assert update(Health(), HUB, left, NODES, 1.0, mute=site).down_nodes == site
+
+
+def test_mute_node_without_living_neighbour_is_down() -> None:
+    """Both relays of its leaves die with a site."""
+    around = {"r1": frozenset("ar"), "r2": frozenset("ar"), "r": frozenset({"r1", "r2"}), "a": frozenset({"r1", "r2"})}
+    found = update(Health(), around, {"r": dict.fromkeys(("r1", "r2"), DOWN)}, around, 1.0, mute={"r1", "r2", "a"})
+    assert found.down_nodes == {"r1", "r2", "a"}
+
+
+def test_answer_of_mute_node_counts() -> None:
+    """It has its vote again at once."""
+    reports = reports_of(FULL, {"a": DOWN, "b": DOWN}) | reports_of(FULL, dict.fromkeys(("r1", "r2", "c", "d"), UP))
+    assert update(Health(), FULL, reports, NODES, 1.0, mute=NODES).down_nodes <= {"a", "b"}

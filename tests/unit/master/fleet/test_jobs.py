@@ -93,7 +93,7 @@ def test_apply_waits_as_the_master_is_configured(use, clock):
 def test_links_waits_as_the_master_is_configured(use, clock, timeout, waited):
     """Busy nodes are heard, and a long timeout does not delay the reaction to dead ones."""
     use(FakeClient())
-    assert jobs.links({"timeout": timeout}, NODES) == {}
+    assert jobs.links({"timeout": timeout}, NODES).returned == {}
     assert waited <= clock[0] <= waited + 0.5
 
 
@@ -117,7 +117,7 @@ def test_apply_gives_up_endless_jobs(use, clock):
 def test_links_ends_early_for_presumed_dead(use, clock, answered, presumed_dead, wait):
     """If all missing nodes are down by the answers of the others, the wait is short."""
     use(FakeClient(*[(node, {"ret": {}}) for node in answered]))
-    returned = jobs.links({}, NODES, lambda answers: presumed_dead if answers else ())
+    returned = jobs.links({}, NODES, lambda answers: presumed_dead if answers else ()).returned
     assert sorted(returned) == answered
     assert wait <= clock[0] <= wait + 0.5
 
