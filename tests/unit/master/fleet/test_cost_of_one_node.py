@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from saltext_wgmesh.master.fleet.jobs import JobResult
+from saltext_wgmesh.master.records.conduct import AWAITED
 from tests.unit.harness.fake_master import FakeFleet, FakeMaster, mine
 from tests.unit.master.fleet.test_link_survey import report
 
@@ -130,6 +131,24 @@ def test_node_still_applying_holds_up_runs_limited_time(master: CountingMaster, 
 
     master.hour(act, hints=("a",), started=("a",), drifted=("a",))
     assert master.waited <= 6 * WAIT
+
+
+@pytest.mark.parametrize("minutes", [2, 5])
+def test_revocation_waits_for_no_hanging_node(master: CountingMaster, minutes: int) -> None:
+    """A node that has kept a run waiting is in a pause, and a key is deleted: others are told without a wait."""
+    master.policy["wg0"] |= {"prune_guard": 1, "mtu": 1400}
+    master.off = {"a"}
+    words = {"hints": ("a",), "started": ("a",), "drifted": ("a",)}
+    for _ in range(minutes):
+        master.run_all(interactive=False, **words)
+        master.now += 60.0
+    assert master.ledger.ack("a").conduct.awaited.is_paused(AWAITED, master.now)
+    master.waited, master.deleted = 0.0, {"b"}
+    master.run_all(interactive=False, **words)
+    assert master.waited == 0.0
+    for relay in ("r1", "r2"):
+        assert "b" not in master.peers(relay)
+        assert master.ledger.ack(relay).digests["wg0"] == master.ledger.head("wg0").digests[relay]
 
 
 def test_forged_start_has_formula_applied_seldom(master: CountingMaster) -> None:

@@ -51,7 +51,7 @@ def answer(dead: set[str], node: str, topology: str) -> dict[str, Any]:
     return report(**{n: "down" if n in dead else "up" for n in others})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     topology=st.sampled_from(["hub", "full"]),
     delays=st.fixed_dictionaries({n: st.floats(0, LASTS - 1) for n in NODES}),
