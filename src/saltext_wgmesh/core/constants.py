@@ -46,6 +46,8 @@ CONVERGED_TAG = "wgmesh/{mesh}/converged"
 # BFD (RFC 5880, 5881, 7880, 7881) --------------------------------------------------------------------------
 BFD_PORT = 3784
 """UDP, single hop (RFC 5881 section 4)."""
+BFD_ECHO_PORT = 3785
+"""UDP; packets of a node to itself through a relay (RFC 5881 section 4)."""
 SBFD_PORT = 7784
 """UDP; a node reflects probes on this port that went through a relay (RFC 7881 section 4)."""
 BFD_TTL = 255

@@ -22,10 +22,12 @@ from saltext_wgmesh.master.environment import Environment
 from saltext_wgmesh.master.fleet import link_survey
 from saltext_wgmesh.master.fleet.push import PushInput, PushResult, collect_late_returns, push
 from saltext_wgmesh.master.records import mesh_records
+from saltext_wgmesh.master.records.acknowledgement import Ack
+from saltext_wgmesh.master.records.conduct import ENROLMENT
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.mesh_head import MeshHead
-from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot
+from saltext_wgmesh.master.records.mesh_records import Acks, LedgerSnapshot
 from saltext_wgmesh.master.records.plan_inputs import Generation
 from saltext_wgmesh.master.report import MeshReport
 from saltext_wgmesh.master.requests.request import ConvergeRequest
@@ -55,6 +57,7 @@ def converge(
     _prove_changed(drafts)
     env.ledger.ensure_name(env.master)
     published = _publish_all(env, found, drafts)
+    found = replace(found, snapshot=_with_changed_facts(env, found.snapshot, drafts))
     enrolling = _enrol(env, found.inventory, drafts, request.started)
     _request_new_keys(env, published)
     pushed = _push(env, found, published, request)
@@ -72,11 +75,13 @@ def converge(
 def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) -> Assessment:
     """Read the inventory, ask nodes, and conclude the health and the effective policy from the answers."""
     inventory = env.read_inventory()
-    health, reports = link_survey.survey(env.fleet, before, request, inventory.accepted, env.clock)
+    surveyed = link_survey.survey(env.fleet, before, request, inventory.accepted, env.clock)
+    health = dict(surveyed.health)
     if request.rebalance:
         health = {mesh: health_module.clear_recovered(known) for mesh, known in health.items()}
-    acks = collect_late_returns(env.fleet, before.acks, env.clock())
-    assessed = before.with_health(health).with_acks(acks)
+    asked = before.with_acks(_with_silence(before.acks, surveyed, env.clock()))
+    acks = collect_late_returns(env.fleet, asked.acks, env.clock())
+    assessed = asked.with_health(health).with_acks(acks)
     rollbacks = policy_pin.auto_rollback(assessed, inventory.policy, env.clock())
     for mesh, (_, blame) in rollbacks.items():
         log.warning("wgmesh %s: %s", mesh, blame.warning)
@@ -85,9 +90,21 @@ def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) 
         pillar_policy=inventory.policy,
         inventory=effective_inventory(snapshot, inventory),
         snapshot=snapshot,
-        reports=reports,
+        reports=surveyed.reports,
         blames={mesh: blame for mesh, (_, blame) in rollbacks.items()},
     )
+
+
+def _with_silence(acks: Acks, surveyed: link_survey.Survey, now: float) -> dict[str, Ack]:
+    """Those *acks* that a survey changes: each silence, and how often a node left a question unanswered."""
+    found = {}
+    for node, ack in acks.items():
+        conduct, silence = ack.conduct, surveyed.silences.get(node)
+        if node in surveyed.silent:
+            conduct = replace(conduct, asked=conduct.asked.once_more(now))
+        if conduct is not ack.conduct or silence != ack.silence:
+            found[node] = replace(ack, conduct=conduct, silence=silence)
+    return found
 
 
 def _save_assessment(ledger: Ledger, before: LedgerSnapshot, after: LedgerSnapshot) -> None:
@@ -162,6 +179,25 @@ def _publish_all(env: Environment, found: Assessment, drafts: Sequence[Draft]) -
     published = [_publish(env, found.snapshot, one) for one in drafts]
     _forget_deleted(env, found.inventory, {node for one in drafts for node in one.plan.members})
     return published
+
+
+def _with_changed_facts(env: Environment, snapshot: LedgerSnapshot, drafts: Iterable[Draft]) -> LedgerSnapshot:
+    """*snapshot* in which each node is noted that has other facts than before, which change the views of others."""
+    changed = {
+        node
+        for one in drafts
+        for node, facts in one.facts.items()
+        if (before := one.head.facts.get(node))
+        and before != facts
+        and before.salt_key == facts.salt_key
+        # Other keys that the master asked for are no whim of the node.
+        and not rotation_module.is_step(one.head.rotation, before, facts)
+    }
+    now, acks = env.clock(), {node: snapshot.acks[node] for node in changed if node in snapshot.acks}
+    noted = {n: replace(a, conduct=replace(a.conduct, facts=a.conduct.facts.once_more(now))) for n, a in acks.items()}
+    for node, ack in noted.items():
+        env.ledger.save_ack(node, ack)
+    return snapshot.with_acks(noted)
 
 
 def _publish(env: Environment, snapshot: LedgerSnapshot, one: Draft) -> Publication:
@@ -242,6 +278,9 @@ def _enrol(
     They started just now, have a place in the mesh, and have published no facts under their present Salt key.
     """
     fresh = [n for n in sorted(started) if n in inventory.accepted and not _has_facts(inventory, n)]
+    now, acks = env.clock(), env.ledger.acks(fresh)
+    # An event can name any node, so each is told seldom.
+    fresh = [n for n in fresh if not acks[n].conduct.enrolment.is_paused(ENROLMENT, now)]
     enrolling = {
         one.policy.name: tuple(
             node for node in fresh if not one.source.is_retired and node_matching.rule_for(one.policy, node)
@@ -252,6 +291,10 @@ def _enrol(
     if nodes:
         log.info("wgmesh: %s started without facts: applying the formula there", ", ".join(nodes))
         env.fleet.enrol(nodes)
+        for node in nodes:
+            conduct = acks[node].conduct
+            noted = replace(conduct, enrolment=conduct.enrolment.once_more(now))
+            env.ledger.save_ack(node, replace(acks[node], conduct=noted))
     return enrolling
 
 

@@ -17,6 +17,7 @@ from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.inputs import salt_key
 from saltext_wgmesh.core.inputs.facts_format import facts_digest as digest_of
+from saltext_wgmesh.core.inputs.facts_format import readers_of_facts
 from saltext_wgmesh.minion.apply import apply as apply_
 from saltext_wgmesh.minion.apply import assignments, removal
 from saltext_wgmesh.minion.apply.health_check import Master
@@ -271,7 +272,7 @@ def replace_key():
     keys.remove_keys(host)
     key_holder.take_hold(host, Minion.of(__opts__))
     keys.ensure(host)
-    __salt__["mine.send"](constants.FACTS_FUNCTION)
+    __salt__["mine.send"](constants.FACTS_FUNCTION, **readers_of_facts(__opts__["id"]))
     __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
     return apply_view()
 
@@ -349,7 +350,7 @@ def _published(digest):
     """
     new = facts()
     if digest not in (None, digest_of(new)):
-        __salt__["mine.send"](constants.FACTS_FUNCTION)
+        __salt__["mine.send"](constants.FACTS_FUNCTION, **readers_of_facts(__opts__["id"]))
         __salt__["event.send"](constants.FACTS_TAG.format(node=__opts__["id"]))
     store.set_published_underlay(Host(), new["underlay"])
     return new

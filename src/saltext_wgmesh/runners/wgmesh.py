@@ -220,7 +220,7 @@ def rollback(generation, mesh=None):
 
 
 @salt_errors.for_runner
-def rotate(target):
+def rotate(target, force=False):
     """
     Replace the WireGuard keys of nodes without a lost packet.
 
@@ -232,6 +232,10 @@ def rotate(target):
     target
         A minion id or a glob over minion ids; ``'*'`` is all of them.
 
+    force
+        True: do not wait for neighbours that have not acknowledged the new keys. Such a neighbour loses its link to the
+        node until it applies its view. Without it the node waits for at most six hours.
+
     CLI Example:
 
     .. code-block:: bash
@@ -239,7 +243,7 @@ def rotate(target):
         salt-run wgmesh.rotate web7
         salt-run wgmesh.rotate '*'
     """
-    return rotating.rotate_keys(__opts__, spelling.minion_id(__opts__, target))
+    return rotating.rotate_keys(__opts__, spelling.minion_id(__opts__, target), force=force is True)
 
 
 @salt_errors.for_runner

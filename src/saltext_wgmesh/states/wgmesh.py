@@ -23,6 +23,7 @@ from saltext_wgmesh import current_pillar, salt_errors, supported
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.device import descriptions
 from saltext_wgmesh.core.inputs import facts_format
+from saltext_wgmesh.core.inputs.facts_format import readers_of_facts
 from saltext_wgmesh.minion.apply import assignments, await_push, first_link, removal
 from saltext_wgmesh.minion.apply.health_check import Master
 from saltext_wgmesh.minion.state import key_holder, keys, store
@@ -88,7 +89,7 @@ def facts_published(name):
     else:
         changes = _unpublished()
     if changes and not __opts__["test"]:
-        __salt__["mine.send"](constants.FACTS_FUNCTION)
+        __salt__["mine.send"](constants.FACTS_FUNCTION, **readers_of_facts(__opts__["id"]))
         __context__[TOLD_AT] = _tell_master()
         store.set_published_underlay(Host(), changes["facts"]["new"]["underlay"])
     return _outcome(

@@ -50,12 +50,23 @@ class FakeFleet:
     def __init__(self, master: FakeMaster) -> None:
         self._master = master
 
-    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> dict[str, Any]:
+    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> JobResult:
         """The link reports of those nodes that answer."""
-        return self._master.links(list(nodes))
+        found = self._master.links(list(nodes))
+        return JobResult(
+            returned=found, unanswered={node: self._master.question for node in nodes if node not in found}
+        )
 
-    def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
+    def apply(
+        self,
+        nodes: Sequence[str],
+        not_awaited: Collection[str],
+        *,
+        retry_rolled_back: bool,
+        impatient_of: Collection[str] = (),
+    ) -> JobResult:
         """A push, which the master records."""
+        self._master.impatient_of = set(impatient_of)
         self._master.retried_rolled_back = retry_rolled_back
         self._master.not_awaited = set(not_awaited)
         return self._master.push(list(nodes))
@@ -95,8 +106,12 @@ class FakeMaster:
         self.pushes: list[list[str]] = []
         self.not_awaited: set[str] = set()
         """Nodes for which the last push did not wait."""
+        self.impatient_of: set[str] = set()
+        """Nodes for which it did not wait since they had kept earlier runs waiting."""
         self.late: dict[str, Any] = {}
         """What nodes return to the job that they left unanswered at first."""
+        self.question = "q"
+        """The id of the job that asks for links."""
         self.enrolled: list[list[str]] = []
         self.announced: list[MeshReport] = []
         self.retried_rolled_back = True

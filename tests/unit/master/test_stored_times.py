@@ -26,7 +26,7 @@ from tests.unit.harness.two_relays import NOW, TwoRelays
 SHIFTS = st.sampled_from([-1e9, 1e9])
 TIMES = {"since", "up_since", "published_at", "at", "retry_at", "checked_at"}
 """Keys of the ledger's records whose value is a time."""
-TIMES_BY_NODE = {"requested", "activated", "backed_off_until"}
+TIMES_BY_NODE = {"requested", "activated", "backed_off_until", "open_since"}
 BANKS = st.sets(st.sampled_from(banks.ALL), min_size=1) | st.just(set(banks.ALL))
 
 
@@ -42,6 +42,8 @@ def _shifted_value(key: str, value: Any, by: float) -> Any:
         return value + by
     if key in TIMES_BY_NODE and isinstance(value, dict):
         return {node: at + by for node, at in value.items()}
+    if key == "conduct":
+        return {kind: [count, at + by] for kind, (count, at) in value.items()}
     if key == "holds":
         return {mesh: [change, since + by] for mesh, (change, since) in value.items()}
     return shifted(value, by)

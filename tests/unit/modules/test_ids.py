@@ -32,7 +32,7 @@ def minion(monkeypatch, tmp_path):
         master.run()
         opts = {"id": id_, "pki_dir": str(tmp_path), "cachedir": str(tmp_path)}
         salt_functions = {
-            "mine.send": lambda _function: True,
+            "mine.send": lambda _function, **_: True,
             "event.send": lambda _tag: True,
             "saltutil.is_running": lambda _function: [],
             "state.apply": lambda _name: {},
@@ -51,7 +51,14 @@ def minion(monkeypatch, tmp_path):
 def test_each_function_has_a_call():
     """A new function of the module joins the test."""
     own = {name for name, each in vars(module).items() if inspect.isfunction(each) and name[0] != "_"}
-    assert own - {"digest_of"} == {*READING, "apply_view", "renew_key", "replace_key", "rollback", "enrol"}
+    assert own - {"digest_of", "readers_of_facts"} == {
+        *READING,
+        "apply_view",
+        "renew_key",
+        "replace_key",
+        "rollback",
+        "enrol",
+    }
 
 
 @pytest.mark.parametrize("id_", IDS)

@@ -38,6 +38,14 @@ def facts_as_dict(facts: Facts) -> dict[str, Any]:
     }
 
 
+def readers_of_facts(node: str) -> dict[str, str]:
+    """Return the arguments of Salt's ``mine.send`` by which no minion but *node* reads what it publishes.
+
+    A node that read of a new key at once could publish it too, before the master knows to which node it belongs.
+    """
+    return {"allow_tgt": node, "allow_tgt_type": "list"}
+
+
 def facts_digest(raw: object) -> str:
     """Return the SHA-256, in hex, of facts in this form; ``observed_at`` does not count.
 

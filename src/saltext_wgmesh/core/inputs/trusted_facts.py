@@ -6,7 +6,7 @@ mine has one bank for each minion, so the bank names the node; the facts do not.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -78,6 +78,8 @@ def select_facts(
     *,
     placed: Container[str] = (),
     owners_elsewhere: KeyOwners = MappingProxyType({}),
+    restless: Container[str] = (),
+    is_asked_for: Callable[[Facts, Facts], bool] = lambda _old, _new: False,
 ) -> TrustedFacts:
     """Return the facts for a plan of *mesh*: the current facts of each node, else its last good facts.
 
@@ -90,11 +92,17 @@ def select_facts(
     several nodes. A node that publishes the key of another one costs that one nothing. It falls back to its last good
     facts itself, or loses only its next key.
 
+    *restless* nodes published other facts too often. They keep their last good facts for now, if these can be used.
+    Facts that differ as the master asked for, by ``is_asked_for`` of old and new ones, are taken all the same.
+
     Raises PlanError if last good facts that are needed contradict the policy. Then the policy has changed, and a plan
     without these facts would remove a running node.
     """
     usable = {node: facts for node, facts in last_good.items() if accepted.get(node) == facts.salt_key}
     owners = {**owners_elsewhere, **key_owners([[f for n, f in usable.items() if n in placed], usable.values()])}
+    held = {n: facts for n, facts in usable.items() if n in restless}
+    held = {n: f for n, f in held.items() if not is_asked_for(f, parsed.facts.get(n, f))}
+    parsed = _at_rest(mesh, parsed, held)
     rules = rules_for(mesh, {*parsed.facts, *usable, *(r.node for r in parsed.rejected)})
     missing = usable.keys() - parsed.facts.keys() - {r.node for r in parsed.rejected}
     unusable = [
@@ -118,6 +126,23 @@ def select_facts(
     )
     return TrustedFacts(
         facts=MappingProxyType(dict(sorted({**current, **old}.items()))), rejected=tuple(sorted(rejected))
+    )
+
+
+def _at_rest(mesh: MeshPolicy, parsed: ParsedFacts, old: Mapping[str, Facts]) -> ParsedFacts:
+    """Return *parsed* with rejections in place of facts that differ from *old*, the last good facts of some nodes.
+
+    Last good facts that contradict the policy are no reason to reject others: no plan could be made of them.
+    """
+    unfit = {r.node for r in _contradictions(mesh, old)}
+    held = {n for n, facts in old.items() if n not in unfit and parsed.facts.get(n, facts) != facts}
+    if not held:
+        return parsed
+    reason, remedy = "its facts change too often", "see there what changes: salt {} wgmesh.facts"
+    rejected = (Rejection(node=n, reason=reason, remedy=remedy.format(name_in_path(n))) for n in held)
+    return ParsedFacts(
+        facts={n: facts for n, facts in parsed.facts.items() if n not in held},
+        rejected=tuple(sorted([*parsed.rejected, *rejected])),
     )
 
 

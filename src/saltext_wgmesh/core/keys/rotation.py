@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from saltext_wgmesh.core.model.facts import Facts
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.stored_time import plausible
@@ -29,6 +30,8 @@ ACTIVATION_TIMEOUT = 120.0
 """Seconds that an activated node has to switch; then its activation is withdrawn."""
 ACTIVATION_BACKOFF = 300.0
 """Seconds until a node whose activation was withdrawn may be activated again."""
+BLOCK_LIMIT = 6 * 3600.0
+"""Seconds after which a neighbour that has not acknowledged the next key of a node no longer keeps the node from it."""
 NOTIFY_INTERVAL = 60.0
 """Seconds after which a node that is requested to create a key is notified again."""
 
@@ -47,6 +50,8 @@ class Rotation:
     """Nodes that may run their next key → since when."""
     backed_off_until: Times = field(default_factory=_none)
     """Nodes whose activation was withdrawn → until when they are not activated again."""
+    open_since: Times = field(default_factory=_none)
+    """Nodes with a next key → since when it is published; 0: the operator has these not wait for their neighbours."""
     period: int = 0
     """``rotate_after`` of the policy at the last check, in seconds."""
     checked_at: float = 0.0
@@ -83,6 +88,25 @@ def request(before: Rotation, nodes: Iterable[str]) -> Rotation:
     return replace(before, requested=_sorted({**dict.fromkeys(nodes, 0.0), **before.requested}))
 
 
+def force(before: Rotation, nodes: Iterable[str]) -> Rotation:
+    """Return *before* with such a request, where *nodes* do not wait until their neighbours know their next keys."""
+    forced = set(nodes)
+    return replace(request(before, forced), open_since=_sorted({**before.open_since, **dict.fromkeys(forced, 0.0)}))
+
+
+def is_step(known: Rotation, before: Facts, after: Facts) -> bool:
+    """Return whether a node whose facts are *after* instead of *before* did just what it was told to.
+
+    Either it was requested to create a next key and has created its only one, or it was activated and runs that key.
+    Any other key is the node's own doing, even during a rotation.
+    """
+    created = replace(before, next_key=after.next_key)
+    switched = replace(before, public_key=before.next_key or "", next_key=None)
+    if before.node in known.requested and before.next_key is None and after == created:
+        return True
+    return before.node in known.activated and after == switched
+
+
 def request_due(before: Rotation, nodes: Iterable[str], period: int, now: float) -> Rotation:
     """Return *before* with a request for each of *nodes* whose rotation is due at *now*.
 
@@ -111,6 +135,7 @@ def with_plausible_times(before: Rotation, now: float) -> Rotation:
         before,
         requested=clamped(before.requested),
         activated=clamped(before.activated),
+        open_since=clamped(before.open_since),
         backed_off_until=clamped(before.backed_off_until, now + ACTIVATION_BACKOFF),
         checked_at=before.checked_at and plausible(before.checked_at, now),
     )
@@ -126,8 +151,10 @@ def advance(before: Rotation, state: RotationInput) -> Rotation:
     """Return the requests that are still open, and the nodes that are activated now.
 
     No two neighbours switch at the same time, and no two relays, so that each node keeps a path. No node is activated
-    while a neighbour may not know its next key.
+    while a neighbour may not know its next key, for at most BLOCK_LIMIT seconds: a neighbour that never acknowledges
+    then loses its link to the node, and nothing else.
     """
+    before = replace(before, open_since=_open_since(before, state))
     members, published = state.neighbours, state.published_next_keys
     # A node that has published its next key alone, or another one, has finished or given up its switch.
     activated = {n: at for n, at in before.activated.items() if state.next_keys.get(n, "") == published.get(n)}
@@ -137,10 +164,11 @@ def advance(before: Rotation, state: RotationInput) -> Rotation:
     backed_off = {n: until for n, until in backed_off.items() if n in state.next_keys}
     backed_off |= dict.fromkeys(late, state.now + ACTIVATION_BACKOFF)
 
+    before = replace(before, backed_off_until=_sorted(backed_off))
     switching = activated.keys() - state.acknowledged
     # Relays first, since all other nodes wait for them.
     for node in sorted(published, key=lambda n: (n not in state.relays, n)):
-        if node not in activated and not any(_obstacles(node, state, switching, backed_off)):
+        if node not in activated and not any(_obstacles(node, state, switching, before)):
             activated[node] = state.now
             switching.add(node)
     requested = {n: at for n, at in before.requested.items() if n in members and n not in state.next_keys}
@@ -148,8 +176,13 @@ def advance(before: Rotation, state: RotationInput) -> Rotation:
         before,
         requested=_sorted(requested),
         activated=_sorted(activated),
-        backed_off_until=_sorted(backed_off),
     )
+
+
+def _open_since(before: Rotation, state: RotationInput) -> Times:
+    """Return since when the neighbours of each node with a next key were to acknowledge it."""
+    known = {n: at for n, at in before.open_since.items() if n in state.next_keys or n in before.requested}
+    return _sorted({**dict.fromkeys(state.published_next_keys, state.now), **known})
 
 
 def _is_late(node: str, activated_at: float, state: RotationInput) -> bool:
@@ -187,31 +220,35 @@ def blockers(rotation: Rotation, state: RotationInput) -> dict[str, str]:
             found[node] = "its new key is not published yet"
         else:
             switching = rotation.activated.keys() - state.acknowledged
-            reasons = list(_obstacles(node, state, switching, rotation.backed_off_until))
+            reasons = list(_obstacles(node, state, switching, rotation))
             found[node] = "; ".join(reasons[:3]) or "it is activated next"
     return dict(sorted(found.items()))
 
 
-def _obstacles(node: str, state: RotationInput, switching: Set[str], backed_off: Times) -> Iterator[str]:
+def _obstacles(node: str, state: RotationInput, switching: Set[str], rotation: Rotation) -> Iterator[str]:
     """Yield the reasons why *node* can't be activated now; *switching* are activated nodes that may be about to switch.
 
-    A node that is down has not acknowledged anything, and no other node waits for it.
+    A node that is down has not acknowledged anything, and no other node waits for it. After BLOCK_LIMIT seconds the
+    word of other nodes, or the lack of it, is no reason either.
     """
     others = state.neighbours.get(node)
     if others is None or state.published_next_keys.get(node) != state.next_keys.get(node):
         yield "its new key is not published"
         return
-    if node in backed_off:
+    if node in rotation.backed_off_until:
         yield "it did not switch in time and waits"
     if node in state.down:
         yield "it is down"
-    behind = sorted(n for n in (node, *others) if n not in state.acknowledged and n not in state.down)
+    since = rotation.open_since.get(node, state.now)
+    is_overdue = not since or state.now - since > BLOCK_LIMIT
+    awaited = (node,) if is_overdue else (node, *others)
+    behind = sorted(n for n in awaited if n not in state.acknowledged and n not in state.down)
     if behind:
         yield f"not acknowledged by {_listed(behind)}"
     busy = sorted(switching & others | (switching & state.relays if node in state.relays else set()))
     if busy:
         yield f"{_listed(busy)} is switching"
-    isolated = sorted(_would_be_isolated(node, state))
+    isolated = [] if is_overdue else sorted(_would_be_isolated(node, state))
     if isolated:
         yield f"{_listed(isolated)} has no other relay that is up"
 
@@ -257,6 +294,8 @@ def rotation_as_dict(rotation: Rotation) -> dict[str, Any]:
             "requested": dict(rotation.requested),
             "activated": dict(rotation.activated),
             "backed_off_until": dict(rotation.backed_off_until),
+            # Rotations of former versions have no such times, and most meshes have no rotation.
+            **({"open_since": dict(rotation.open_since)} if rotation.open_since else {}),
             "period": rotation.period,
             "checked_at": rotation.checked_at,
         }
@@ -269,6 +308,7 @@ def rotation_from_dict(raw: Mapping[str, Any]) -> Rotation:
         requested=dict(raw.get("requested", {})),
         activated=dict(raw.get("activated", {})),
         backed_off_until=dict(raw.get("backed_off_until", {})),
+        open_since=dict(raw.get("open_since", {})),
         period=int(raw.get("period", 0)),
         checked_at=float(raw.get("checked_at", 0.0)),
     )

@@ -1,7 +1,10 @@
 """The health of a mesh: which nodes and links count as down, from the link reports of all nodes and the health before.
 
-A node is down if most of the neighbours that report say so. One neighbour alone is evidence about their common link
-only. A node or link that goes down counts as down at once.
+A node is down if most of its witnesses say so: the neighbours that have an accepted key and are not down themselves. A
+neighbour that has not answered is a witness all the same, so that a few fast answers decide nothing. A neighbour that
+answers nothing for long is mute and no witness, so that a site which dies whole is found. A node is up again if at
+least half of its witnesses say so. One neighbour of several is evidence about their common link only. A node or link
+that goes down counts as down at once.
 
 A node or link that recovers stays *down* until it has been up for the hold-down time, which doubles with each flap.
 It then stays *recovering* for WAIT_TO_RESTORE seconds: leaves that still use it keep using it, and a leaf without any
@@ -12,7 +15,7 @@ Without a report about a node or link, its health does not change. The clock is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +36,8 @@ INCONCLUSIVE = (LinkState.NEW, LinkState.ADMIN_DOWN)
 
 LinkStates = Mapping[str, Mapping[str, LinkState]]
 """Node → neighbour → the state of their link as the node reports it; only of nodes that answered."""
+Neighbours = Mapping[str, frozenset[str]]
+"""Node → the nodes that it has a link to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +86,22 @@ class Health:
 
 
 def update(
-    before: Health, neighbours: Mapping[str, frozenset[str]], reports: LinkStates, asked: Iterable[str], now: float
+    before: Health,
+    neighbours: Neighbours,
+    reports: LinkStates,
+    asked: Iterable[str],
+    now: float,
+    accepted: Container[str] | None = None,
+    mute: Collection[str] = (),
 ) -> Health:
     """Return the health at *now*.
 
     *neighbours* are those of each node in the published plan; *asked* are the nodes that were asked for their reports.
+    *accepted* are the nodes with an accepted key; None: all have one. *mute* nodes have answered nothing for long.
     """
     before = _with_plausible_times(before, now)
-    verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}
+    witnesses = _witnesses(neighbours, accepted)
+    verdicts = _node_verdicts(before, witnesses, reports, frozenset(mute).difference(reports))
     nodes = _outages({n: outage for n, outage in before.nodes.items() if n in neighbours}, verdicts, now)
     down = frozenset(n for n, outage in nodes.items() if outage.is_down(now))
 
@@ -154,24 +167,78 @@ def silent_nodes(health: Health) -> frozenset[str]:
     return health.down_nodes - heard
 
 
-def confirmed_down(neighbours: Mapping[str, frozenset[str]], reports: LinkStates) -> frozenset[str]:
-    """Return the nodes that are down by the *reports* that have arrived so far."""
-    verdicts = {node: _node_verdict(node, others, reports) for node, others in neighbours.items()}
+def confirmed_down(
+    before: Health,
+    neighbours: Neighbours,
+    reports: LinkStates,
+    accepted: Container[str] | None = None,
+    mute: Collection[str] = (),
+) -> frozenset[str]:
+    """Return the nodes that are down by the *reports* that have arrived so far, whatever the missing reports say.
+
+    A *mute* node is taken for one that will not answer this time either.
+    """
+    silent = frozenset(mute).difference(reports)
+    verdicts = _node_verdicts(before, _witnesses(neighbours, accepted), reports, silent)
     return frozenset(node for node, verdict in verdicts.items() if verdict and verdict[0])
 
 
 _Verdict = tuple[bool, tuple[str, ...]] | None
-"""Whether a node or link is down, and the nodes that report it as down; None: there is no conclusive report."""
+"""Whether a node or link is down, and the nodes that report it as down; None: the reports do not decide it."""
 
 
-def _node_verdict(node: str, neighbours: frozenset[str], reports: LinkStates) -> _Verdict:
-    """Return down if most conclusive reports say so; at least two, unless the node has one neighbour only."""
-    answered = {n: reports[n][node] for n in neighbours if n in reports and node in reports[n]}
-    conclusive = {n: state for n, state in answered.items() if state not in INCONCLUSIVE}
-    against = tuple(sorted(n for n, state in conclusive.items() if state is not LinkState.UP))
-    if not conclusive or len(conclusive) < min(2, len(neighbours)):
-        return None
-    return len(against) * 2 > len(conclusive), against
+def _witnesses(neighbours: Neighbours, accepted: Container[str] | None) -> Neighbours:
+    """Return *neighbours* without the nodes that have no accepted key."""
+    if accepted is None:
+        return neighbours
+    return {node: frozenset(n for n in others if n in accepted) for node, others in neighbours.items()}
+
+
+def _node_verdicts(
+    before: Health, witnesses: Neighbours, reports: LinkStates, mute: frozenset[str]
+) -> dict[str, _Verdict]:
+    """Return the verdict on each node that has witnesses.
+
+    A node that is down or *mute* is no witness. Without one that is down the verdict on its neighbours may be another
+    one, and so on.
+    """
+
+    def judge(node: str, down: Set[str]) -> _Verdict:
+        everyone = witnesses[node]
+        # What a mute node does not say for itself is as good as a second witness.
+        least = 1 if node in mute else min(2, len(everyone))
+        left = everyone - mute - down
+        verdict = _node_verdict(node, left, least, reports)
+        return (True, ()) if verdict is None and node in mute and everyone and everyone <= down else verdict
+
+    verdicts = {node: judge(node, frozenset()) for node in witnesses}
+    # A node that was down before and of which nothing is decided now is still down.
+    down = {node for node, verdict in verdicts.items() if (verdict[0] if verdict else node in before.down_nodes)}
+    found = down
+    while found:
+        near = {n for node in found for n in witnesses[node] if n in witnesses and not _is_down(verdicts[n])}
+        judged = {n: judge(n, down) for n in near}
+        verdicts |= judged
+        found = {n for n, verdict in judged.items() if _is_down(verdict)} - down
+        down |= found
+    return verdicts
+
+
+def _is_down(verdict: _Verdict) -> bool:
+    return verdict is not None and verdict[0]
+
+
+def _node_verdict(node: str, witnesses: frozenset[str], least: int, reports: LinkStates) -> _Verdict:
+    """Return down if most *witnesses*, and *least* of them, say so, and up if at least half of them do.
+
+    One of them alone is believed only if there never was another one, or if the node itself is mute.
+    """
+    states = {n: reports[n][node] for n in witnesses if n in reports and node in reports[n]}
+    against = tuple(sorted(n for n, s in states.items() if s not in (LinkState.UP, *INCONCLUSIVE)))
+    if len(against) * 2 > len(witnesses) and len(against) >= least:
+        return True, against
+    is_up = bool(witnesses) and sum(state is LinkState.UP for state in states.values()) * 2 >= len(witnesses)
+    return (False, against) if is_up else None
 
 
 def _link_verdict(pair: NodePair, reports: LinkStates) -> _Verdict:

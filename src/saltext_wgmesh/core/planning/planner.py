@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
@@ -66,7 +66,7 @@ def plan_mesh(
         [*relays, *sorted(transition.role_changes.keys() & rules.keys())], allocations
     )
     problems += relay_numbers.unusable_numbers(mesh, relays, numbers) + _subnets_without_gateway(mesh)
-    chosen = _choose_relays(inputs, rules, leaves, relays)
+    allocated, chosen = _choose_relays(inputs, rules, leaves, relays)
     pools = relay_assignment.nearest_pools(mesh, leaves, relays)
     choice = relay_choice.choice_of(mesh, assigned, pools)
     spread = {n: r for n, r in _spread_relays(inputs, chosen, pools).items() if choice.has_area(assigned[n])}
@@ -87,7 +87,7 @@ def plan_mesh(
         allocations=Allocations(
             addresses=addresses.updated_addresses(allocations, assigned),
             relay_numbers=numbers,
-            relays=dict(sorted({**allocations.relays, **chosen}.items())),
+            relays=dict(sorted({**allocations.relays, **allocated}.items())),
         ),
     )
 
@@ -271,37 +271,51 @@ def _access_socket(inputs: _PlanInputs, node: str, rule: NodeRule) -> AccessSock
 
 def _choose_relays(
     inputs: _PlanInputs, rules: Mapping[str, NodeRule], leaves: Mapping[str, str | None], relays: Sequence[str]
-) -> dict[str, RelayOrder]:
-    """Return leaf → the relays that it is to have; *leaves* is node → site."""
+) -> tuple[dict[str, RelayOrder], dict[str, RelayOrder]]:
+    """Return leaf → the relays that are allocated to it, and leaf → the relays that it is to have at present.
+
+    The two differ for a leaf whose link to a relay is down or was lately. The word of one end is enough to take a link
+    down, so it moves no leaf but this one. *leaves* is node → site.
+    """
     health = inputs.health
-    unstable = health.recovering.union(inputs.drained, *health.down_links, *health.links)
+    unstable = health.recovering | inputs.drained
     avoid = _relays_to_avoid(leaves, inputs.allocations, health, inputs.drained)
     unopenable = openers.unopenable_relays(rules, inputs.facts)
     avoid |= {leaf: avoid.get(leaf, frozenset()) | useless for leaf, useless in unopenable.items()}
-    chosen = relay_assignment.assign_relays(inputs.mesh, leaves, relays, inputs.allocations, avoid, unstable)
+    allocated = relay_assignment.assign_relays(inputs.mesh, leaves, relays, inputs.allocations, avoid, unstable)
+    down = _far_ends(health.down_links, leaves)
+    lately = {leaf: ends.union(down.get(leaf, ())) for leaf, ends in _far_ends(health.links, leaves).items()}
+    chosen = relay_assignment.without_links(inputs.mesh, leaves, relays, allocated, avoid, (down, lately))
     # To be avoided is no ban, but a link that can't be opened is of no use. A leaf keeps at least one.
     for leaf, useless in unopenable.items():
-        chosen[leaf] = tuple(r for r in chosen[leaf] if r not in useless) or chosen[leaf]
-    return chosen
+        for found in (allocated, chosen):
+            found[leaf] = tuple(r for r in found[leaf] if r not in useless) or found[leaf]
+    return allocated, chosen
+
+
+def _far_ends(pairs: Iterable[NodePair], leaves: Container[str]) -> dict[str, frozenset[str]]:
+    """Return leaf → the other ends of those of *pairs* that it is in."""
+    found: dict[str, set[str]] = {}
+    for a, b in pairs:
+        for leaf, other in ((a, b), (b, a)):
+            if leaf in leaves:
+                found.setdefault(leaf, set()).add(other)
+    return {leaf: frozenset(others) for leaf, others in found.items()}
 
 
 def _relays_to_avoid(
     leaves: Iterable[str], allocations: Allocations, health: Health, drained: frozenset[str]
 ) -> dict[str, frozenset[str]]:
-    """Return leaf → the relays that it should not depend on.
+    """Return leaf → the relays that it should not depend on, whatever its own links are like.
 
     An unresponsive leaf can't be given other relays, so it keeps its own. A recovering relay is avoided only by leaves
     that do not use it.
     """
-    down_links: dict[str, set[str]] = {}
-    for a, b in health.down_links:
-        down_links.setdefault(a, set()).add(b)
-        down_links.setdefault(b, set()).add(a)
-    if not (health.down_nodes or health.recovering or down_links or drained):
+    if not (health.down_nodes or health.recovering or drained):
         return {}
     down = health.down_nodes | drained
     return {
-        leaf: down | health.recovering.difference(allocations.relays.get(leaf, ())) | down_links.get(leaf, frozenset())
+        leaf: down | health.recovering.difference(allocations.relays.get(leaf, ()))
         for leaf in leaves
         if leaf not in health.unresponsive or leaf in health.down_nodes
     }
@@ -317,6 +331,8 @@ def _spread_relays(inputs: _PlanInputs, chosen: Mapping[str, RelayOrder], pools:
     in_order = {gateway for move in transition.gateway_moves.values() for gateway in move.order}
     free = {leaf: relays for leaf, relays in chosen.items() if leaf not in in_order | transition.role_changes.keys()}
     avoid = _relays_to_avoid(free, inputs.allocations, inputs.health, inputs.drained)
+    cut = _far_ends(inputs.health.down_links, free)
+    avoid |= {leaf: avoid.get(leaf, frozenset()) | ends for leaf, ends in cut.items()}
     return relay_choice.spread_relays(inputs.mesh.topology, free, pools, avoid, inputs.last_resorts)
 
 

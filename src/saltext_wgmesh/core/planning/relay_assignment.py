@@ -16,6 +16,7 @@ Leaves with the same tiers form a group, which is balanced by itself:
 - A leaf that leaves moves no other leaf, unless it was the last one with some relay as its first.
 - A leaf gets a relay that it must avoid only if it has fewer than two others, and never as its first if it has another.
   The leaves that avoid the same relays are balanced among themselves.
+- A leaf whose own link to a relay is down has another one for that time. It counts as a leaf of its relay all the same.
 
 The second and third rule hold for groups with at least as many leaves as relays. In smaller groups one more leaf may
 move. After losses a group may stay uneven: leaves that work are not moved to balance it.
@@ -75,6 +76,44 @@ def assign_relays(
         if relay not in chosen[leaf]:
             chosen[leaf] = (*chosen[leaf], relay)
     return {leaf: chosen[leaf] for leaf in sorted(chosen)}
+
+
+def without_links(
+    mesh: MeshPolicy,
+    leaves: Mapping[str, str | None],
+    relays: Sequence[str],
+    allocated: Mapping[str, RelayOrder],
+    avoid: Avoid,
+    cut: Sequence[Avoid],
+) -> dict[str, RelayOrder]:
+    """Return *allocated* (leaf → relays), with other relays in place of those to which a leaf has no usable link.
+
+    Each of *cut* is leaf → relays to do without, the worst ones first: a leaf does without those of the next one only
+    if some relay is left to it. Each leaf is looked at alone and nothing of it is remembered. A link that is down, by
+    the word of one of its ends, therefore moves no other leaf, and the leaf returns when its link is good again.
+    """
+    all_relays = tuple(sorted(relays))
+    concerned = sorted({leaf for links in cut for leaf in links if allocated.get(leaf)})
+    unusable = {leaf: frozenset(all_relays) - _usable(leaf, all_relays, avoid, cut) for leaf in concerned}
+    kinds = {leaf: (leaves[leaf], unusable[leaf]) for leaf in concerned}
+    tiers_of = {kind: _relay_tiers(mesh, *kind, all_relays) for kind in set(kinds.values())}
+    found = dict(allocated)
+    for leaf in concerned:
+        tiers, had = tiers_of[kinds[leaf]], allocated[leaf]
+        order = {relay: i for i, relay in enumerate(dict.fromkeys((*had, *_ranked(leaf, tiers[-1]))))}
+        best = sorted(tiers[-1], key=lambda r: (sum(r not in tier for tier in tiers), order[r]))
+        found[leaf] = tuple(best if mesh.topology is Topology.FULL else best[:2])
+    for leaf, relay in _linked(mesh, {leaf: leaves[leaf] for leaf in concerned}, all_relays):
+        if relay not in found[leaf]:
+            found[leaf] = (*found[leaf], relay)
+    return found
+
+
+def _usable(leaf: str, all_relays: Pool, avoid: Avoid, cut: Sequence[Avoid]) -> frozenset[str]:
+    usable = frozenset(all_relays) - avoid.get(leaf, frozenset())
+    for links in cut:
+        usable = usable - links.get(leaf, frozenset()) or usable
+    return usable
 
 
 def nearest_pools(mesh: MeshPolicy, leaves: Mapping[str, str | None], relays: Sequence[str]) -> dict[str, Pool]:

@@ -29,6 +29,7 @@ from saltext_wgmesh.master.drafting.key_rotation import RotationContext
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode, next_step
 from saltext_wgmesh.master.drafting.prune_guard import GuardInput, PlanSource
 from saltext_wgmesh.master.records.assignment import Assignment, AssignmentKind
+from saltext_wgmesh.master.records.conduct import FACTS
 from saltext_wgmesh.master.records.decisions import HeldLoss
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.mesh_head import MeshHead
@@ -114,7 +115,8 @@ def draft(given: DraftInput) -> list[Draft]:
     """
     policy = policy_module.parse_policy(given.inventory.policy)
     _refuse_tables_of_former_meshes(given.snapshot, policy)
-    guard_input = _guard_input(given.snapshot, given.inventory, given.request.confirm)
+    restless = {n for n, ack in given.snapshot.acks.items() if ack.conduct.facts.is_paused(FACTS, given.now)}
+    guard_input = replace(_guard_input(given.snapshot, given.inventory, given.request.confirm), restless=restless)
     sources: dict[str, PlanSource] = {}
     drafts: list[Draft] = []
     problems: list[Problem] = []
@@ -232,7 +234,7 @@ def _planned(given: DraftInput, records: MeshRecords, source: PlanSource) -> Dra
 def _with_activations(one: Draft, acks: Acks, given: DraftInput) -> Draft:
     """The draft in which those nodes activate their next keys that may do so now."""
     context = one.rotation_context(one.head, acks, given.now)
-    rotation = key_rotation.advance_rotation(one.policy, context, given.request.rotate)
+    rotation = key_rotation.advance_rotation(one.policy, context, given.request.rotate, given.request.force_rotation)
     inputs = replace(one.inputs, activated_keys=frozenset(rotation.activated))
     if inputs == one.inputs:
         return replace(one, rotation=rotation)

@@ -69,14 +69,20 @@ def rotation_fingerprint(head: MeshHead, now: float) -> dict[str, object]:
     return rotating.rotation_as_dict(rotating.request_due(known, head.facts, known.period, now))
 
 
-def advance_rotation(policy: MeshPolicy, context: RotationContext, patterns: Iterable[str]) -> Rotation:
-    """The mesh's rotation from now on. *patterns* are minion ids and globs whose keys the operator wants rotated."""
+def advance_rotation(
+    policy: MeshPolicy, context: RotationContext, patterns: Iterable[str], forced: Iterable[str] = ()
+) -> Rotation:
+    """The mesh's rotation from now on.
+
+    *patterns* are minion ids and globs whose keys the operator wants rotated. Those of *forced* do not wait for nodes
+    that have not acknowledged.
+    """
     members = context.plan.members
     found = rotating.request_due(context.head.rotation, members, policy.rotate_after, context.now)
     found = rotating.request(found, matching_members(context.plan, patterns))
-    is_idle = not (
-        found.requested or found.activated or found.backed_off_until or any(m.next_key for m in members.values())
-    )
+    found = rotating.force(found, matching_members(context.plan, forced))
+    stored = (found.requested, found.activated, found.backed_off_until, found.open_since)
+    is_idle = not (any(stored) or any(m.next_key for m in members.values()))
     return found if is_idle else rotating.advance(found, context.inputs())
 
 

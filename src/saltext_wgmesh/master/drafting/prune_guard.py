@@ -7,8 +7,9 @@ still maintained, and what is held can come back.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.inputs import node_matching, trusted_facts
 from saltext_wgmesh.core.inputs.key_claims import KeyOwners, key_owners
 from saltext_wgmesh.core.inputs.trusted_facts import ParsedFacts, TrustedFacts
+from saltext_wgmesh.core.keys import rotation
 from saltext_wgmesh.core.model.policy import MeshPolicy
 from saltext_wgmesh.core.planning import planner, prune_guard
 from saltext_wgmesh.core.planning.prune_guard import Loss, Membership
@@ -52,6 +54,8 @@ class GuardInput:
     """Minion id → fingerprint of its accepted Salt key."""
     owners: KeyOwners = field(default_factory=lambda: MappingProxyType({}))
     """The owners of public keys, by the records of all meshes."""
+    restless: Container[str] = ()
+    """Nodes that published other facts too often, and keep their last good ones for now."""
     confirmed: frozenset[str] = frozenset()
     """Digests of losses that the operator confirmed."""
 
@@ -172,6 +176,8 @@ def _believe(given: GuardInput, records: MeshRecords, policy: MeshPolicy) -> Tru
         given.accepted,
         placed=records.head.placed,
         owners_elsewhere=given.owners,
+        restless=given.restless,
+        is_asked_for=functools.partial(rotation.is_step, records.head.rotation),
     )
 
 

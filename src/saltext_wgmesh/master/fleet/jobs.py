@@ -27,6 +27,8 @@ JOB_POLL_INTERVAL = 0.02
 PRESUMED_DEAD_WAIT = 0.5
 """Seconds since the last answer after which nodes that are presumed dead are given up."""
 
+SLOW_AFTER = 20.0
+"""Seconds. Busy nodes take a few to begin a job, and tens only where an apply waits for links."""
 MAX_PACKETS = 2**64
 """A counter of packets is smaller."""
 
@@ -93,19 +95,27 @@ class JobResult:
     """Node → its return."""
     unanswered: Mapping[str, str] = field(default_factory=dict)
     """Node without a return → the id of the job. Its return may still arrive."""
+    slow: frozenset[str] = frozenset()
+    """Nodes that were waited for and did not return, or for longer than SLOW_AFTER seconds."""
 
 
 def run_apply(
-    opts: dict[str, Any], nodes: Sequence[str], not_awaited: Collection[str] = (), *, retry_rolled_back: bool = True
+    opts: dict[str, Any],
+    nodes: Sequence[str],
+    not_awaited: Collection[str] = (),
+    *,
+    impatient_of: Collection[str] = (),
+    retry_rolled_back: bool = True,
 ) -> JobResult:
     """Run ``wgmesh.apply`` on *nodes*, and return what they returned.
 
     *not_awaited* nodes are presumed dead: they are waited for only if they say within PRESUMED_DEAD_WAIT seconds that
-    they are there. With *retry_rolled_back* false, a node does not try
-    a view again that it rolled back a while ago; its return says why it was rolled back.
+    they are there. The run is *impatient_of* nodes that kept earlier runs waiting: they are not asked whether they are
+    still at it, and the next run reads what they return later. With *retry_rolled_back* false, a node does not try a
+    view again that it rolled back a while ago; its return says why it was rolled back.
     """
     arguments = () if retry_rolled_back else salt.utils.args.condition_input([], {"retry_rolled_back": False})
-    return _ask(opts, nodes, "wgmesh.apply", apply_wait(opts), not_awaited, *arguments)
+    return _ask(opts, nodes, "wgmesh.apply", apply_wait(opts), (not_awaited, impatient_of), *arguments)
 
 
 def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[str, Any]:
@@ -122,12 +132,12 @@ def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[st
         return {n: found for jid, nodes in nodes_of.items() for n, found in returns(client, jid, nodes).items()}
 
 
-def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
-    """Node → what its ``wgmesh.links`` returned. Nodes that did not answer are missing.
+def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
+    """What ``wgmesh.links`` of *nodes* returned.
 
     Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long.
     """
-    return _ask(opts, nodes, "wgmesh.links", replace(query_wait(opts), presumed_dead=presumed_dead)).returned
+    return _ask(opts, nodes, "wgmesh.links", replace(query_wait(opts), presumed_dead=presumed_dead))
 
 
 def forwarded(opts: dict[str, Any], node: str) -> int | None:
@@ -157,18 +167,19 @@ def _ask(
     nodes: Sequence[str],
     function: str,
     policy: WaitPolicy,
-    not_awaited: Collection[str] = (),
+    given_up: tuple[Collection[str], Collection[str]] = ((), ()),
     *arguments: Any,
 ) -> JobResult:
     _require_configuration(opts)
     returned: dict[str, Any] = {}
     unanswered: dict[str, str] = {}
+    slow: set[str] = set()
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):
-            jid, found = _job(client, batch, function, policy, not_awaited, *arguments)
+            jid, found = _job(client, batch, function, policy, given_up, slow, *arguments)
             returned |= found
             unanswered |= {node: jid for node in batch if node not in found}
-    return JobResult(returned=returned, unanswered=unanswered)
+    return JobResult(returned=returned, unanswered=unanswered, slow=frozenset(slow))
 
 
 def _require_configuration(opts: dict[str, Any]) -> None:
@@ -195,24 +206,36 @@ def _job(
     nodes: Sequence[str],
     function: str,
     policy: WaitPolicy,
-    not_awaited: Collection[str],
+    hopeless: tuple[Collection[str], Collection[str]],
+    slow: set[str],
     *arguments: Any,
 ) -> tuple[str, dict[str, Any]]:
-    """The id of a job, and the returns to it that arrived in time."""
+    """The id of a job, and the returns to it that arrived in time.
+
+    The *hopeless* are nodes that are waited for only if they say that they are there, and nodes that are not asked that
+    question. Nodes that kept the job waiting are added to *slow*.
+    """
     job = client.run_job(list(nodes), function, arg=arguments, tgt_type="list")
     if not job:
         return "", {}
-    jid, wanted, given_up = job["jid"], set(nodes), set(not_awaited)
-    doubted = wanted & given_up
-    deadline = time.monotonic() + policy.total
+    jid, wanted, given_up = job["jid"], set(nodes), set(hopeless[0])
+    doubted = (wanted & given_up).difference(hopeless[1])
+    began = time.monotonic()
+    deadline = began + policy.total
+    early: Mapping[str, Any] = {}
     while True:
         returned = _collect(client, jid, wanted, given_up, policy, deadline)
-        missing = wanted - returned.keys() - (given_up - doubted)
+        if time.monotonic() - began > SLOW_AFTER:
+            # Those that were awaited in this round, in which the time ran out or the last of them returned.
+            slow |= (wanted - early.keys()) - given_up
+        given_up |= {*hopeless[1]}
+        early, missing = returned, wanted - returned.keys() - (given_up - doubted)
         if policy.find_job is None or not missing or time.monotonic() > deadline:
+            slow |= wanted - returned.keys() - {*hopeless[0]}
             return jid, returned
         # A slow apply looks like a dead node. Only the node itself can tell whether the job still runs.
         question = replace(policy.find_job, presumed_dead=functools.partial(_only, frozenset(doubted)))
-        _, running = _job(client, sorted(missing), "saltutil.find_job", question, (), jid)
+        _, running = _job(client, sorted(missing), "saltutil.find_job", question, ((), ()), set(), jid)
         given_up |= {node for node in missing if not running.get(node)}
         # Links are down, but the node has answered: it gets the time of any other node, if only to begin the job.
         given_up -= doubted & running.keys()

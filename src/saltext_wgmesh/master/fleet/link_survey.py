@@ -21,9 +21,11 @@ from saltext_wgmesh.core.model import untrusted
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.untrusted import Refused
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode
-from saltext_wgmesh.master.fleet.jobs import PresumedDead, no_hint
+from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, no_hint
 from saltext_wgmesh.master.fleet.port import Fleet
+from saltext_wgmesh.master.records.conduct import ASKED
 from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot, MeshRecords
+from saltext_wgmesh.master.records.silence import Silence
 from saltext_wgmesh.master.requests.request import ConvergeRequest
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,20 @@ class _Unreadable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """The outcome of a survey."""
+
+    health: Mapping[str, Health]
+    """Mesh → its health now."""
+    reports: ReportsByNode
+    """The reports of the nodes that answered."""
+    silent: frozenset[str]
+    """Nodes that were waited for and did not answer."""
+    silences: Mapping[str, Silence]
+    """Node → its silence, of all that have not answered since it began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _SurveyedMesh:
     """One published mesh, as a survey needs it."""
 
@@ -51,6 +67,8 @@ class _SurveyedMesh:
     """As of the survey before."""
     in_transition: frozenset[str]
     """Nodes whose answers decide on the next step of a transition."""
+    accepted: Collection[str]
+    """The nodes with an accepted key: no other node is a witness."""
 
     def first_questions(self, request: ConvergeRequest) -> set[str]:
         """The nodes that are asked by the first job, besides the hints."""
@@ -67,15 +85,15 @@ class _SurveyedMesh:
         reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
         return _nodes_to_ask(self.plan, self.neighbours, _reported_down(reported))
 
-    def presumed_dead(self, reports: ReportsByNode) -> frozenset[str]:
-        """The nodes that are down by *reports*, which may still lack answers."""
+    def presumed_dead(self, reports: ReportsByNode, mute: Collection[str]) -> frozenset[str]:
+        """The nodes that are down by *reports*, which may still lack answers; *mute* nodes have no vote."""
         reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
-        return health_module.confirmed_down(self.neighbours, reported)
+        return health_module.confirmed_down(self.health, self.neighbours, reported, self.accepted, mute)
 
-    def judged(self, reports: ReportsByNode, asked: Collection[str], now: float) -> Health:
-        """The health after a survey in which *asked* nodes gave *reports*."""
+    def judged(self, reports: ReportsByNode, asked: Collection[str], now: float, mute: Collection[str]) -> Health:
+        """The health after a survey in which *asked* nodes gave *reports*; *mute* nodes have no vote."""
         reported = reports_on_neighbours(self.plan.mesh, self.neighbours, reports)
-        return health_module.update(self.health, self.neighbours, reported, asked, now)
+        return health_module.update(self.health, self.neighbours, reported, asked, now, self.accepted, mute)
 
 
 def survey(
@@ -84,12 +102,17 @@ def survey(
     request: ConvergeRequest,
     accepted: Collection[str],
     clock: Callable[[], float],
-) -> tuple[dict[str, Health], ReportsByNode]:
-    """Mesh → its health now; and the reports of the nodes that answered.
+) -> Survey:
+    """Ask nodes for their links, and judge the health of each mesh by the answers.
 
-    No node is asked without a hint, a node or link in trouble, or a transition. *clock* gives seconds since the epoch.
+    No node is asked without a hint, a node or link in trouble, or a transition. A node that has left too many questions
+    unanswered is asked too, and not waited for long. *clock* gives seconds since the epoch.
     """
-    meshes = [_surveyed(records) for records in _to_survey(snapshot, request.hints | request.started)]
+    began = clock()
+    not_awaited = {n for n, ack in snapshot.acks.items() if ack.conduct.asked.is_paused(ASKED, began)}
+    meshes = [_surveyed(records, accepted) for records in _to_survey(snapshot, request.hints | request.started)]
+    silences = _still_silent(fleet if meshes else None, snapshot)
+    mute = _without_vote(silences, began)
     first = set(request.hints).union(*(mesh.first_questions(request) for mesh in meshes)) & set(accepted)
 
     # Asked many times while answers arrive, and a return may be large.
@@ -97,16 +120,43 @@ def survey(
 
     def presumed_dead(returned: Mapping[str, Any]) -> set[str]:
         reports = {node: read_once.reports(node, raw) for node, raw in returned.items()}
-        return {node for mesh in meshes for node in mesh.presumed_dead(reports)}
+        return not_awaited.union(*(mesh.presumed_dead(reports, mute) for mesh in meshes))
 
-    reports = query(fleet, first, presumed_dead)
+    reports, unanswered = _query(fleet, first, presumed_dead)
     suspected = {node for mesh in meshes for node in mesh.second_questions(reports)}
     second = (suspected & set(accepted)) - first
-    reports = {**reports, **query(fleet, second, presumed_dead)}
+    more, more_unanswered = _query(fleet, second, presumed_dead)
+    reports, unanswered = {**reports, **more}, {**unanswered, **more_unanswered}
     now = clock()
+    silences = _silences({n: known for n, known in silences.items() if n not in reports}, unanswered, now)
+    mute = _without_vote(silences, now)
     health = {mesh: records.health for mesh, records in snapshot.meshes.items()}
-    health |= {mesh.plan.mesh: mesh.judged(reports, first | second, now) for mesh in meshes}
-    return health, reports
+    health |= {mesh.plan.mesh: mesh.judged(reports, first | second, now, mute) for mesh in meshes}
+    silent = frozenset(n for n in first | second if n not in reports and n not in not_awaited)
+    return Survey(health=health, reports=reports, silent=silent, silences=silences)
+
+
+def _still_silent(fleet: Fleet | None, snapshot: LedgerSnapshot) -> dict[str, Silence]:
+    """Node → its silence, of those that have not answered since the last run either.
+
+    Without a *fleet* no late answer is read: it matters only where there is something to ask for."""
+    known = {n: ack.silence for n, ack in snapshot.acks.items() if ack.silence}
+    late = (
+        fleet.late_returns({n: silence.job for n, silence in known.items() if silence.job}) if fleet and known else {}
+    )
+    return {n: silence for n, silence in known.items() if n not in late}
+
+
+def _silences(before: Mapping[str, Silence], unanswered: Mapping[str, str], now: float) -> dict[str, Silence]:
+    """Node → its silence after a run that left the jobs *unanswered*, by node."""
+    new = {
+        n: before[n].went_on(job, now) if n in before else Silence(since=now, job=job) for n, job in unanswered.items()
+    }
+    return {**before, **new}
+
+
+def _without_vote(silences: Mapping[str, Silence], now: float) -> set[str]:
+    return {n for n, silence in silences.items() if silence.costs_vote(now)}
 
 
 def query(fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead = no_hint) -> ReportsByNode:
@@ -114,10 +164,18 @@ def query(fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead = no
 
     Nodes that are *presumed_dead* are not waited for long.
     """
-    found, unreadable = _parse(fleet.links(sorted(nodes), presumed_dead)) if nodes else ({}, [])
+    return _query(fleet, nodes, presumed_dead)[0]
+
+
+def _query(
+    fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead
+) -> tuple[ReportsByNode, Mapping[str, str]]:
+    """The same, and node → the job that it has not answered."""
+    result = fleet.links(sorted(nodes), presumed_dead) if nodes else JobResult()
+    found, unreadable = _parse(result.returned)
     for each in unreadable:
         log.warning("wgmesh: ignored a link report of %s: %s", each.node, each.why)
-    return found
+    return found, result.unanswered
 
 
 def neighbours(plan: Plan) -> dict[str, frozenset[str]]:
@@ -145,13 +203,14 @@ def reports_on_neighbours(
     )
 
 
-def _surveyed(records: MeshRecords) -> _SurveyedMesh:
+def _surveyed(records: MeshRecords, accepted: Collection[str]) -> _SurveyedMesh:
     head, plan = records.head, records.history.current_plan()
     return _SurveyedMesh(
         plan=plan,
         neighbours=neighbours(plan),
         health=records.health,
         in_transition=frozenset(head.transition.nodes(head.digests, head.allocations.relay_numbers)),
+        accepted=accepted,
     )
 
 

@@ -13,16 +13,24 @@ from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, no_hint
 class Fleet(Protocol):
     """The requests of a run to nodes. None of them raises for a node that does not answer."""
 
-    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
-        """Node → its return of ``wgmesh.links``; nodes that did not answer are missing.
+    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
+        """What each node returned to ``wgmesh.links``, and the job of each that did not answer.
 
         *presumed_dead* gives the nodes that the answers so far report as dead: the job waits for these only briefly.
         """
 
-    def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
+    def apply(
+        self,
+        nodes: Sequence[str],
+        not_awaited: Collection[str],
+        *,
+        retry_rolled_back: bool,
+        impatient_of: Collection[str] = (),
+    ) -> JobResult:
         """Have *nodes* apply their views; what each returned, and the job of each that did not answer.
 
-        The *not_awaited* are presumed dead, and are waited for only if they show at once that they are not.
+        The *not_awaited* are presumed dead, and are waited for only if they show at once that they are not. The run is
+        *impatient_of* nodes that kept earlier runs waiting: no job is spent on the question whether they still apply.
         Unless *retry_rolled_back*, a node that rolled back just this view says so instead of applying it once more.
         """
 
@@ -42,13 +50,22 @@ class SaltFleet:
 
     opts: dict[str, Any]
 
-    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> Mapping[str, Any]:
+    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
         """As in ``Fleet``."""
         return jobs.links(self.opts, nodes, presumed_dead)
 
-    def apply(self, nodes: Sequence[str], not_awaited: Collection[str], *, retry_rolled_back: bool) -> JobResult:
+    def apply(
+        self,
+        nodes: Sequence[str],
+        not_awaited: Collection[str],
+        *,
+        retry_rolled_back: bool,
+        impatient_of: Collection[str] = (),
+    ) -> JobResult:
         """As in ``Fleet``."""
-        return jobs.run_apply(self.opts, nodes, not_awaited, retry_rolled_back=retry_rolled_back)
+        return jobs.run_apply(
+            self.opts, nodes, not_awaited, impatient_of=impatient_of, retry_rolled_back=retry_rolled_back
+        )
 
     def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
         """As in ``Fleet``."""

@@ -11,6 +11,7 @@ from saltext_wgmesh.core.transition.push_order import Wave, push_order, revokes_
 from saltext_wgmesh.master.fleet.jobs import JobResult
 from saltext_wgmesh.master.fleet.port import Fleet
 from saltext_wgmesh.master.records.acknowledgement import Ack, Digests
+from saltext_wgmesh.master.records.conduct import AWAITED, DRIFT, NEVER
 from saltext_wgmesh.master.records.mesh_records import Acks
 from saltext_wgmesh.master.records.push_answer import PushAnswer, parse_push_answer
 from saltext_wgmesh.master.requests.request import ConvergeRequest
@@ -138,6 +139,7 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
         for node in due:
             raw = answered.returned.get(node)
             answer = None if raw is None else parse_push_answer(raw, wanted[node])
+            acks[node] = _with_conduct(node, acks[node], answer, answered, given)
             acks[node] = acks[node].after(answer, wanted[node], given.now, answered.unanswered.get(node, ""))
             save_ack(node, acks[node])
             answers += _node_answers(node, answer, acks[node], wanted[node])
@@ -146,6 +148,18 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
         blocked = {**blocked, **refusals, **(blocking(_rollbacks(wanted, acks)) if refusals else {})}
     _note_holds(acks, given, save_ack)
     return PushResult(acks=acks, answers=tuple(answers), blocked_by=blocked)
+
+
+def _with_conduct(node: str, ack: Ack, answer: PushAnswer | None, result: JobResult, given: PushInput) -> Ack:
+    """*ack* with what this push says of the node: whether it kept the run waiting, and whether it had drifted."""
+    conduct = ack.conduct
+    if node in result.slow:
+        conduct = replace(conduct, awaited=conduct.awaited.once_more(given.now))
+    if node in given.request.drifted and ack.covers(given.wanted[node]):
+        # An event can name any node, and only the node itself says whether there was anything to change.
+        changed = answer is not None and any(part.changed for part in answer.meshes.values())
+        conduct = replace(conduct, drift=NEVER if changed else conduct.drift.once_more(given.now))
+    return replace(ack, conduct=conduct)
 
 
 def _may_be_told(turn: _Turn, acks: Acks, blocked: Mapping[str, str], given: PushInput) -> bool:
@@ -264,7 +278,12 @@ def _tell(fleet: Fleet, due: list[str], not_awaited: Set[str], acks: Acks, given
     # A node that left just this unanswered may have rolled it back, and its answer was lost with its path to the
     # master. Only an operator has it try once more.
     repeated = [node for node in due if node not in given.request.retry and _may_have_refused(node, acks[node], given)]
-    return fleet.apply(due, not_awaited, retry_rolled_back=not repeated)
+    impatient_of = {
+        node
+        for node in due
+        if node not in given.request.retry and acks[node].conduct.awaited.is_paused(AWAITED, given.now)
+    }
+    return fleet.apply(due, not_awaited, retry_rolled_back=not repeated, impatient_of=impatient_of)
 
 
 def _may_have_refused(node: str, ack: Ack, given: PushInput) -> bool:
@@ -275,9 +294,10 @@ def _may_have_refused(node: str, ack: Ack, given: PushInput) -> bool:
 def _is_due(node: str, ack: Ack, given: PushInput) -> bool:
     """Whether *node* is to be told now."""
     digests, request = given.wanted[node], given.request
-    if node in request.drifted and not 0 <= given.now - ack.at <= DRIFT_RETRY_AFTER:
+    is_too_soon = 0 <= given.now - ack.at <= DRIFT_RETRY_AFTER or ack.conduct.drift.is_paused(DRIFT, given.now)
+    if node in request.drifted and not is_too_soon:
         return True
-    is_back = node in given.responsive and ack.awaits_answer
+    is_back = node in given.responsive and ack.awaits_answer and not ack.conduct.awaited.is_paused(AWAITED, given.now)
     is_named = is_back or node in request.retry or node in request.started
     return not ack.covers(digests) and (is_named or ack.is_due(digests, given.now))
 

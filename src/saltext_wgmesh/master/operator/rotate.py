@@ -11,14 +11,17 @@ from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.requests.request import Request, RequestKind
 
 
-def rotate_keys(opts: dict[str, Any], pattern: str) -> dict[str, Any] | str:
+def rotate_keys(opts: dict[str, Any], pattern: str, *, force: bool = False) -> dict[str, Any] | str:
     """Have the nodes that *pattern*, a minion id or a glob, matches get other keys; what the converge did is returned.
+
+    With *force* they do not wait for neighbours that have not acknowledged these keys.
 
     Raises LedgerError if it matches no node of a published mesh.
     """
     ledger = Ledger.of(opts)
     key_rotation.require_match(pattern, {node for mesh in ledger.meshes() for node in ledger.head(mesh).facts})
-    return run_converge.run_converge(opts, Request(kind=RequestKind.ROTATE_KEY, value=pattern))
+    kind = RequestKind.FORCE_ROTATION if force else RequestKind.ROTATE_KEY
+    return run_converge.run_converge(opts, Request(kind=kind, value=pattern))
 
 
 def rotate_psks(opts: dict[str, Any], mesh: str | None) -> dict[str, Any] | str:

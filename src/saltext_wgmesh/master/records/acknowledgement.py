@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from saltext_wgmesh.core.model.stored_time import is_plausible, plausible
+from saltext_wgmesh.master.records.conduct import GOOD_CONDUCT, Conduct
 from saltext_wgmesh.master.records.push_answer import PushAnswer
+from saltext_wgmesh.master.records.silence import Silence
 
 RETRY_AFTER = 60.0
 """Seconds before a node that left a push unanswered is pushed to again. The pause doubles each time."""
@@ -64,6 +66,10 @@ class Ack:
     """None: the node has acknowledged all that it was pushed last."""
     holds: Mapping[str, Hold] = field(default_factory=lambda: MappingProxyType({}))
     """Mesh → since when the node has held back the present change, even if it no longer does."""
+    conduct: Conduct = GOOD_CONDUCT
+    """How often the node cost all others time or applies."""
+    silence: Silence | None = None
+    """None: the node has answered the last question or push, or was asked nothing."""
 
     @property
     def awaits_answer(self) -> bool:
@@ -136,7 +142,8 @@ class Ack:
         """
         parts = {} if answer is None else {mesh: part for mesh, part in answer.meshes.items() if mesh in pushed}
         digests = {**self.digests, **{mesh: part.digest for mesh, part in parts.items() if part.digest is not None}}
-        answered = replace(self, digests=digests, at=now, pending=None)
+        silence = self.silence if answer is None else None
+        answered = replace(self, digests=digests, at=now, pending=None, silence=silence)
         if answered.covers(pushed):
             return answered
         tries = self.pending.tries + 1 if self.pending and self.is_pending(pushed) else 1
@@ -180,6 +187,8 @@ class Ack:
                 **({"only_tests": True} if pending.only_tests else {}),
             },
             **({"holds": {mesh: [hold.change, hold.since] for mesh, hold in self.holds.items()}} if self.holds else {}),
+            **({"conduct": self.conduct.as_dict()} if self.conduct != GOOD_CONDUCT else {}),
+            **({"silence": self.silence.as_dict()} if self.silence else {}),
         }
 
     @classmethod
@@ -205,6 +214,8 @@ class Ack:
             else None,
             # Earlier versions did not write it.
             holds={mesh: Hold(change=change, since=since) for mesh, (change, since) in raw.get("holds", {}).items()},
+            conduct=Conduct.from_dict(raw.get("conduct", {})),
+            silence=Silence.from_dict(raw["silence"]) if raw.get("silence") else None,
         )
 
 

@@ -115,7 +115,8 @@ def facts_from_ledger(node: str, raw: Mapping[str, Any]) -> Facts:
         salt_key=raw["salt_key"],
         underlay=tuple(raw["underlay"]),
         networks=tuple(raw["networks"]),
-        lans=tuple(raw["lans"]) if "lans" in raw else None,
+        # Nodes of former versions do not publish them.
+        lans=tuple(raw["lans"]) if raw.get("lans") is not None else None,
         ipv6=raw["ipv6"],
         next_key=raw.get("next_key"),
     )

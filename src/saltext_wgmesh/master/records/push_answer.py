@@ -35,6 +35,8 @@ class MeshAnswer:
     """The digest of the view that the node says it runs; None: it names none that a view could have."""
     error: str | None = None
     rolled_back: bool = False
+    changed: bool = False
+    """Whether the node says that it had anything to change."""
     only_tests: bool = False
     """Whether the node changed nothing since its minion's configuration has ``test: True``."""
 
@@ -72,6 +74,7 @@ def _mesh_answer(raw: Mapping[Any, Any]) -> MeshAnswer:
         digest=_digest(raw.get("digest")),
         error=_text(error) if error else None,
         rolled_back=raw.get(ROLLED_BACK_KEY) is True,
+        changed=raw.get("changed") is True,
         only_tests=raw.get(constants.TEST_KEY) is True,
     )
 

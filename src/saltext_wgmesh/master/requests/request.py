@@ -44,6 +44,8 @@ class RequestKind(Enum):
     """Nodes and links that recovered are used at once, without their hold-down. No value."""
     ROTATE_KEY = "rotate-key"
     """A minion id, or a glob over minion ids: these members get another key."""
+    FORCE_ROTATION = "force-rotation"
+    """The same, and these members do not wait for neighbours that have not acknowledged the other key."""
     ROTATE_PSK = "rotate-psk"
     """A mesh: its preshared keys are derived from another secret."""
 
@@ -129,13 +131,15 @@ class ConvergeRequest:
     """Whether nodes and links that recovered are used at once."""
     rotate: frozenset[str] = frozenset()
     """Minion ids and globs: these members get another key."""
+    force_rotation: frozenset[str] = frozenset()
+    """The same, without waiting for neighbours that have not acknowledged these keys."""
     rotate_psk: frozenset[str] = frozenset()
     """Meshes, not nodes: their preshared keys are derived from another secret."""
 
     @property
     def forces_run(self) -> bool:
         """Whether there is something to do even if nothing changed since the last run."""
-        nodes = (self.started, self.drifted, self.retry, self.drain, self.undrain, self.rotate)
+        nodes = (self.started, self.drifted, self.retry, self.drain, self.undrain, self.rotate, self.force_rotation)
         return any((*nodes, self.confirm, self.rotate_psk, self.continue_transition, self.rebalance))
 
     @classmethod
@@ -156,6 +160,7 @@ class ConvergeRequest:
             confirm=frozenset(values[RequestKind.CONFIRM]),
             rebalance=bool(values[RequestKind.REBALANCE]),
             rotate=frozenset(values[RequestKind.ROTATE_KEY]),
+            force_rotation=frozenset(values[RequestKind.FORCE_ROTATION]),
             rotate_psk=frozenset(values[RequestKind.ROTATE_PSK]),
         )
 

@@ -35,6 +35,8 @@ class MonitoredLink:
     probing_since: float | None = None
     """When probes through the relay began; None: there is no relay to probe, so nothing is known of its forwarding."""
     last_probe_reply: float = 0.0
+    last_echo: float = 0.0
+    """When an echo of this node came back through the relay."""
     self_reported_blackhole: bool = False
     """Whether the link is a blackhole because the relay said so, and not because probes were lost."""
     no_probe_target: bool = False
@@ -81,6 +83,11 @@ class MonitoredLink:
         """
         is_same = received.port == self.source_port or self.session.state is not bfd.BfdState.UP
         return is_same and received.source in self.addresses
+
+    @property
+    def last_forwarded(self) -> float:
+        """When the neighbour was last seen to forward a packet."""
+        return max(self.last_probe_reply, self.last_echo)
 
     @property
     def reports_isolated(self) -> bool:

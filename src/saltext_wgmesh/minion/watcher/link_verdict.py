@@ -38,6 +38,8 @@ PROBE_EVERY = 0.2
 """Seconds between two probes through a relay."""
 PROBES = 4
 """Probes in a row that must be lost until a relay is a blackhole: longer than it takes to find a dead trunk."""
+ECHO_AFTER = 1.5 * PROBE_EVERY
+"""Seconds without a reply to a probe after which echoes are sent too."""
 PROBE_TARGETS = 2
 """Other relays to which a relay is probed through, at most."""
 
@@ -113,7 +115,7 @@ class LinkVerdict:
     def _evaluate_up(self, link: MonitoredLink, now: float, wall_clock: float) -> str | None:
         """The same for a link whose session is up: it is a blackhole, or used, or still in hold-down."""
         probing_since = link.probing_since
-        lost = probing_since is not None and now - max(link.last_probe_reply, probing_since) > PROBES * PROBE_EVERY
+        lost = probing_since is not None and now - max(link.last_forwarded, probing_since) > PROBES * PROBE_EVERY
         self_reported = link.reports_all_trunks_down and self._has_better_relay(link)
         if lost or self_reported:
             if link.state is LinkState.BLACKHOLE:
@@ -121,10 +123,12 @@ class LinkVerdict:
             link.self_reported_blackhole = self_reported
             link.hold_down = link.hold_down.went_down(now)
             link.up_since = now
-            why = "the relay reaches no other relay" if self_reported else "probes through the relay are lost"
+            why = (
+                "the relay reaches no other relay" if self_reported else "probes and echoes through the relay are lost"
+            )
             return self._set_state(link, LinkState.BLACKHOLE, wall_clock, why)
-        unproven = probing_since is None or link.last_probe_reply < probing_since
-        # The finding of a lost probe only a probe can refute, unless there is nothing left to probe.
+        unproven = probing_since is None or link.last_forwarded < probing_since
+        # The finding of a lost probe only a probe or an echo can refute, unless there is nothing left to probe.
         if (
             link.state is LinkState.BLACKHOLE
             and unproven
@@ -211,6 +215,17 @@ class LinkVerdict:
                 continue
             link.probing_since = now if link.probing_since is None else link.probing_since
             yield from ((link, target) for target in targets)
+
+    def echoes(self, now: float) -> Iterator[MonitoredLink]:
+        """The links through which an echo is to be sent at *now* of the monotonic clock.
+
+        A lost probe says nothing of which relay lost it: the one that it went through, or the one that was to answer.
+        So a relay is a blackhole only if it does not return an echo either.
+        """
+        for link in self.relays:
+            since = link.probing_since
+            if since is not None and now - max(link.last_probe_reply, since) > ECHO_AFTER:
+                yield link
 
     def _set_state(self, link: MonitoredLink, state: LinkState, wall_clock: float, why: str) -> str:
         """Have *link* be in *state* since *wall_clock*, and count it there; return *why*."""

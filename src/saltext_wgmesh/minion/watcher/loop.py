@@ -206,6 +206,9 @@ class Loop:
         for mesh in self._meshes.values():
             for link, target in mesh.verdict.probes(now):
                 self._transport.send_probe(mesh, link, target)
+            for link in mesh.verdict.echoes(now):
+                self._transport.send_echo(mesh, link, now)
+        self._transport.end_echoes(now)
 
     def _reconcile_steps(self, now: float) -> Steps[None]:
         """Restore routes and rules: at once when the kernel tells of a deletion, and now and then in any case."""

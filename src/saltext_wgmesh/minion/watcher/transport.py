@@ -16,6 +16,7 @@ from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.policy import Network
 from saltext_wgmesh.core.model.view import Kind
+from saltext_wgmesh.minion.watcher.echo import Echo
 from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.link_verdict import PROBE_EVERY, PROBES, discriminator
@@ -31,6 +32,8 @@ QUOTA = 128
 """Packets of one socket that are read within QUOTA_TIME; then it must wait for ``resume``. The shortest interval of
 a session, 10 ms, needs 20 of them."""
 QUOTA_TIME = 0.2
+"""Seconds."""
+ECHO_LINGER = 5.0
 """Seconds."""
 
 LinkInMesh = tuple[MeshMonitor, MonitoredLink]
@@ -101,6 +104,8 @@ class Transport:
         self._has_new_ports = False
         """Whether a neighbour sends from another UDP port than the kernel knows of."""
         self._errors = ErrorLog(log)
+        self._echo = Echo(selector, self._on_echo)
+        self._echoed_at = 0.0
         self._waiting: list[_Inbox] = []
         """The neighbours that have sent too much, and are not read now."""
         self.port_faults: tuple[str, ...] = ()
@@ -294,6 +299,21 @@ class Transport:
         index = mesh.indices.get(link.interface.name, 0)
         with contextlib.suppress(OSError):
             family.replies.sender.send(packet.encode(), (target.peer.address, constants.SBFD_PORT), mesh.source, index)
+
+    def send_echo(self, mesh: MeshMonitor, link: MonitoredLink, now: float) -> None:
+        """Send an echo through the relay of *link*. One that cannot be sent is lost, as on the way."""
+        self._echoed_at = now
+        with contextlib.suppress(OSError):
+            self._echo.send(mesh.source, link.interface.name, link.session.discriminator)
+
+    def end_echoes(self, now: float) -> None:
+        """Close the sockets of echoes, if none was sent for ECHO_LINGER seconds."""
+        if now - self._echoed_at > ECHO_LINGER:
+            self._echo.close()
+
+    def _on_echo(self, number: int) -> None:
+        if found := self.link_of(number):
+            found[1].last_echo = time.monotonic()
 
     def _reflect(self, reflector: Udp, received: Received) -> None:
         """Answer a probe for this node, by whatever route leads back (RFC 7880 section 7.2)."""

@@ -203,6 +203,16 @@ def test_facts_of_non_members_need_not_fit() -> None:
     )
 
 
+def test_restless_node_keeps_last_good_facts() -> None:
+    """Unless these contradict the policy: then no plan could be made, and the present ones are used."""
+    old, new = facts_with_key("n1", 1), facts_with_key("n1", 1, networks=("172.16.0.0/24",))
+    unfit = facts_with_key("n1", 1, networks=("192.168.7.0/24",))
+    for last_good, used in ((old, old), (unfit, new)):
+        found = trusted_facts.select_facts(gateway_mesh(), parsed(new), by_node(last_good), ACCEPTED, restless={"n1"})
+        assert found.facts == by_node(used)
+        assert [r.reason for r in found.rejected] == ["its facts change too often"] * (used is old)
+
+
 def test_non_member_keeps_key_that_it_published() -> None:
     """No member takes the key of a node that may join later; if both are new, the member goes first."""
     both = parsed(facts_with_key("stranger", 7), facts_with_key("n1", 7))

@@ -11,6 +11,7 @@ from saltext_wgmesh.core.keys import rotation
 from saltext_wgmesh.core.keys.rotation import (
     ACTIVATION_BACKOFF,
     ACTIVATION_TIMEOUT,
+    BLOCK_LIMIT,
     NO_ROTATION,
     NOTIFY_INTERVAL,
     Rotation,
@@ -297,3 +298,43 @@ def test_rotation_survives_the_ledger() -> None:
     assert rotation.rotation_from_dict(rotation.rotation_as_dict(known)) == known
     assert rotation.rotation_as_dict(NO_ROTATION) == {}
     assert rotation.rotation_from_dict({}) == NO_ROTATION
+
+
+# --- nodes that never acknowledge ----------------------------------------------------------------------
+
+
+def blocked(now: float, **changes: object) -> RotationInput:
+    """A relay that is to get another key, of which the leaf n1 never acknowledges anything."""
+    known = {
+        "neighbours": {"r1": frozenset({"r2", "n1"}), "r2": frozenset({"r1", "n1"}), "n1": frozenset({"r1", "r2"})},
+        "relays": {"r1", "r2"},
+        "next_keys": {"r1": "next"},
+        "published_next_keys": {"r1": "next"},
+        "acknowledged": {"r1", "r2"},
+        "now": now,
+    }
+    return RotationInput(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def test_silent_leaf_blocks_rotation_limited_time() -> None:
+    """Neither by its silence nor by the word that it has no other relay."""
+    for changes in ({}, {"acknowledged": {"r1", "r2", "n1"}, "down_links": {("n1", "r2")}}):
+        found = NO_ROTATION
+        for now in (1000.0, 1000.0 + BLOCK_LIMIT):
+            found = rotation.advance(found, blocked(now, **changes))
+            assert not found.activated
+        assert rotation.rotation_from_dict(rotation.rotation_as_dict(found)) == found
+        found = rotation.advance(found, blocked(1001.0 + BLOCK_LIMIT, **changes))
+        assert found.activated == {"r1": 1001.0 + BLOCK_LIMIT}
+
+
+def test_forced_rotation_waits_for_no_leaf() -> None:
+    """Whether it was asked for before or after the node made its next key; and the next rotation waits again."""
+    early = rotation.advance(rotation.force(NO_ROTATION, ["r1"]), blocked(1000.0, next_keys={}, published_next_keys={}))
+    late = rotation.force(rotation.advance(NO_ROTATION, blocked(1000.0)), ["r1"])
+    for found in (early, late):
+        found = rotation.advance(found, blocked(1001.0))
+        assert set(found.activated) == {"r1"}
+        found = rotation.advance(found, blocked(1002.0, next_keys={}, published_next_keys={}))
+        assert not found.open_since
+        assert not rotation.advance(found, blocked(1003.0)).activated

@@ -93,7 +93,7 @@ def test_apply_waits_as_the_master_is_configured(use, clock):
 def test_links_waits_as_the_master_is_configured(use, clock, timeout, waited):
     """Busy nodes are heard, and a long timeout does not delay the reaction to dead ones."""
     use(FakeClient())
-    assert jobs.links({"timeout": timeout}, NODES) == {}
+    assert jobs.links({"timeout": timeout}, NODES).returned == {}
     assert waited <= clock[0] <= waited + 0.5
 
 
@@ -117,7 +117,7 @@ def test_apply_gives_up_endless_jobs(use, clock):
 def test_links_ends_early_for_presumed_dead(use, clock, answered, presumed_dead, wait):
     """If all missing nodes are down by the answers of the others, the wait is short."""
     use(FakeClient(*[(node, {"ret": {}}) for node in answered]))
-    returned = jobs.links({}, NODES, lambda answers: presumed_dead if answers else ())
+    returned = jobs.links({}, NODES, lambda answers: presumed_dead if answers else ()).returned
     assert sorted(returned) == answered
     assert wait <= clock[0] <= wait + 0.5
 
@@ -164,3 +164,21 @@ def test_presumed_dead_node_costs_little(use, clock):
     use(FakeClient(("db1", {"ret": 1}), dead=("web1",)))
     assert jobs.run_apply({}, ["db1", "web1"], ["web1"]).unanswered == {"web1": JOB}
     assert clock[0] <= 1.0
+
+
+def test_impatient_run_spends_no_question(use, clock):
+    """A node that kept earlier runs waiting is not asked whether it is still applying, and is named again."""
+    client = FakeClient(("db1", {"ret": 1}), running=("web1",))
+    use(client)
+    result = jobs.run_apply({}, ["db1", "web1"], impatient_of=["web1"])
+    assert (result.returned, result.unanswered) == ({"db1": 1}, {"web1": JOB})
+    assert client.inquiries == []
+    assert clock[0] <= WAIT.idle + 1
+
+
+def test_node_that_never_returns_is_slow(use, clock):
+    """It keeps the run waiting for as long as any node can; nodes that return soon are not slow."""
+    use(FakeClient(("db1", {"ret": 1}), running=("web1",)))
+    assert jobs.run_apply({}, ["db1", "web1"]).slow == {"web1"}
+    use(FakeClient(("db1", {"ret": 1}), ("web1", {"ret": 1})))
+    assert jobs.run_apply({}, ["db1", "web1"]).slow == frozenset()

@@ -93,7 +93,33 @@ def test_relay_is_a_blackhole_when_probes_are_lost(leaf):
     assert leaf.states() == {"n1": UP, "n2": UP}
     leaf.evaluate(100.0 + ALL_LOST)
     assert leaf.states() == {"n1": MUTE, "n2": UP}
-    assert leaf.whys["n1"] == "probes through the relay are lost"
+    assert leaf.whys["n1"] == "probes and echoes through the relay are lost"
+
+
+def test_relay_that_reflects_nothing_takes_no_other_down(leaf):
+    """n2 answers no probe. Probes through n1 are lost, and n1 returns echoes: no third node has a say in these."""
+    for tick in range(100):
+        now = 100.0 + tick * PROBE_EVERY
+        leaf.probes(now)
+        leaf.links["n2"].last_probe_reply = now
+        sent = [link.name for link in leaf.verdict.echoes(now)]
+        assert sent == ([] if tick < 2 else ["n1"])
+        if sent:
+            leaf.links["n1"].last_echo = now
+        leaf.evaluate(now)
+        assert leaf.states() == {"n1": UP, "n2": UP}
+
+
+def test_echo_ends_a_blackhole(leaf):
+    """The relay forwards again, and the one that was to answer the probes is silent still."""
+    leaf.probes(100.0)
+    leaf.links["n2"].last_probe_reply = 100.5
+    leaf.evaluate(100.0 + ALL_LOST)
+    assert leaf.states()["n1"] is MUTE
+    leaf.probes(102.0)
+    leaf.links["n1"].last_echo = leaf.links["n2"].last_probe_reply = 160.0
+    leaf.evaluate(160.0)
+    assert leaf.states()["n1"] is UP
 
 
 def test_blackhole_lasts_until_a_probe_returns(leaf):
