@@ -1,7 +1,7 @@
 """How soon one more run may begin, so that events cannot keep the master busy.
 
-Times are seconds by the clock that runs from the boot and is never set. Those of an earlier boot delay a run by MAX_DELAY
-seconds at most.
+Times are seconds by the clock that runs from the boot and is never set. Those of an earlier boot delay a run by
+MAX_DELAY seconds at most.
 """
 
 from __future__ import annotations
