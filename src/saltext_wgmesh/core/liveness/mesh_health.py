@@ -205,7 +205,7 @@ def _node_verdicts(
 
     def judge(node: str, down: Set[str]) -> _Verdict:
         everyone = witnesses[node]
-        # What a mute node does not say for itself is as good as a second witness.
+        # The silence of a mute node itself is as good as a second witness.
         least = 1 if node in mute else min(2, len(everyone))
         left = everyone - mute - down
         verdict = _node_verdict(node, left, least, reports)

@@ -133,7 +133,7 @@ def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[st
 
 
 def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
-    """What ``wgmesh.links`` of *nodes* returned.
+    """The answers of *nodes* to ``wgmesh.links``.
 
     Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long.
     """

@@ -14,7 +14,7 @@ class Fleet(Protocol):
     """The requests of a run to nodes. None of them raises for a node that does not answer."""
 
     def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
-        """What each node returned to ``wgmesh.links``, and the job of each that did not answer.
+        """The answer of each node to ``wgmesh.links``, and the job of each that gave none.
 
         *presumed_dead* gives the nodes that the answers so far report as dead: the job waits for these only briefly.
         """

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FORGET_AFTER = 7200.0
+CONDUCT_FORGOTTEN_AFTER = 7200.0
 """Seconds without another time after which earlier times no longer count."""
 MAX_COUNT = 16
 """Times that are counted: no pause is longer after more of them."""
@@ -57,7 +57,7 @@ class Repeats:
 
     def once_more(self, now: float) -> Repeats:
         """The same after one more time at *now*."""
-        goes_on = 0 <= now - self.at < FORGET_AFTER
+        goes_on = 0 <= now - self.at < CONDUCT_FORGOTTEN_AFTER
         return Repeats(count=min(self.count + 1, MAX_COUNT) if goes_on else 1, at=now)
 
 

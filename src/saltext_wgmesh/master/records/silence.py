@@ -12,9 +12,9 @@ from typing import Any
 
 from saltext_wgmesh.core.model.stored_time import plausible
 
-LASTS = 90.0
+VOTE_LOST_AFTER = 90.0
 """Seconds of silence after which a node has no vote."""
-RUNS = 3
+VOTE_LOST_RUNS = 3
 """Runs whose questions it must have left unanswered too, since a clock can jump and a master can stop."""
 
 
@@ -25,7 +25,7 @@ class Silence:
     since: float
     """When the first of them was asked, in seconds since the epoch."""
     runs: int = 1
-    """Runs that asked, RUNS at most."""
+    """Runs that asked, VOTE_LOST_RUNS at most."""
     job: str = ""
     """The id of a question that the node may still answer: the first one, and after the loss of the vote the last.
 
@@ -33,13 +33,13 @@ class Silence:
 
     def costs_vote(self, now: float) -> bool:
         """Return whether the node has no vote at *now*."""
-        return self.runs >= RUNS and now - plausible(self.since, now) >= LASTS
+        return self.runs >= VOTE_LOST_RUNS and now - plausible(self.since, now) >= VOTE_LOST_AFTER
 
     def went_on(self, job: str, now: float) -> Silence:
         """Return the silence after one more run, whose question was *job*, was left unanswered until *now*."""
         since = plausible(self.since, now)
         kept = job if self.costs_vote(now) else self.job
-        return replace(self, since=since, runs=min(self.runs + 1, RUNS), job=kept or job)
+        return replace(self, since=since, runs=min(self.runs + 1, VOTE_LOST_RUNS), job=kept or job)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for the ledger; ``from_dict`` is the inverse."""

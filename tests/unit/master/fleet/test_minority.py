@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from saltext_wgmesh.master.records.silence import LASTS
+from saltext_wgmesh.master.records.silence import VOTE_LOST_AFTER
 from tests.unit.harness.fake_master import FakeMaster, mine
 from tests.unit.master.fleet.test_link_survey import report
 
@@ -41,7 +41,7 @@ def test_fast_liars_take_no_node_down(topology: str, others: str) -> None:
         master.answers = liars | (dict(list(honest.items())[:3]) if is_answering else {})
         found = master.run(hints=("a", "b"), suspects=tuple(names - {"a", "b"}))
         assert {n for n in found.down if "--" not in n} <= {"a", "b"}
-        master.now += LASTS / 12 if others == "silent" else 300.0
+        master.now += VOTE_LOST_AFTER / 12 if others == "silent" else 300.0
 
 
 def test_deleted_key_has_no_vote() -> None:

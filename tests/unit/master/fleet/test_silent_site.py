@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saltext_wgmesh.master.records.silence import LASTS, RUNS
+from saltext_wgmesh.master.records.silence import VOTE_LOST_AFTER, VOTE_LOST_RUNS
 from tests.unit.harness.fake_master import FakeFleet
 from tests.unit.master.fleet.test_link_survey import report
 from tests.unit.master.fleet.test_minority import LEAVES, RELAYS, NineNodes
@@ -54,7 +54,7 @@ def answer(dead: set[str], node: str, topology: str) -> dict[str, Any]:
 @settings(max_examples=8, deadline=None)
 @given(
     topology=st.sampled_from(["hub", "full"]),
-    delays=st.fixed_dictionaries({n: st.floats(0, LASTS - 1) for n in NODES}),
+    delays=st.fixed_dictionaries({n: st.floats(0, VOTE_LOST_AFTER - 1) for n in NODES}),
     fast=st.floats(0, 100),
     pauses=st.lists(st.floats(0.5, 300), min_size=3, max_size=12),
 )
@@ -80,25 +80,25 @@ def test_dead_site_is_down_within_bound(topology: str, dead: set[str]) -> None:
     master.off = dead
     master.run(hints=("a",), suspects=tuple(dead))
     began = master.now
-    while master.now - began <= max(LASTS, RUNS * EVERY) and not dead <= master.down_nodes():
+    while master.now - began <= max(VOTE_LOST_AFTER, VOTE_LOST_RUNS * EVERY) and not dead <= master.down_nodes():
         master.now += EVERY
         master.run_all(interactive=False)
     assert master.down_nodes() == dead
-    assert master.now - began <= LASTS + EVERY
+    assert master.now - began <= VOTE_LOST_AFTER + EVERY
 
 
 def test_silent_node_has_its_vote_again() -> None:
     """It answers once, and the same two liars decide nothing again."""
     master = SlowNodes("full")
     master.answers = {n: answer({*NODES}, n, "full") for n in "ab"}
-    for _ in range(RUNS):
+    for _ in range(VOTE_LOST_RUNS):
         master.run(hints=("a", "b"), suspects=NODES)
         assert master.down_nodes() <= {"a", "b"}
-        master.now += LASTS / 4
+        master.now += VOTE_LOST_AFTER / 4
     master.answers |= {n: answer({"a", "b"}, n, "full") for n in ("r1", "r2", "c", "d", "e")}
     master.run(hints=("a", "b"), suspects=NODES)
     assert master.ledger.ack("r1").silence is None
-    master.now += 10 * LASTS
+    master.now += 10 * VOTE_LOST_AFTER
     master.answers = {n: master.answers[n] for n in "ab"}
     master.run(hints=("a", "b"), suspects=NODES)
     assert "c" not in master.down_nodes()

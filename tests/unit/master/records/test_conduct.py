@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from saltext_wgmesh.master.records import conduct
 from saltext_wgmesh.master.records.acknowledgement import Ack
-from saltext_wgmesh.master.records.conduct import FORGET_AFTER, Conduct, Limit, Repeats
+from saltext_wgmesh.master.records.conduct import CONDUCT_FORGOTTEN_AFTER, Conduct, Limit, Repeats
 
 LIMITS = [conduct.AWAITED, conduct.ASKED, conduct.FACTS, conduct.DRIFT, conduct.ENROLMENT]
 
@@ -36,7 +36,7 @@ def test_pause_grows_and_is_forgotten(limit: Limit) -> None:
     assert seen.is_paused(limit, 10.0 + limit.first - 1)
     assert not seen.is_paused(limit, 10.0 + limit.first)
     assert seen.once_more(10.0 + limit.first).is_paused(limit, 10.0 + 2 * limit.first)
-    assert seen.once_more(10.0 + FORGET_AFTER).count == 1
+    assert seen.once_more(10.0 + CONDUCT_FORGOTTEN_AFTER).count == 1
 
 
 @pytest.mark.parametrize("shift", [-1e9, 1e9])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext_wgmesh.master.records.silence import LASTS, RUNS, Silence
+from saltext_wgmesh.master.records.silence import VOTE_LOST_AFTER, VOTE_LOST_RUNS, Silence
 
 TIMES = st.floats(-1e10, 1e10)
 
 
-@given(since=TIMES, times=st.lists(TIMES, max_size=RUNS - 2))
+@given(since=TIMES, times=st.lists(TIMES, max_size=VOTE_LOST_RUNS - 2))
 def test_few_runs_cost_no_vote(since: float, times: list[float]) -> None:
     """Whatever the clock says at each of them."""
     silence = Silence(since=since)
@@ -27,7 +27,7 @@ def test_silence_costs_vote_in_usual_time(since: float, now: float, pauses: list
     for number, pause in enumerate(pauses):
         now += pause
         silence = silence.went_on("job", now)
-        assert silence.costs_vote(now) == (number + 3 >= RUNS and now - began >= LASTS)
+        assert silence.costs_vote(now) == (number + 3 >= VOTE_LOST_RUNS and now - began >= VOTE_LOST_AFTER)
 
 
 def test_first_question_stays_open_until_vote_is_lost() -> None:
@@ -37,7 +37,7 @@ def test_first_question_stays_open_until_vote_is_lost() -> None:
     assert silence.went_on("4", 90.0).went_on("5", 91.0).job == "5"
 
 
-@given(since=TIMES, runs=st.integers(1, RUNS), job=st.text(max_size=5))
+@given(since=TIMES, runs=st.integers(1, VOTE_LOST_RUNS), job=st.text(max_size=5))
 def test_silence_round_trips(since: float, runs: int, job: str) -> None:
     """The ledger keeps all of it."""
     silence = Silence(since=since, runs=runs, job=job)
