@@ -103,8 +103,8 @@ def minion(master):
     overrides = {
         "enable_fqdns_grains": False,
         "enable_gpu_grains": False,
-        # Salt's default. The minion calls its beacons each second and counts each call as this many seconds: at the 0.05
-        # of pytest-salt-factories a beacon with an interval of 1 s runs every 20 s.
+        # Salt's default. The minion calls its beacons each second and counts each call as this many seconds: at the
+        # 0.05 of pytest-salt-factories a beacon with an interval of 1 s runs every 20 s.
         "loop_interval": 1,
     }
     factory = master.salt_minion_daemon(MINION, overrides=overrides)
