@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from saltext_wgmesh.core.liveness.link_report import MAX_LINKS, LinkReport, LinkState
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.master.fleet import link_survey
+from saltext_wgmesh.master.fleet.jobs import JobResult
 from saltext_wgmesh.master.operator import status
 from saltext_wgmesh.master.records.published import Published, published
 from tests.unit.harness.fake_master import FakeFleet, FakeMaster, link_reports
@@ -129,11 +130,11 @@ def test_answer_to_push_is_kept_short() -> None:
 class PollingFleet(FakeFleet):
     """Nodes of which one never answers: the others are asked many times whether it is dead."""
 
-    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> dict[str, Any]:
+    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> JobResult:
         """The answer of *a*, after fifty looks at the job cache."""
         found = super().links(nodes)
         for _ in range(50):
-            presumed_dead(dict(found))
+            presumed_dead(dict(found.returned))
         return found
 
 
