@@ -67,7 +67,7 @@ def test_view_file_ends_no_watcher(tmp_path_factory: pytest.TempPathFactory, tex
     for first in (text, json.dumps(VIEW), text):
         _write(first, host.state_dir / "wg0" / store.VIEW)
         _write(json.dumps({**VIEW, "mesh": "wg1"}), host.state_dir / "wg1" / store.VIEW)
-        finish(loop._maintenance_steps(time.monotonic()))
+        finish(loop._following_steps(time.monotonic()))
         assert loop._meshes["wg1"].links.keys() == {"n1", "n2"}
     assert loop._meshes["wg0"].links.keys()
 
