@@ -32,8 +32,15 @@ SLOW_AFTER = 20.0
 MAX_PACKETS = 2**64
 """A counter of packets is smaller."""
 
+Urgent = Callable[[], bool]
+"""Whether something can't wait for the end of this run."""
 PresumedDead = Callable[[Mapping[str, Any]], Collection[str]]
 """From what nodes returned to the nodes that are down according to these returns."""
+
+
+def nothing_urgent() -> bool:
+    """A run waits for its nodes as long as it may."""
+    return False
 
 
 def no_hint(_: Mapping[str, Any]) -> Collection[str]:
@@ -55,6 +62,8 @@ class WaitPolicy:
     """How to ask nodes that are missing with ``saltutil.find_job``; they are waited for while the job runs."""
     presumed_dead: PresumedDead = no_hint
     """If only these nodes are missing, the wait ends after PRESUMED_DEAD_WAIT seconds."""
+    is_urgent: Urgent = nothing_urgent
+    """If it is, no node gets more time because it says that the job still runs."""
 
 
 APPLY_TIMEOUT = 60.0
@@ -106,16 +115,19 @@ def run_apply(
     *,
     impatient_of: Collection[str] = (),
     retry_rolled_back: bool = True,
+    is_urgent: Urgent = nothing_urgent,
 ) -> JobResult:
     """Run ``wgmesh.apply`` on *nodes*, and return what they returned.
 
     *not_awaited* nodes are presumed dead: they are waited for only if they say within PRESUMED_DEAD_WAIT seconds that
     they are there. The run is *impatient_of* nodes that kept earlier runs waiting: they are not asked whether they are
-    still at it, and the next run reads what they return later. With *retry_rolled_back* false, a node does not try a
-    view again that it rolled back a while ago; its return says why it was rolled back.
+    still at it, and the next run reads what they return later. If another run *is_urgent*, the same holds for all. With
+    *retry_rolled_back* false, a node does not try a view again that it rolled back a while ago; its return says why it
+    was rolled back.
     """
     arguments = () if retry_rolled_back else salt.utils.args.condition_input([], {"retry_rolled_back": False})
-    return _ask(opts, nodes, "wgmesh.apply", apply_wait(opts), (not_awaited, impatient_of), *arguments)
+    policy = replace(apply_wait(opts), is_urgent=is_urgent)
+    return _ask(opts, nodes, "wgmesh.apply", policy, (not_awaited, impatient_of), *arguments)
 
 
 def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[str, Any]:
@@ -232,6 +244,9 @@ def _job(
         early, missing = returned, wanted - returned.keys() - (given_up - doubted)
         if policy.find_job is None or not missing or time.monotonic() > deadline:
             slow |= wanted - returned.keys() - {*hopeless[0]}
+            return jid, returned
+        if policy.is_urgent():
+            # The node is not slow by that: it had less time than any other run gives.
             return jid, returned
         # A slow apply looks like a dead node. Only the node itself can tell whether the job still runs.
         question = replace(policy.find_job, presumed_dead=functools.partial(_only, frozenset(doubted)))

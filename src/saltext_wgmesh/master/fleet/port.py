@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from saltext_wgmesh.master.fleet import jobs
 from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, no_hint
+from saltext_wgmesh.master.records import inventory
 
 
 class Fleet(Protocol):
@@ -63,8 +64,19 @@ class SaltFleet:
         impatient_of: Collection[str] = (),
     ) -> JobResult:
         """As in ``Fleet``."""
+        accepted = inventory.accepted_keys(self.opts).keys()
+
+        def key_is_revoked() -> bool:
+            # One node that never returns must not keep all others from removing the node of a revoked key.
+            return not accepted <= inventory.accepted_keys(self.opts).keys()
+
         return jobs.run_apply(
-            self.opts, nodes, not_awaited, impatient_of=impatient_of, retry_rolled_back=retry_rolled_back
+            self.opts,
+            nodes,
+            not_awaited,
+            impatient_of=impatient_of,
+            retry_rolled_back=retry_rolled_back,
+            is_urgent=key_is_revoked,
         )
 
     def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:

@@ -176,6 +176,14 @@ def test_impatient_run_spends_no_question(use, clock):
     assert clock[0] <= WAIT.idle + 1
 
 
+def test_urgent_run_is_awaited_by_no_node(use, clock):
+    """A node that says for ever that it still applies gets no more time, and is not slow by that."""
+    use(FakeClient(("db1", {"ret": 1}), running=("web1",)))
+    result = jobs.run_apply({}, ["db1", "web1"], is_urgent=lambda: clock[0] > 0)
+    assert (result.returned, result.unanswered, result.slow) == ({"db1": 1}, {"web1": JOB}, frozenset())
+    assert clock[0] <= WAIT.idle + 1
+
+
 def test_node_that_never_returns_is_slow(use, clock):
     """It keeps the run waiting for as long as any node can; nodes that return soon are not slow."""
     use(FakeClient(("db1", {"ret": 1}), running=("web1",)))
