@@ -34,13 +34,13 @@ demo: tools venv
 test: check
 	@$(MAKE) --no-print-directory tools APT='$(APT) $(APT_TEST)'
 	$(PY) -m pytest $(NO_LISTENERS) tests/packaging
-	$(PY) -m pytest $(NO_LISTENERS) tests/functional
+	$(PY) -m pytest -n 2 $(NO_LISTENERS) tests/functional
 	$(PY) -m pytest tests/integration
 	$(PY) -m pytest $(NO_LISTENERS) tests/lab
 
 test-salt: tools venv
 	$(PY) -m pytest -q $(NO_LISTENERS) tests/unit
-	$(PY) -m pytest $(NO_LISTENERS) tests/functional
+	$(PY) -m pytest -n 2 $(NO_LISTENERS) tests/functional
 	$(PY) -m pytest tests/integration
 
 test-unit: venv
