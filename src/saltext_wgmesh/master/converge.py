@@ -54,13 +54,13 @@ def converge(
     if not (interactive or request.forces_run) and before.idle_fingerprint == _fingerprint(found, {}, env.clock()):
         return []
     drafts = draft(_draft_input(env, found, request))
-# All proofs come before the first write: a plan that does not hold leaves every mesh as it is.
+    # All proofs come before the first write: a plan that does not hold leaves every mesh as it is.
     _prove_changed(drafts)
-# Each view carries this name, and a node refuses the views of another ledger.
+    # Each view carries this name, and a node refuses the views of another ledger.
     env.ledger.ensure_name(env.master)
     published = _publish_all(env, found, drafts)
     found = replace(found, snapshot=_with_changed_facts(env, found.snapshot, drafts))
-# A node reads its view in the pillar, so nodes are told after all meshes are published.
+    # A node reads its view in the pillar, so nodes are told after all meshes are published.
     enrolling = _enrol(env, found.inventory, drafts, request.started)
     _request_new_keys(env, published)
     pushed = _push(env, found, published, request)
@@ -83,7 +83,7 @@ def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) 
     if request.rebalance:
         health = {mesh: health_module.clear_recovered(known) for mesh, known in health.items()}
     asked = before.with_acks(_with_silence(before.acks, surveyed, env.clock()))
-# A node that rolled back may have said so after the run before had stopped waiting for it.
+    # A node that rolled back may have said so after the run before had stopped waiting for it.
     acks = collect_late_returns(env.fleet, asked.acks, env.clock())
     assessed = asked.with_health(health).with_acks(acks)
     rollbacks = policy_pin.auto_rollback(assessed, inventory.policy, env.clock())

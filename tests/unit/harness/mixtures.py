@@ -6,14 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
+from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.pairs import NodePair
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.core.transition.evidence import Evidence
+from saltext_wgmesh.core.transition.published_step import PublishedStep
+from saltext_wgmesh.core.transition.state import NO_TRANSITION, Transition
 from tests.unit.harness import oracle
 
 ALL_APPLIED = Evidence(has_applied=lambda _: True, link_up=lambda _: True, link_carries=lambda _: True)
 """All nodes have applied their views, and all links are up."""
+
+
+def everywhere(plan: Plan, transition: Transition = NO_TRANSITION) -> PublishedStep:
+    """Return *plan* as published, without any trouble, after all nodes have applied it."""
+    return PublishedStep(plan=plan, transition=transition, health=Health(), evidence=ALL_APPLIED)
 
 
 def mixed(plans: dict[str, Plan], before: Plan) -> Plan:

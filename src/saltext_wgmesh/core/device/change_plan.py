@@ -90,7 +90,7 @@ def plan_changes(changes: Iterable[Change], before: View | None, after: View, up
     for group in groups.values():
         ports = {c.new for c in group.changes if isinstance(c, SettingChange) and c.setting is Setting.PORT}
         group.after = frozenset(released[p] for p in ports if p in released and released[p] != group.interface)
-# Without a link that could be lost, the changes need no steps.
+    # Without a link that could be lost, the changes need no steps.
     if not any(group.neighbours for group in groups.values()):
         last = set(cleanup)
         return ChangePlan(harmless=tuple(c for c in listed if c not in last), cleanup=tuple(cleanup))

@@ -245,7 +245,7 @@ def _obstacles(node: str, state: RotationInput, switching: Set[str], rotation: R
     behind = sorted(n for n in awaited if n not in state.acknowledged and n not in state.down)
     if behind:
         yield f"not acknowledged by {_listed(behind)}"
-# Two ends that switch at once would each call a key that the other has left, and two relays might be the only paths.
+    # Two ends that switch at once would each call a key that the other has left. Two relays may be the only paths.
     busy = sorted(switching & others | (switching & state.relays if node in state.relays else set()))
     if busy:
         yield f"{_listed(busy)} is switching"

@@ -244,7 +244,7 @@ def _members(
             underlay=facts.underlay,
             networks=facts.networks,
             lans=facts.lans,
-# A kernel without IPv6 refuses such an address, and the whole apply would fail.
+            # A kernel without IPv6 refuses such an address, and the whole apply would fail.
             addresses=own_addresses if facts.ipv6 else tuple(a for a in own_addresses if address_family(a) == 4),
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
             standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),

@@ -191,7 +191,7 @@ def _assign_second(firsts: Mapping[str, str], tiers: RelayTiers, allocations: Al
             continue
         previous = {leaf: next((r for r in allocations.relays.get(leaf, ()) if r in rest), None) for leaf in leaves}
         load = Counter(r for r in previous.values() if r is not None)
-# Rounded up, so the shares together have room for all leaves, and a relay below its share is always found.
+        # Rounded up, so the shares together have room for all leaves, and a relay below its share is always found.
         room = -(-len(leaves) // len(rest))
         for leaf in leaves:
             second = previous[leaf]

@@ -142,7 +142,7 @@ def _uplink(builder: ViewBuilder, stem: str, name: str, ipv6: bool) -> Interface
     It has its own socket, on a port that the kernel chooses. So the relay can't open a connection to it, and the leaf
     always sends keepalives.
     """
-# One object for all leaves: a plan of many leaves holds as many uplinks as relays.
+    # One object for all leaves: a plan of many leaves holds as many uplinks as relays.
     if (stem, name, ipv6) not in builder.uplinks:
         relay = builder.members[name]
         peer = Peer(
@@ -245,7 +245,7 @@ def _relay(builder: ViewBuilder, relay: Member, gateways: Mapping[str, str] = Ma
     access = _access(builder, relay, (_leaf_peer(builder, leaf, standby.get(leaf.node, ())) for leaf in leaves))
     trunks = [_trunk(builder, relay, other) for other in builder.relays if other is not relay]
     trunks += [_trunk(builder, relay, leaf, Kind.UPLINK) for leaf in attached if relay.node in leaf.trunk_linked_relays]
-# Equal plans have equal views, whatever the order in which relays were found: views are compared by digests.
+    # Equal plans have equal views, whatever the order in which relays were found: views are compared by digests.
     trunks.sort(key=lambda i: i.name)
     routes = _relay_routes(builder, relay)
     if gateways:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
-from saltext_wgmesh.core.model.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +32,3 @@ class Evidence:
 
     def _both_applied(self, a: str, b: str) -> bool:
         return self.has_applied(a) and self.has_applied(b)
-
-
-def dead_links(health: Health, evidence: Evidence) -> frozenset[NodePair]:
-    """Return the links that count as down and carry nothing.
-
-    A link in hold-down carries, and nodes without another link use it already.
-    """
-    return frozenset(pair for pair in health.down_links if not evidence.link_carries(pair))
-
-
-def is_heard_by_neighbours(relay: str, plan: Plan, health: Health, evidence: Evidence) -> bool:
-    """Return whether *relay* has applied its view and its links to all neighbours that can be asked are up."""
-    not_asked = health.down_nodes | health.unresponsive
-    links = [node_pair(link.a, link.b) for link in plan.links if relay in (link.a, link.b)]
-    return evidence.has_applied(relay) and all(
-        evidence.link_up(pair) for pair in links if pair not in health.down_links and not not_asked & set(pair)
-    )

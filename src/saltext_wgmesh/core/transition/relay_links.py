@@ -16,53 +16,42 @@ from __future__ import annotations
 from collections.abc import Container, Sequence, Set
 from dataclasses import dataclass
 
-from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import Member, Plan
 from saltext_wgmesh.core.model.view import Kind
-from saltext_wgmesh.core.transition.evidence import Evidence, dead_links
-from saltext_wgmesh.core.transition.state import RelaysByLeaf, Transition, relays_in_order
+from saltext_wgmesh.core.transition.published_step import PublishedStep
+from saltext_wgmesh.core.transition.state import RelaysByLeaf, relays_in_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Change:
     """The step from the published plan to *after*."""
 
-    previous: Transition
-    """The transition of the published plan."""
+    published: PublishedStep
     after: Plan
-    health: Health
-    evidence: Evidence
     dead: Set[NodePair]
     """Links that carry nothing."""
 
     def is_usable(self, leaf: str, relay: str, unusable: Set[NodePair]) -> bool:
         """Return whether *relay* is a relay of *after* that is up, and whose link to *leaf* is not *unusable*."""
         member = self.after.members.get(relay)
-        is_up = relay not in self.health.down_nodes and node_pair(leaf, relay) not in unusable
+        is_up = relay not in self.published.health.down_nodes and node_pair(leaf, relay) not in unusable
         return bool(member and member.is_relay and is_up)
 
 
 def relay_links_to_keep(
-    before: Plan,
-    previous: Transition,
-    after: Plan,
-    health: Health,
-    evidence: Evidence,
-    changing_role: Container[str] = (),
+    published: PublishedStep, after: Plan, changing_role: Container[str] = ()
 ) -> tuple[RelaysByLeaf, RelaysByLeaf]:
-    """Return the previous relays and the unrouted relays of each leaf, for the step from *before* to *after*.
+    """Return the previous relays and the unrouted relays of each leaf, for the step to *after*.
 
-    *previous* is the transition of *before*. Leaves without such relays have no entry; nor have nodes that are
-    *changing_role*, since ``role_change`` decides on their links.
+    Leaves without such relays have no entry; nor have nodes that are *changing_role*, since ``role_change`` decides on
+    their links.
     """
-    change = _Change(
-        previous=previous, after=after, health=health, evidence=evidence, dead=dead_links(health, evidence)
-    )
+    change = _Change(published=published, after=after, dead=published.dead_links())
     routed: dict[str, tuple[str, ...]] = {}
     unrouted: dict[str, tuple[str, ...]] = {}
     for leaf, member in after.members.items():
-        old = before.members.get(leaf)
+        old = published.plan.members.get(leaf)
         if old is None or member.is_relay or old.is_relay or leaf in changing_role:
             continue
         routed[leaf], unrouted[leaf] = _relays_to_keep(old, member, change)
@@ -71,11 +60,11 @@ def relay_links_to_keep(
 
 def _relays_to_keep(old: Member, new: Member, change: _Change) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the relays that a leaf keeps with routes and without routes, if it was *old* and is to be *new*."""
-    leaf, evidence = new.node, change.evidence
-    had_unrouted = change.previous.unrouted_relays.get(leaf, ())
+    leaf, evidence = new.node, change.published.evidence
+    had_unrouted = change.published.transition.unrouted_relays.get(leaf, ())
     left = [r for r in (*old.relays, *had_unrouted) if r not in new.relays and change.is_usable(leaf, r, change.dead)]
     without_route = {r for r in had_unrouted if r not in old.relays}
-    usable_new = [r for r in new.relays if change.is_usable(leaf, r, change.health.down_links)]
+    usable_new = [r for r in new.relays if change.is_usable(leaf, r, change.published.health.down_links)]
     new_links_carry = (
         set(usable_new) <= set(old.relays)
         and any(usable_new)
@@ -89,9 +78,9 @@ def _relays_to_keep(old: Member, new: Member, change: _Change) -> tuple[tuple[st
     # Nodes may be in the middle of the step before. A relay that does not deliver yet must not find a way back to
     # itself in the list of any node, so until then the leaf keeps its old list, with its new relays behind.
     looping = [r for r in may_loop_back(old.relays, relays_in_order(new.relays, routed)) if r in usable_new]
-    was_in_transition = leaf in change.previous.previous_relays
+    was_in_transition = leaf in change.published.transition.previous_relays
     all_deliver = all(evidence.can_deliver(leaf, r, was_in_transition) for r in looping)
-    if leaf not in change.health.down_nodes and not all_deliver:
+    if leaf not in change.published.health.down_nodes and not all_deliver:
         usable_old = [r for r in old.relays if change.is_usable(leaf, r, change.dead)]
         routed = (*usable_old, *(r for r in new.relays if r in old.relays and r not in usable_old))
     return routed, unrouted
@@ -114,17 +103,15 @@ def may_loop_back(before: Sequence[str], after: Sequence[str]) -> list[str]:
     ]
 
 
-def direct_links_to_keep(
-    before: Plan, previous: Transition, after: Plan, health: Health, evidence: Evidence
-) -> frozenset[NodePair]:
-    """Return the direct links of *before* that *after* lacks and that are not removed yet.
+def direct_links_to_keep(published: PublishedStep, after: Plan) -> frozenset[NodePair]:
+    """Return the direct links of the published plan that *after* lacks and that are not removed yet.
 
     A link is removed at once if it is dead or a node of it is down, is a relay by now or left. Any other is removed
     after both ends have applied a view in which they prefer a relay.
     """
-    leaves = {n for n, m in after.members.items() if not m.is_relay} - health.down_nodes
-    left = _direct_links(before) - _direct_links(after) - dead_links(health, evidence)
-    removed = {p for p in previous.previous_direct_links if all(map(evidence.has_applied, p))}
+    leaves = {n for n, m in after.members.items() if not m.is_relay} - published.health.down_nodes
+    left = _direct_links(published.plan) - _direct_links(after) - published.dead_links()
+    removed = {p for p in published.transition.previous_direct_links if all(map(published.evidence.has_applied, p))}
     return frozenset(p for p in left - removed if leaves >= set(p))
 
 

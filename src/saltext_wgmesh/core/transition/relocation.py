@@ -5,32 +5,31 @@ The relays that do not move keep the mesh connected.
 
 from __future__ import annotations
 
-from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.plan import AccessSocket, Plan
-from saltext_wgmesh.core.transition.evidence import Evidence, is_heard_by_neighbours
-from saltext_wgmesh.core.transition.state import Transition
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 
 
-def previous_sockets(
-    before: Plan, previous: Transition, after: Plan, health: Health, evidence: Evidence
-) -> dict[str, AccessSocket]:
-    """Return node → its socket in *before*, for the nodes that keep it in the next step.
+def previous_sockets(published: PublishedStep, after: Plan) -> dict[str, AccessSocket]:
+    """Return node → its socket in the published plan, for the nodes that keep it in the next step.
 
-    *previous* is the transition of *before*. A relay that is down gets its new socket at once, and so do all nodes of a
-    mesh with fewer than two relays that are up.
+    A relay that is down gets its new socket at once, and so do all nodes of a mesh with fewer than two relays that are
+    up.
     """
+    before = published.plan
     common = sorted(before.members.keys() & after.members.keys())
     moving = [n for n in common if before.members[n].access_socket != after.members[n].access_socket]
     relays = [
-        n for n in common if before.members[n].is_relay and after.members[n].is_relay and n not in health.down_nodes
+        n
+        for n in common
+        if before.members[n].is_relay and after.members[n].is_relay and n not in published.health.down_nodes
     ]
     waiting_relays = [n for n in moving if n in relays]
     if not moving or len(relays) < 2:
         return {}
-    had_waiting = previous.previous_sockets.keys()
+    had_waiting = published.transition.previous_sockets.keys()
     moved = [r for r in relays if r not in had_waiting] if had_waiting else []
     # The next relay moves once all neighbours hear the relays that have moved.
-    if all(is_heard_by_neighbours(r, before, health, evidence) for r in moved if r not in waiting_relays):
+    if all(published.is_heard_by_neighbours(r) for r in moved if r not in waiting_relays):
         waiting_relays = waiting_relays[1:]
         if not waiting_relays and not had_waiting & set(relays):
             # No relay was waiting in the step before: the leaves move now.

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.addresses import address_family
 from saltext_wgmesh.core.model.plan import Plan
-from saltext_wgmesh.core.transition.evidence import Evidence
-from saltext_wgmesh.core.transition.state import Transition
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 
 
-def dual_addresses(
-    before: Plan, previous: Transition, after: Plan, health: Health, evidence: Evidence
-) -> Mapping[str, tuple[str, ...]]:
+def dual_addresses(published: PublishedStep, after: Plan) -> Mapping[str, tuple[str, ...]]:
     """Return node → its addresses, for the nodes that have two of a family in the next step.
 
     Each step waits until all nodes that are not down have applied the step before. A node that does not answer may have
     links that carry, and accepts nothing from an address that it does not know.
     """
-    all_applied = all(evidence.has_applied(node) for node in before.members if node not in health.down_nodes)
+    all_applied = all(
+        published.evidence.has_applied(node)
+        for node in published.plan.members
+        if node not in published.health.down_nodes
+    )
     found: dict[str, tuple[str, ...]] = {}
     for node, member in after.members.items():
-        has = before.members[node].addresses if node in before.members else ()
+        has = published.plan.members[node].addresses if node in published.plan.members else ()
         old, new = set(has) - set(member.addresses), set(member.addresses) - set(has)
         # A family that the node has no longer is no renumbering.
         renumbered = {address_family(a) for a in old} & {address_family(a) for a in member.addresses}
-        dual = previous.dual_addresses.get(node)
+        dual = published.transition.dual_addresses.get(node)
         if dual is None and old and new and renumbered:
             found[node] = _by_family((*has, *(a for a in member.addresses if a in new)))
         elif dual is not None and old and not all_applied:

@@ -11,32 +11,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.pairs import node_pair
 from saltext_wgmesh.core.model.plan import Plan
-from saltext_wgmesh.core.transition.evidence import Evidence, dead_links, is_heard_by_neighbours
-from saltext_wgmesh.core.transition.state import RoleChange, Transition
+from saltext_wgmesh.core.transition.evidence import Evidence
+from saltext_wgmesh.core.transition.published_step import PublishedStep
+from saltext_wgmesh.core.transition.state import RoleChange
 
 
-def role_changes(
-    before: Plan, previous: Transition, after: Plan, health: Health, evidence: Evidence
-) -> Mapping[str, RoleChange]:
+def role_changes(published: PublishedStep, after: Plan) -> Mapping[str, RoleChange]:
     """Return the nodes that become a leaf or a relay and are still between the two in the next step.
 
-    *previous* is the transition of *before*. A node gets its new role at once if
+    A node gets its new role at once if
 
     - it has links to fewer than two other relays, since then there is no second path,
     - it is down, or
     - it is a relay that some leaf still uses, unless the master can't tell that leaf.
     """
     found: dict[str, RoleChange] = {}
+    before, health = published.plan, published.health
     cannot_be_told = health.down_nodes | health.unresponsive
     used_by_leaves = {r for leaf, m in before.members.items() if leaf not in cannot_be_told for r in m.relays}
-    dead = dead_links(health, evidence)
+    dead = published.dead_links()
     relays_after, relays_before = ({n for n, m in plan.members.items() if m.is_relay} for plan in (after, before))
     stay = sorted(relays_after & relays_before - health.down_nodes)
     for node in sorted(before.members.keys() & after.members.keys() - health.down_nodes):
-        old, new, now = before.members[node], after.members[node], previous.role_changes.get(node)
+        old, new, now = before.members[node], after.members[node], published.transition.role_changes.get(node)
         if now is None and (old.is_relay is new.is_relay or node in used_by_leaves):
             continue
         linked = [r for r in stay if node_pair(node, r) not in dead]
@@ -50,7 +49,7 @@ def role_changes(
         following: RoleChange | None
         if now:
             lost = {*before.members}.difference(linked)
-            following = _advance_role_change(node, now.without(lost), relays, new.is_relay, evidence)
+            following = _advance_role_change(node, now.without(lost), relays, new.is_relay, published.evidence)
         elif new.is_relay:
             following = _drain_link(RoleChange(socket=old.access_socket, relays=relays), relays[-1])
         else:
@@ -93,18 +92,16 @@ def _drain_link(now: RoleChange, relay: str) -> RoleChange:
     return replace(now, relays=tuple(r for r in now.relays if r != relay), unrouted_relays=(relay,))
 
 
-def unproven_relays(
-    before: Plan, previous: Transition, after: Plan, health: Health, evidence: Evidence
-) -> frozenset[str]:
+def unproven_relays(published: PublishedStep, after: Plan) -> frozenset[str]:
     """Return the new relays of *after* that some neighbour does not hear yet.
 
     Empty if all relays are new. A relay that is down is not among them, since no node depends on it anyway. The caller
     plans *after* again, so that no node depends on these relays.
     """
     relays = {n for n, m in after.members.items() if m.is_relay}
-    had = {n for n, m in before.members.items() if m.is_relay} - previous.unproven_relays
+    had = {n for n, m in published.plan.members.items() if m.is_relay} - published.transition.unproven_relays
     if not relays & had:
         return frozenset()
-    candidates = previous.unproven_relays & before.members.keys()
-    proven = {r for r in candidates if is_heard_by_neighbours(r, before, health, evidence)}
-    return frozenset(relays - had - proven - health.down_nodes)
+    candidates = published.transition.unproven_relays & published.plan.members.keys()
+    proven = {r for r in candidates if published.is_heard_by_neighbours(r)}
+    return frozenset(relays - had - proven - published.health.down_nodes)

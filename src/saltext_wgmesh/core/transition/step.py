@@ -17,10 +17,9 @@ from collections.abc import Callable, Container
 from dataclasses import replace
 from types import MappingProxyType
 
-from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.plan import Plan
-from saltext_wgmesh.core.transition.evidence import Evidence
 from saltext_wgmesh.core.transition.gateway_move import next_moves
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.relay_links import direct_links_to_keep, relay_links_to_keep
 from saltext_wgmesh.core.transition.relocation import previous_sockets
 from saltext_wgmesh.core.transition.renumbering import dual_addresses
@@ -29,50 +28,44 @@ from saltext_wgmesh.core.transition.state import Transition
 
 
 def next_transition(
-    before: Plan,
-    previous: Transition,
-    goal: Plan,
-    make: Callable[[Transition], Plan],
-    health: Health,
-    evidence: Evidence,
+    published: PublishedStep, goal: Plan, make: Callable[[Transition], Plan]
 ) -> tuple[Transition, Plan]:
-    """Return the next transition from *before* to *goal*, and the plan with it.
+    """Return the next transition from what is published to *goal*, and the plan with it.
 
-    *previous* is the transition of *before*. *make* returns the plan of the same policy and facts as *goal*, with the
-    transition that it is given.
+    *make* returns the plan of the same policy and facts as *goal*, with the transition that it is given.
     """
-    unproven = unproven_relays(before, previous, goal, health, evidence)
+    unproven = unproven_relays(published, goal)
     # Whether a node changes its role must not depend on relays that the next plan does not use yet.
     without_unproven = make(Transition(unproven_relays=unproven)) if unproven else goal
-    changing = role_changes(before, previous, without_unproven, health, evidence)
+    changing = role_changes(published, without_unproven)
     unproven -= changing.keys()
     if changing or unproven:
         goal = make(Transition(role_changes=changing, unproven_relays=unproven))
-    links = links_to_keep(before, previous, goal, health, evidence, changing)
+    links = links_to_keep(published, goal, changing)
     transition = replace(links, role_changes=changing, unproven_relays=unproven)
     return transition, make(transition) if transition else goal
 
 
-def links_to_keep(
-    before: Plan,
-    previous: Transition,
-    after: Plan,
-    health: Health,
-    evidence: Evidence,
-    changing_role: Container[str] = (),
-) -> Transition:
-    """Return what *after* must keep of *before* in the next step: links, sockets, addresses and gateways.
+def links_to_keep(published: PublishedStep, after: Plan, changing_role: Container[str] = ()) -> Transition:
+    """Return what *after* must keep of the published plan in the next step: links, sockets, addresses and gateways.
 
-    *previous* is the transition of *before*. Links to nodes that left are not kept, nor are dead links. A link in
-    hold-down is kept if it carries, since nodes without another link use it. The links of nodes that are
-    *changing_role* are as *after* has them.
+    Links to nodes that left are not kept, nor are dead links. A link in hold-down is kept if it carries, since nodes
+    without another link use it. The links of nodes that are *changing_role* are as *after* has them.
     """
-    previous_relays, unrouted = relay_links_to_keep(before, previous, after, health, evidence, changing_role)
+    previous_relays, unrouted = relay_links_to_keep(published, after, changing_role)
     return Transition(
         previous_relays=previous_relays,
         unrouted_relays=unrouted,
-        previous_direct_links=direct_links_to_keep(before, previous, after, health, evidence),
-        previous_sockets=MappingProxyType(previous_sockets(before, previous, after, health, evidence)),
-        dual_addresses=MappingProxyType(dual_addresses(before, previous, after, health, evidence)),
-        gateway_moves=MappingProxyType(next_moves(before, previous.gateway_moves, after, health, evidence.has_applied)),
+        previous_direct_links=direct_links_to_keep(published, after),
+        previous_sockets=MappingProxyType(previous_sockets(published, after)),
+        dual_addresses=MappingProxyType(dual_addresses(published, after)),
+        gateway_moves=MappingProxyType(
+            next_moves(
+                published.plan,
+                published.transition.gateway_moves,
+                after,
+                published.health,
+                published.evidence.has_applied,
+            )
+        ),
     )

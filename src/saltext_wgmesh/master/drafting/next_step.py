@@ -17,6 +17,7 @@ from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.core.transition import step
 from saltext_wgmesh.core.transition.evidence import Evidence
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.state import Transition
 from saltext_wgmesh.master.drafting import policy_pin
 from saltext_wgmesh.master.records.mesh_records import MeshRecords
@@ -81,7 +82,8 @@ def _step(
     def make(transition: Transition) -> Plan:
         return replace(inputs, transition=transition).plan()
 
-    transition, plan = step.next_transition(before, records.head.transition, goal, make, inputs.health, evidence)
+    now = PublishedStep(plan=before, transition=records.head.transition, health=inputs.health, evidence=evidence)
+    transition, plan = step.next_transition(now, goal, make)
     return replace(inputs, transition=transition), plan
 
 

@@ -97,7 +97,7 @@ class Loop:
             key.data()
         now = time.monotonic()
         self._tick(now)
-# After the timers: a link that has just expired is routed around in the same turn.
+        # After the timers: a link that has just expired is routed around in the same turn.
         if now >= self._next_routing and (changed := self._changed_meshes):
             self._next_routing = now + ROUTES_EVERY
             self._routing |= {name: Task(self._meshes[name].route_steps()) for name in changed}
@@ -105,7 +105,7 @@ class Loop:
             self._maintenance = Task(self._maintenance_steps(now))
         if self._following is None and now >= self._next_following:
             self._following = Task(self._following_steps(now))
-# One slice for all tasks together, so that their number does not delay packets.
+        # One slice for all tasks together, so that their number does not delay packets.
         end = time.monotonic() + SLICE
         self._routing = {name: task for name, task in self._routing.items() if not task.advance(end)}
         if self._maintenance is not None and self._maintenance.advance(end):

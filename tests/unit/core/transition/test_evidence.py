@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saltext_wgmesh.core.liveness.mesh_health import Health
-from saltext_wgmesh.core.transition.evidence import Evidence, dead_links
+from saltext_wgmesh.core.transition.evidence import Evidence
 
 
 def evidence(*, applied: str = "", up: bool = False, carries: bool = False) -> Evidence:
@@ -25,10 +24,3 @@ def evidence(*, applied: str = "", up: bool = False, carries: bool = False) -> E
 def test_can_deliver_needs_link_or_both_views(known: Evidence, was_in_transition: bool, expected: bool) -> None:
     """A link that may be new must be up; any other exists once both nodes have applied their views."""
     assert known.can_deliver("a", "r", was_in_transition) is expected
-
-
-def test_dead_links_are_down_and_carry_nothing() -> None:
-    """A link in hold-down that carries is not dead."""
-    health = Health(down_links=frozenset({("a", "r")}))
-    assert dead_links(health, evidence()) == {("a", "r")}
-    assert dead_links(health, evidence(carries=True)) == frozenset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import HealthCheck, event, given, reject, settings
@@ -19,9 +20,10 @@ from saltext_wgmesh.core.proof import prove
 from saltext_wgmesh.core.transition import state, step
 from saltext_wgmesh.core.transition.evidence import Evidence
 from saltext_wgmesh.core.transition.gateway_move import Stage
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.state import NO_TRANSITION, Transition
 from tests.unit.harness import oracle
-from tests.unit.harness.mixtures import ALL_APPLIED, mixed
+from tests.unit.harness.mixtures import everywhere, mixed
 from tests.unit.harness.strategies import facts_of, fleets
 
 LAN, HOST = "192.168.7.0/24", "192.168.7.9"
@@ -49,7 +51,7 @@ def steps(raw: dict, wanted: dict, facts: dict[str, Facts], allocations: Allocat
     found, transition = [before], NO_TRANSITION
     for _ in range(6):
         transition = step.links_to_keep(
-            found[-1], transition, planner.plan_mesh(mesh, facts, before.allocations), NO_TROUBLE, ALL_APPLIED
+            everywhere(found[-1], transition), planner.plan_mesh(mesh, facts, before.allocations)
         )
         found.append(planner.plan_mesh(mesh, facts, before.allocations, transition=transition))
         if not transition:
@@ -139,10 +141,8 @@ def test_move_from_gateway_that_is_down_is_immediate():
     raw, wanted = office("gw1"), office("gw2")
     before = planner.plan_mesh(policy.parse_policy(raw).meshes["wg0"], _facts(raw), Allocations())
     after = planner.plan_mesh(policy.parse_policy(wanted).meshes["wg0"], _facts(raw), before.allocations)
-    assert (
-        step.links_to_keep(before, NO_TRANSITION, after, Health(down_nodes=frozenset({"gw1"})), ALL_APPLIED)
-        == NO_TRANSITION
-    )
+    published = replace(everywhere(before), health=Health(down_nodes=frozenset({"gw1"})))
+    assert step.links_to_keep(published, after) == NO_TRANSITION
 
 
 def _begun() -> tuple[Transition, Plan, Plan]:
@@ -151,18 +151,15 @@ def _begun() -> tuple[Transition, Plan, Plan]:
     before = planner.plan_mesh(policy.parse_policy(office("gw1")).meshes["wg0"], facts, Allocations())
     mesh = policy.parse_policy(office("gw2")).meshes["wg0"]
     after = planner.plan_mesh(mesh, facts, before.allocations)
-    transition = step.links_to_keep(before, NO_TRANSITION, after, NO_TROUBLE, ALL_APPLIED)
+    transition = step.links_to_keep(everywhere(before), after)
     return transition, planner.plan_mesh(mesh, facts, before.allocations, transition=transition), after
 
 
 def test_step_of_move_waits_until_all_applied():
     """The next step starts only after every node has applied the present one."""
     transition, ready, after = _begun()
-    assert step.links_to_keep(ready, transition, after, NO_TROUBLE, NONE_APPLIED) == transition
-    assert (
-        step.links_to_keep(ready, transition, after, NO_TROUBLE, ALL_APPLIED).gateway_moves[LAN].stage
-        is Stage.FIRST_RELAY
-    )
+    assert step.links_to_keep(replace(everywhere(ready, transition), evidence=NONE_APPLIED), after) == transition
+    assert step.links_to_keep(everywhere(ready, transition), after).gateway_moves[LAN].stage is Stage.FIRST_RELAY
 
 
 def test_move_waits_for_unresponsive_gateways_and_relays():
@@ -175,7 +172,8 @@ def test_move_waits_for_unresponsive_gateways_and_relays():
             link_carries=lambda _: True,
         )
         health = Health(unresponsive=frozenset({unresponsive}))
-        assert (step.links_to_keep(ready, transition, after, health, evidence) == transition) is waits, unresponsive
+        published = PublishedStep(plan=ready, transition=transition, health=health, evidence=evidence)
+        assert (step.links_to_keep(published, after) == transition) is waits, unresponsive
 
 
 def test_revoked_move_returns_by_the_same_steps():
@@ -186,8 +184,8 @@ def test_revoked_move_returns_by_the_same_steps():
         plans = steps(raw, wanted, facts)
         transition = NO_TRANSITION
         for plan in plans[:stages]:
-            transition = step.links_to_keep(plan, transition, plans[-1], NO_TROUBLE, ALL_APPLIED)
-        transition = step.links_to_keep(plans[stages], transition, plans[0], NO_TROUBLE, ALL_APPLIED)
+            transition = step.links_to_keep(everywhere(plan, transition), plans[-1])
+        transition = step.links_to_keep(everywhere(plans[stages], transition), plans[0])
         back = {move.old: move.new for move in transition.gateway_moves.values()}
         assert back == ({"gw2": "gw1"} if stages > 2 else {}), stages
 
@@ -196,5 +194,5 @@ def test_transition_with_move_survives_the_ledger():
     """The plain form has the same move."""
     raw, wanted = office("gw1"), office("gw2")
     plans = steps(raw, wanted, _facts(raw))
-    transition: Transition = step.links_to_keep(plans[0], NO_TRANSITION, plans[-1], NO_TROUBLE, ALL_APPLIED)
+    transition: Transition = step.links_to_keep(everywhere(plans[0]), plans[-1])
     assert state.transition_from_dict(state.transition_as_dict(transition)) == transition

@@ -11,6 +11,7 @@ from saltext_wgmesh.core.model.plan import Allocations, Plan
 from saltext_wgmesh.core.planning import planner
 from saltext_wgmesh.core.transition import state, step
 from saltext_wgmesh.core.transition.evidence import Evidence
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.state import NO_TRANSITION, Transition
 from tests.unit.harness import worlds
 
@@ -39,10 +40,9 @@ def test_relay_that_may_loop_keeps_known_order() -> None:
 
     def next_list(*, runs: bool = True, hears: bool = True) -> tuple[str, ...]:
         evidence = Evidence(has_applied=lambda _: runs, link_up=lambda _: hears, link_carries=lambda _: True)
-        return state.relays_in_order(
-            goal.members["a"].relays,
-            step.links_to_keep(before, transition, goal, NO_TROUBLE, evidence).previous_relays["a"],
-        )
+        published = PublishedStep(plan=before, transition=transition, health=NO_TROUBLE, evidence=evidence)
+        kept = step.links_to_keep(published, goal).previous_relays["a"]
+        return state.relays_in_order(goal.members["a"].relays, kept)
 
     assert next_list(runs=False, hears=False) == ("r4", "r2", "r3", "r1")
     assert next_list(hears=False) == ("r4", "r2", "r3", "r1")
@@ -76,5 +76,6 @@ def test_relay_without_dependents_is_not_waited_for(before, goal, health, expect
     def with_relays(relays: tuple[str, ...]) -> Plan:
         return replace(made, members={**made.members, "a": replace(made.members["a"], relays=relays)})
 
-    found = step.links_to_keep(with_relays(before), NO_TRANSITION, with_relays(goal), health, evidence)
+    published = PublishedStep(plan=with_relays(before), transition=NO_TRANSITION, health=health, evidence=evidence)
+    found = step.links_to_keep(published, with_relays(goal))
     assert state.relays_in_order(goal, found.previous_relays.get("a", ())) == expected

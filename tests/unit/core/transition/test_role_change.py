@@ -11,6 +11,7 @@ from saltext_wgmesh.core.model.plan import AccessSocket, Allocations
 from saltext_wgmesh.core.planning import planner
 from saltext_wgmesh.core.transition import role_change
 from saltext_wgmesh.core.transition.evidence import Evidence
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.state import RoleChange, Transition
 from tests.unit.harness import worlds
 
@@ -50,6 +51,8 @@ def test_role_change_that_loses_relay_uses_others(now, gone, expected) -> None:
     relays = ("r3", "r4") if expected else ("r3",)
     goal = replace(made, members={**made.members, "a": replace(made.members["a"], relays=relays)})
     evidence = Evidence(has_applied=lambda _: False, link_up=lambda _: True, link_carries=lambda _: False)
-    found = role_change.role_changes(made, Transition(role_changes={"a": now}), goal, dead(gone), evidence).get("a")
+    transition = Transition(role_changes={"a": now})
+    published = PublishedStep(plan=made, transition=transition, health=dead(gone), evidence=evidence)
+    found = role_change.role_changes(published, goal).get("a")
     assert (found and found.relays) == expected
     assert not found or not {gone} & {*found.relays, *found.unrouted_relays, *found.trunk_linked_relays}

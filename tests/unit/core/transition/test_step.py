@@ -21,8 +21,9 @@ from saltext_wgmesh.core.planning import planner
 from saltext_wgmesh.core.proof import prove
 from saltext_wgmesh.core.transition import step
 from saltext_wgmesh.core.transition.evidence import Evidence
+from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.state import NO_TRANSITION, Transition
-from tests.unit.harness.mixtures import ALL_APPLIED, disconnected_pairs, ends, ends_up, links_up, lost_packets, mixed
+from tests.unit.harness.mixtures import disconnected_pairs, ends, ends_up, everywhere, links_up, lost_packets, mixed
 from tests.unit.harness.strategies import SITES, Fleet, fleets
 
 NO_TROUBLE = Health()
@@ -85,7 +86,7 @@ def changes(draw):
         after = make(NO_TRANSITION)
     except (PolicyError, PlanError):
         reject()
-    if not step.links_to_keep(before, NO_TRANSITION, after, NO_TROUBLE, ALL_APPLIED):
+    if not step.links_to_keep(everywhere(before), after):
         reject()
     return before, make
 
@@ -149,9 +150,7 @@ def steps_of(before: Plan, make: Callable[[Transition], Plan], most: int = MAX_P
     """The plans from *before* to the new one, if every node applies each."""
     steps, transition = [before], NO_TRANSITION
     while len(steps) <= most:
-        transition, plan = step.next_transition(
-            steps[-1], transition, make(NO_TRANSITION), make, NO_TROUBLE, ALL_APPLIED
-        )
+        transition, plan = step.next_transition(everywhere(steps[-1], transition), make(NO_TRANSITION), make)
         steps.append(plan)
         if not transition:
             break
@@ -214,7 +213,8 @@ def check_interleavings(change: tuple[Plan, Callable[[Transition], Plan]], rando
         if random.random() < 0.3:
             live = links_up(mixed(applied, before))
             evidence = Evidence(has_applied=lambda n, now=published: applied[n] is now, link_up=live, link_carries=live)
-            transition, plan = step.next_transition(published, transition, after, make, NO_TROUBLE, evidence)
+            now = PublishedStep(plan=published, transition=transition, health=NO_TROUBLE, evidence=evidence)
+            transition, plan = step.next_transition(now, after, make)
             published = plan if plan.views != published.views else published
         elif here := sorted(applied.keys() - away):
             applied[random.choice(here)] = published
@@ -224,7 +224,7 @@ def check_interleavings(change: tuple[Plan, Callable[[Transition], Plan]], rando
         assert lost_packets(plan, known, before, after) == []
         assert disconnected_pairs(plan, known, before, after) == []
     for _ in range(most):
-        transition, published = step.next_transition(published, transition, after, make, NO_TROUBLE, ALL_APPLIED)
+        transition, published = step.next_transition(everywhere(published, transition), after, make)
     assert published.views == after.views
 
 
@@ -254,7 +254,8 @@ def test_changes_in_a_row_lose_no_packet(history, random):
 
         goal = make(NO_TRANSITION)
         whole.append(goal)
-        transition, plan = step.next_transition(published, transition, goal, make, health, evidence)
+        now = PublishedStep(plan=published, transition=transition, health=health, evidence=evidence)
+        transition, plan = step.next_transition(now, goal, make)
         published = plan if plan.views != published.views else published
 
     for change in found:
