@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ from saltext_wgmesh.core.model.untrusted import printable
 from saltext_wgmesh.core.model.view import View
 
 _LEGACY_CHAIN = "FORWARD"
+_INTERFACE = re.compile(r'\b([io])if(?:name)? (!= )?("[^"]*"|\{[^}]*\})')
+"""A match of a rule, as ``nft`` prints it: on the interface of entry or of exit."""
+_PASSES = re.compile(r'\b(accept|jump \S+|goto \S+)( comment "[^"]*")?$')
+"""The end of a rule that lets packets through, or may do so in another chain."""
 MAX_CHAIN_NAME = 200
 """Characters of the name of a chain that a message repeats."""
 
@@ -87,6 +92,41 @@ def names_mesh(listing: str, view: View) -> bool:
     return not words.isdisjoint({*interfaces, *view.networks})
 
 
+def one_way(listing: str, view: View) -> tuple[str, str] | None:
+    """Return entry and exit of packets that no rule of *listing*, the rules of a chain, accepts, while those of the
+    opposite direction are accepted; None if there are none between the leaves and another relay.
+
+    A rule for a connection state does not count unless it has ``untracked``, as the packets of the mesh are. That makes
+    ``ct state established accept`` no way back.
+    """
+    rules = [_interfaces_of(line) for line in map(str.strip, listing.splitlines()) if _may_pass(line)]
+    access, *others = (interface.name for interface in view.interfaces)
+    for other in others:
+        there, back = ((access, other), (other, access))
+        if _is_accepted(there, rules) != _is_accepted(back, rules):
+            return back if _is_accepted(there, rules) else there
+    return None
+
+
+def _may_pass(rule: str) -> bool:
+    return bool(_PASSES.search(rule)) and ("ct state" not in rule or "untracked" in rule)
+
+
+def _interfaces_of(rule: str) -> dict[str, list[str]]:
+    """Return the names and patterns that *rule* asks for: ``i`` of entry, ``o`` of exit; no key: any interface."""
+    return {side: re.findall(r'"([^"]*)"', names) for side, negated, names in _INTERFACE.findall(rule) if not negated}
+
+
+def _is_accepted(way: tuple[str, str], rules: Iterable[dict[str, list[str]]]) -> bool:
+    return any(
+        all(_matches(name, rule[side]) for side, name in zip("io", way, strict=True) if side in rule) for rule in rules
+    )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(name.startswith(each[:-1]) if each.endswith("*") else name == each for each in patterns)
+
+
 def _patterns(name: str) -> Iterator[str]:
     yield name
     yield from (f"{name[:end]}{sign}" for end in range(1, len(name) + 1) for sign in "*+")
@@ -113,6 +153,16 @@ def chain_fault(chain: ForwardChain, view: View) -> str:
         f"the chain {printable(str(chain), MAX_CHAIN_NAME)} drops by default, and no rule of its table names an "
         f"interface or network of {view.mesh}: "
         f'accept there iifname "{pattern}" oifname "{pattern}" in any connection state, as these packets are untracked'
+    )
+
+
+def one_way_fault(chain: ForwardChain, way: tuple[str, str]) -> str:
+    """Return a sentence on a foreign chain that lets the mesh's packets through in one direction only."""
+    entry, leaves = (f'"{name}"' for name in way)
+    return (
+        f"the chain {printable(str(chain), MAX_CHAIN_NAME)} drops by default, and accepts packets from {leaves} to "
+        f"{entry} and not the way back: accept there iifname {entry} oifname {leaves} too, in any connection state, as "
+        "these packets are untracked"
     )
 
 

@@ -103,6 +103,8 @@ def _dropping(host: Host, view: View) -> Iterator[str]:
                 continue
             if not firewall.names_mesh(host.run("nft", "list", "table", chain.family, chain.table), view):
                 yield firewall.chain_fault(chain, view)
+            elif way := firewall.one_way(host.run("nft", "list", "chain", *names), view):
+                yield firewall.one_way_fault(chain, way)
     except (HostError, ValueError) as error:
         yield f"the rules of nftables cannot be read: {error}"
 

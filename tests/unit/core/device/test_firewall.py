@@ -89,6 +89,32 @@ def test_rule_for_mesh_is_found(rule, named):
     assert firewall.names_mesh(f"{rule} accept", relay(trunks=(2,))) is named
 
 
+@pytest.mark.parametrize(
+    ("accepted", "way"),
+    [
+        pytest.param(['iifname "wg0*" oifname "wg0*" accept'], None, id="both ways by a wildcard"),
+        pytest.param(
+            ['iifname "wg0" accept', 'oifname "wg0" counter packets 0 bytes 0 accept'], None, id="any other end"
+        ),
+        pytest.param(['iifname "wg0" oifname "wg0-t2" accept'], ("wg0-t2", "wg0"), id="not back"),
+        pytest.param(['iifname { "wg0-t2", "wg0-t3" } oifname "wg0" accept'], ("wg0", "wg0-t2"), id="not there"),
+        pytest.param(
+            ["ct state established,related accept", 'iifname "wg0" oifname "wg0-t2" accept'],
+            ("wg0-t2", "wg0"),
+            id="state",
+        ),
+        pytest.param(
+            ["ct state established,untracked accept", 'iifname "wg0" oifname "wg0-t2" accept'], None, id="untracked"
+        ),
+        pytest.param(['iifname "wg0" oifname "wg0-t2" accept', 'oifname "wg0" jump more'], None, id="another chain"),
+        pytest.param(['iifname != "eth0" accept', 'iifname "wg0" oifname "wg0-t2" drop'], None, id="all but one"),
+    ],
+)
+def test_rule_of_one_direction_is_found(accepted, way):
+    """Packets of the mesh are untracked: an established connection is no way back."""
+    assert firewall.one_way("\n".join(f"\t\t{rule}" for rule in accepted), relay(trunks=(2,))) == way
+
+
 def test_incomplete_chain_is_named_all_the_same():
     """A listing that lacks the name of a chain ends no check."""
     entry = chain()
