@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -93,12 +93,35 @@ def is_interactive(opts: dict[str, Any]) -> bool:
     return opts.get("__cli") == "salt-run"
 
 
+class _KeyWatch:
+    """Whether a Salt key was revoked since the last round began. No minion can cause that, so it ends a pause."""
+
+    def __init__(self, opts: dict[str, Any]) -> None:
+        self._opts = opts
+        self._known: Set[str] = frozenset()
+
+    def look(self) -> None:
+        """Note the keys that are accepted now."""
+        self._known = inventory.accepted_keys(self._opts).keys()
+
+    def is_revoked(self) -> bool:
+        """Return whether one of the noted keys is accepted no longer."""
+        return not self._known <= inventory.accepted_keys(self._opts).keys()
+
+
 def _run_rounds(opts: dict[str, Any], requests: Iterable[Request], *, interactive: bool) -> Rounds:
     """Run until the queue is empty. No rounds if another run is in progress all the time."""
-    queue = RunQueue(reactions.queue_dir(opts), interactive=interactive)
+    queue, keys = RunQueue(reactions.queue_dir(opts), interactive=interactive), _KeyWatch(opts)
+
+    def work(queued: frozenset[Request]) -> list[MeshReport]:
+        if not interactive:
+            keys.look()
+        return _converge_once(opts, queue, interactive, queued)
+
     run_queue = functools.partial(
         queue.run,
-        functools.partial(_converge_once, opts, queue, interactive),
+        work,
+        is_urgent=keys.is_revoked,
         made_changes=lambda reports: any(report.made_changes for report in reports),
         has_follow_up=lambda reports: any(report.has_follow_up or report.psk_unacknowledged for report in reports),
     )

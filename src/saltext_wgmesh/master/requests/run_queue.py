@@ -30,6 +30,8 @@ INTERACTIVE_LIMIT = 60.0
 """Seconds after which an interactive caller starts no further runs for the requests of others."""
 QUEUE_POLL_INTERVAL = 0.2
 """Seconds between two attempts to get the lock."""
+URGENT_POLL_INTERVAL = 1.0
+"""Seconds between two looks, in a pause, whether the next run is urgent."""
 MAX_STATE_BYTES = 4096
 """Bytes that are read of the lock file."""
 MAX_ATTEMPTS = 3
@@ -60,6 +62,7 @@ class RunQueue:
         *requests: Request,
         made_changes: Callable[[Result], bool] = lambda _: True,
         has_follow_up: Callable[[Result], bool] = lambda _: False,
+        is_urgent: Callable[[], bool] = lambda: False,
     ) -> list[Result]:
         """Do *work* until the queue is empty, and return the result of each round.
 
@@ -68,7 +71,7 @@ class RunQueue:
         Each round gets the requests that were queued before it began. An error of *work* passes through, and requests
         that were queued in that round stay for the next run. So they do when an interactive caller has served for
         INTERACTIVE_LIMIT seconds, unless its last round *has_follow_up*. After a round that *made_changes* there is no
-        pause.
+        pause, and one ends as soon as the next run *is_urgent*.
 
         The requests of a round that failed stay too, whatever the error is: the events behind them are not repeated.
         Only an operator's request is dropped, if it is one of *requests*, whose caller gets the error, or after
@@ -92,7 +95,7 @@ class RunQueue:
                     break
                 self._requeue()
                 while not is_done():
-                    limit = self._await_slot(lock)
+                    limit = self._await_slot(lock, is_urgent)
                     results.append(self._run_once(work, own))
                     _save(lock, limit.run_ended(time.monotonic(), made_changes=made_changes(results[-1])))
             # A request that arrived after the last check found the lock still taken, and relies on this process:
@@ -195,12 +198,13 @@ class RunQueue:
             path.replace(self._in_progress / path.name)
         return frozenset(request for request in found if request is not None)
 
-    def _await_slot(self, lock: int) -> RateLimit:
+    def _await_slot(self, lock: int, is_urgent: Callable[[], bool]) -> RateLimit:
         """Wait until one more run may begin, and record that it began."""
         limit = RateLimit.decode(os.pread(lock, MAX_STATE_BYTES, 0))
         delay = 0.0 if self._interactive else limit.delay(time.monotonic())
-        if delay:
-            time.sleep(delay)
+        end = time.monotonic() + delay
+        while (left := end - time.monotonic()) > 0 and not is_urgent():
+            time.sleep(min(left, URGENT_POLL_INTERVAL))
         limit = limit.run_began(time.monotonic())
         _save(lock, limit)
         return limit

@@ -60,6 +60,7 @@ def use(monkeypatch):
     def install(*results: list[MeshReport] | Exception, down: tuple[str, ...] = ()) -> FakeConverge:
         fake = FakeConverge(*results)
         monkeypatch.setattr(run_converge.converge, "converge", fake)
+        monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: {})
         monkeypatch.setattr(run_converge.link_check, "await_links", lambda _opts, meshes: dict.fromkeys(meshes, down))
         return fake
 
@@ -165,7 +166,8 @@ def test_failure_is_logged_when_it_changes(tmp_path_factory, results):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_converge.Ledger, "of", lambda _opts: ledger)
         patch.setattr(run_converge.log, "error", lambda _text, error: lines.append(error))
-        patch.setattr(run_queue.time, "sleep", lambda _seconds: None)
+        patch.setattr(run_queue.RateLimit, "delay", lambda _limit, _now: 0.0)
+        patch.setattr(inventory, "accepted_keys", lambda _opts: {})
         patch.setattr(
             run_converge.converge,
             "converge",
@@ -269,3 +271,25 @@ def test_mistyped_node_is_an_error(opts, use, monkeypatch):
     with pytest.raises(WgmeshError, match="web9 is no accepted minion id"):
         run_converge.run_converge_with(opts, node="web9")
     assert fake.requests == []
+
+
+def test_only_revoked_key_is_urgent(opts, monkeypatch):
+    """A key that was accepted since the last round waits as events do; one that is accepted no longer does not."""
+    keys = {"a": "1", "b": "2"}
+    monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: dict(keys))
+    watch = run_converge._KeyWatch(opts)
+    assert not watch.is_revoked()
+    watch.look()
+    keys["c"] = "3"
+    assert not watch.is_revoked()
+    del keys["b"]
+    assert watch.is_revoked()
+
+
+def test_background_round_notes_keys_first(opts, use, monkeypatch):
+    """A key that is revoked during a round is found after it."""
+    noted = []
+    fake = use([report()])
+    monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: noted.append(len(fake.requests)) or {})
+    background(opts)
+    assert noted == [0]

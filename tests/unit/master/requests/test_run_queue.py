@@ -322,6 +322,14 @@ def test_run_without_changes_is_followed_by_a_pause(tmp_path, clock):
     assert begun[9:] == [24, 94]
 
 
+def test_urgent_run_ends_the_pause(tmp_path, clock):
+    """A run that is no longer to be put off begins within a second."""
+    begun = []
+    for _ in range(6):
+        RunQueue(tmp_path).run(lambda _: begun.append(clock[0] - 1000), is_urgent=lambda: clock[0] >= 1002)
+    assert begun == [0, 0, 0, 0, 0, 2]
+
+
 def test_boot_delays_ten_seconds_at_most(tmp_path, clock):
     """The clock begins again. A run that seems to have begun in the future does not block the queue."""
     begun = []
