@@ -114,6 +114,7 @@ def request_due(before: Rotation, nodes: Iterable[str], period: int, now: float)
     of a fleet are spread over the period. A changed period begins at *now*.
     """
     before = with_plausible_times(before, now)
+    # Counted from zero, each node would have had a moment, and all would be due at once.
     if period != before.period or not before.checked_at:
         return replace(before, period=period, checked_at=now if period else 0.0)
     if not period:
@@ -143,6 +144,7 @@ def with_plausible_times(before: Rotation, now: float) -> Rotation:
 
 def _moments(node: str, period: int, now: float) -> int:
     """Return how many moments of *node* have passed at *now*."""
+    # A hash needs no record: each run finds the same moment for a node, also after a loss of the ledger.
     share = int.from_bytes(hashlib.sha256(node.encode()).digest()[:6], "big") / 2**48
     return int(now / period + share)
 

@@ -164,6 +164,7 @@ def _family(mesh: MeshPolicy, network: IPNetwork, nodes: Mapping[str, NodeRule],
     explicit = {node: str(a) for node, rule in rules.items() for a in rule.addresses if a.version == network.version}
     first, last = network.first, network.last
     allocated: dict[str, str] = {}
+    # All rules count, also those of nodes without a key: the operator has given these addresses away already.
     taken = {address_number(a) for a in explicit.values()}
     for node, addresses in allocations.addresses.items():
         for address in addresses:
@@ -269,6 +270,7 @@ def _probe(family: _Family, pool: _Pool, node: str) -> int:
         value = pool.at(index)
         if value not in family.taken:
             return value
+    # In a nearly full pool a hash rarely meets a free address. Stepping on finds one for certain.
     while (value := pool.at(index)) in family.taken:
         index = (index + 1) % pool.size
     return value

@@ -72,6 +72,7 @@ def assign_relays(
         firsts = _firsts(members, tiers[0], allocations, unstable)
         for leaf, pair in _assign_second(firsts, tiers, allocations).items():
             chosen[leaf] = pair if mesh.topology is not Topology.FULL else _all(leaf, pair, tiers, allocations)
+    # Added last: a link that the operator named changes no assignment of relays.
     for leaf, relay in _linked(mesh, leaves, all_relays):
         if relay not in chosen[leaf]:
             chosen[leaf] = (*chosen[leaf], relay)
@@ -148,6 +149,7 @@ def _firsts(leaves: Sequence[str], pool: Pool, allocations: Allocations, unstabl
     firsts = {leaf: relay for leaf, relay in previous.items() if relay is not None}
     load = Counter(dict.fromkeys(pool, 0))
     load.update(firsts.values())
+    # Rounded up, so that the shares together have room for all leaves.
     room = -(-len(leaves) // len(pool))
     for leaf in leaves:
         if leaf not in firsts:

@@ -81,6 +81,8 @@ def next_moves(
             continue
         if move is None or move.new != new:
             found[subnet] = GatewayMove(old=old, new=new, stage=Stage.PREPARE)
+        # An unresponsive node elsewhere must not block the move for days. The gateways and their relays accept or drop
+        # the answers of all others, so there is no next step without them.
         elif behind - health.unresponsive or behind & _gateways_and_relays(before, move):
             found[subnet] = move
         elif move.stage in NEXT_STAGE:

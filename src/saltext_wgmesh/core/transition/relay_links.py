@@ -64,6 +64,7 @@ def _relays_to_keep(old: Member, new: Member, change: _Change) -> tuple[tuple[st
     had_unrouted = change.published.transition.unrouted_relays.get(leaf, ())
     left = [r for r in (*old.relays, *had_unrouted) if r not in new.relays and change.is_usable(leaf, r, change.dead)]
     without_route = {r for r in had_unrouted if r not in old.relays}
+    # Here a link in hold-down counts as down: a leaf must not give up its old relays for a link that flaps.
     usable_new = [r for r in new.relays if change.is_usable(leaf, r, change.published.health.down_links)]
     new_links_carry = (
         set(usable_new) <= set(old.relays)

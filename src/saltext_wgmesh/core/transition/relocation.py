@@ -24,6 +24,7 @@ def previous_sockets(published: PublishedStep, after: Plan) -> dict[str, AccessS
         if before.members[n].is_relay and after.members[n].is_relay and n not in published.health.down_nodes
     ]
     waiting_relays = [n for n in moving if n in relays]
+    # With one relay no order keeps the mesh connected, so nothing is gained by waiting.
     if not moving or len(relays) < 2:
         return {}
     had_waiting = published.transition.previous_sockets.keys()

@@ -92,6 +92,7 @@ def auto_rollback(snapshot: LedgerSnapshot, raw: Any, now: float) -> dict[str, t
         down_since = _down_since(records, now)
         try:
             blame = _policy_to_blame(records, raw, down_since) if down_since and not records.pin else None
+        # A rollback is a help, and no run may fail for lack of it: a policy of long ago may no longer be readable.
         except WgmeshError as error:
             log.info("wgmesh %s: whether its policy cost the relay is unknown: %s", mesh, error)
             continue

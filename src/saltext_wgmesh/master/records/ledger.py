@@ -104,6 +104,7 @@ class Ledger(StoredRecords):
         copy = self._fetch(banks.HEAD_COPIES, mesh) if damage else {}
         parsed(banks.HEAD_COPIES, mesh, lambda: MeshHead.from_dict(copy))
         number = self._number(mesh) if damage else None
+        # An older copy lacks the addresses and relay numbers that were given out since: they would be given out twice.
         if damage and (copy or number) and copy.get("generation", 0) < (number or 0):
             raise DamagedRecord(
                 f"{damage}; generation {number} was published, and {banks.HEAD_COPIES} {mesh} is of generation "
@@ -123,10 +124,13 @@ class Ledger(StoredRecords):
         # A run that died before it wrote the head left assignments of this generation, perhaps to other nodes.
         for node in sorted(self._nodes_of(mesh, head.generation) - changed.keys()):
             self._put_assignments(mesh, head.generation, node)
+        # The list of nodes comes before their assignments: after a crash the next run knows which ones to take back.
         self._store(banks.GENERATIONS, f"{mesh}.{head.generation}", {**generation.as_dict(), "nodes": sorted(changed)})
         for node, assignment in sorted(changed.items()):
             self._put_assignments(mesh, head.generation, node, assignment)
+        # The head comes after all that it refers to. Readers ignore entries of a later generation than the current one.
         self.save_head(mesh, head)
+        # Last: a run that dies before this keeps one generation too many, and never one too few.
         self._drop_old(mesh, head.generation - KEPT_GENERATIONS)
 
     def _nodes_of(self, mesh: str, generation: int) -> set[str]:
@@ -151,6 +155,8 @@ class Ledger(StoredRecords):
 
     def save_head(self, mesh: str, head: MeshHead) -> None:
         """Write the head alone, as when facts or allocations changed and no assignment did."""
+        # If only the head was written, ``head`` completes the number. The copy follows both, so that one of the two
+        # heads is whole at any moment.
         self._store(banks.HEADS, mesh, head.as_dict())
         self._store(banks.CURRENT, mesh, {"generation": head.generation})
         self._store(banks.HEAD_COPIES, mesh, head.as_dict())

@@ -184,6 +184,7 @@ class Store:
     def deactivate(self) -> None:
         """Record that no view of the mesh is applied, and that no apply is to be recovered."""
         former_version.remove_both(self.folder / PENDING_APPLY_FILE)
+        # The journal went first: by a journal that is left, the watcher would restore the mesh.
         files.remove_file(self.folder / VIEW)
         files.remove_file(self.folder / APPLIED)
 
