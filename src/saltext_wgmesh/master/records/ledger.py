@@ -32,7 +32,6 @@ in the present schema whenever it changes next (``records.migration``).
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ from saltext_wgmesh.master.records.assignment import Assignment, is_damaged, vie
 from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, Pin
 from saltext_wgmesh.master.records.mesh_head import MeshHead
 from saltext_wgmesh.master.records.plan_inputs import Generation
-from saltext_wgmesh.master.records.stored_records import DamagedRecord, StoredRecords, parsed
+from saltext_wgmesh.master.records.stored_records import DamagedRecord, StoredRecords, parsed, require_readable
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class Ledger(StoredRecords):
         if opts.get("cache", "localfs") == "localfs":
             root = Path(opts.get("cachedir", ""), banks.ROOT)
             for folder in (root, *(root.parent / bank for bank in banks.ALL)):
-                _require_readable(folder)
+                require_readable(folder)
             return cls(salt.cache.factory(opts), root.parent)
         return cls(salt.cache.factory(opts))
 
@@ -396,11 +395,3 @@ def _named(raw: Mapping[str, Any]) -> str:
     if not isinstance(name, str):
         raise TypeError("the name is no text")
     return name
-
-
-def _require_readable(folder: Path) -> None:
-    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        raise LedgerError(
-            f"the folder {folder} of the ledger can't be read by the user {os.geteuid()}: it must belong to the user "
-            "that the master runs as: correct that with 'chown -R'"
-        )

@@ -193,7 +193,7 @@ class LinkVerdict:
 
         Each link's ``probing_since`` and ``no_probe_target`` follow.
         """
-        # By session, not by state: a blackholed relay must be probed too, or it could never count as up again.
+        # The session counts, not the state: only a probe can show that a blackholed relay forwards again.
         relays = [link for link in self.relays if link.session.state is bfd.BfdState.UP]
         # If this is the only relay of the mesh, no relay can answer and none has to.
         any_other = len(relays) > 1 or len(self.relays) == 1
