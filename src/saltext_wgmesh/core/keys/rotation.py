@@ -164,6 +164,7 @@ def advance(before: Rotation, state: RotationInput) -> Rotation:
     activated = {n: at for n, at in activated.items() if n in members and n not in late}
     backed_off = {n: until for n, until in before.backed_off_until.items() if until > state.now}
     backed_off = {n: until for n, until in backed_off.items() if n in state.next_keys}
+    # A node that did not switch in time would hold up all others, so it waits and these go first.
     backed_off |= dict.fromkeys(late, state.now + ACTIVATION_BACKOFF)
 
     before = replace(before, backed_off_until=_sorted(backed_off))
@@ -171,6 +172,7 @@ def advance(before: Rotation, state: RotationInput) -> Rotation:
     # Relays first, since all other nodes wait for them.
     for node in sorted(published, key=lambda n: (n not in state.relays, n)):
         if node not in activated and not any(_obstacles(node, state, switching, before)):
+            # Counted at once: the next node of this loop must not be a neighbour of this one.
             activated[node] = state.now
             switching.add(node)
     requested = {n: at for n, at in before.requested.items() if n in members and n not in state.next_keys}

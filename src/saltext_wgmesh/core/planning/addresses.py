@@ -92,6 +92,7 @@ def assign_addresses(
     """
     found: dict[str, tuple[str, ...]] = dict.fromkeys(sorted(nodes), ())
     problems: list[Problem] = []
+    # IPv4 comes first in every view: a node's first address is the one that neighbours probe.
     for network in sorted(mesh.networks, key=lambda n: n.version):
         family = _family(mesh, to_netaddr(network), nodes, allocations)
         problems += _conflicts(family)

@@ -52,6 +52,7 @@ def plan_mesh(
 
     Raises PlanError with all problems that prevent a plan.
     """
+    # An unproven relay is treated like a drained one: it is linked, and used only where there is no other.
     drained |= transition.unproven_relays
     inputs = _PlanInputs(
         mesh=mesh, facts=facts, allocations=allocations, health=health, drained=drained, transition=transition
@@ -72,6 +73,7 @@ def plan_mesh(
     spread = {n: r for n, r in _spread_relays(inputs, chosen, pools).items() if choice.has_area(assigned[n])}
     members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen), spread)
     linked, direct = _direct_links(inputs, [members[leaf] for leaf in leaves])
+    # With a relay each pair has a path, so a missing direct link is no problem.
     if not relays:
         problems += direct_links.unreachable_pairs(mesh, members, direct)
     if problems:

@@ -65,6 +65,7 @@ def assign_relays(
     # Most leaves are of a few kinds, so tiers are computed once for each kind and not for each leaf.
     tiers_of = {kind: _relay_tiers(mesh, *kind, all_relays) for kind in set(kinds.values())}
     groups: dict[RelayTiers, list[str]] = {}
+    # In order of names, so that the same nodes get the same relays, whatever order the mine has.
     for leaf in sorted(leaves):
         groups.setdefault(tiers_of[kinds[leaf]], []).append(leaf)
     chosen: dict[str, RelayOrder] = {}

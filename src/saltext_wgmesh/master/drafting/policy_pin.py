@@ -117,6 +117,7 @@ def _policy_to_blame(records: MeshRecords, raw: Any, down_since: Mapping[str, fl
     history = records.history
     now = history.current().inputs
     before = _last_by_another_policy(history, now.raw_policy)
+    # A pillar that has changed since is the operator's answer already, and is planned in place of a rollback.
     if before is None or policy_fingerprint(_of_mesh(raw, records.mesh)) != policy_fingerprint(now.raw_policy):
         return None
     old, first = history.generation(before), history.generation(before + 1)

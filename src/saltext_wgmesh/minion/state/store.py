@@ -265,6 +265,7 @@ def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:
     """Record exactly *summaries*, by mesh, as of now."""
     path = host.state_dir / OUTCOMES
     if path.exists() and summaries == outcomes(host):
+        # Equal results are news all the same: ``await_push`` compares the time of the file.
         os.utime(path)
     else:
         files.write_file(path, _text(summaries))
