@@ -3,8 +3,8 @@
 A node that is to rotate creates a second key and publishes it beside the first. All its neighbours accept both. Once
 they have acknowledged that, the node is *activated*: its view names the key that it must run. From then on neighbours
 accept whichever of the two keys the node runs. So any two neighbours have one key of each in common, whichever mixture
-of old and new views nodes hold. When all interfaces of the node run the new key, the node publishes that key alone, and
-the old key is removed everywhere (pre-publish rollover, RFC 6781 section 4.1.1.1).
+of old and new views nodes hold. When all interfaces of the node run the new key, the node publishes that key alone. The
+old key is then removed everywhere (pre-publish rollover, RFC 6781 section 4.1.1.1).
 
 Two things are stored: the nodes that are requested to create a key, and the nodes that are activated. All else follows
 at every run from what nodes have published and acknowledged.

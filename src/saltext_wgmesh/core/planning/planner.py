@@ -73,7 +73,6 @@ def plan_mesh(
     spread = {n: r for n, r in _spread_relays(inputs, chosen, pools).items() if choice.has_area(assigned[n])}
     members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen), spread)
     linked, direct = _direct_links(inputs, [members[leaf] for leaf in leaves])
-    # With a relay each pair has a path, so a missing direct link is no problem.
     if not relays:
         problems += direct_links.unreachable_pairs(mesh, members, direct)
     if problems:

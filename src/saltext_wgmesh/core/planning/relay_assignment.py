@@ -91,8 +91,8 @@ def without_links(
     """Return *allocated* (leaf → relays), with other relays in place of those to which a leaf has no usable link.
 
     Each of *cut* is leaf → relays to do without, the worst ones first: a leaf does without those of the next one only
-    if some relay is left to it. Each leaf is looked at alone and nothing of it is remembered. A link that is down, by
-    the word of one of its ends, therefore moves no other leaf, and the leaf returns when its link is good again.
+    if some relay is left to it. Each leaf is looked at alone and nothing of it is remembered. A link that one of its
+    ends calls down therefore moves no other leaf. The leaf returns when its link is good again.
     """
     all_relays = tuple(sorted(relays))
     concerned = sorted({leaf for links in cut for leaf in links if allocated.get(leaf)})

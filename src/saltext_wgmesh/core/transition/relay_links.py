@@ -77,7 +77,7 @@ def _relays_to_keep(old: Member, new: Member, change: _Change) -> tuple[tuple[st
     unrouted = tuple(r for r in left if r not in routed and r not in removed)
 
     # Nodes may be in the middle of the step before. A relay that does not deliver yet must not find a way back to
-    # itself in the list of any node, so until then the leaf keeps its old list, with its new relays behind.
+    # itself in the list of any node. Until it delivers, the leaf keeps its old list, with its new relays behind.
     looping = [r for r in may_loop_back(old.relays, relays_in_order(new.relays, routed)) if r in usable_new]
     was_in_transition = leaf in change.published.transition.previous_relays
     all_deliver = all(evidence.can_deliver(leaf, r, was_in_transition) for r in looping)
