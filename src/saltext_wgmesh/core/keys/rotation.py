@@ -3,8 +3,8 @@
 A node that is to rotate creates a second key and publishes it beside the first. All its neighbours accept both. Once
 they have acknowledged that, the node is *activated*: its view names the key that it must run. From then on neighbours
 accept whichever of the two keys the node runs. So any two neighbours have one key of each in common, whichever mixture
-of old and new views nodes hold. When all interfaces of the node run the new key, the node publishes that key alone, and
-the old key is removed everywhere (pre-publish rollover, RFC 6781 section 4.1.1.1).
+of old and new views nodes hold. When all interfaces of the node run the new key, the node publishes that key alone. The
+old key is then removed everywhere (pre-publish rollover, RFC 6781 section 4.1.1.1).
 
 Two things are stored: the nodes that are requested to create a key, and the nodes that are activated. All else follows
 at every run from what nodes have published and acknowledged.
@@ -114,6 +114,7 @@ def request_due(before: Rotation, nodes: Iterable[str], period: int, now: float)
     of a fleet are spread over the period. A changed period begins at *now*.
     """
     before = with_plausible_times(before, now)
+    # Counted from zero, each node would have had a moment, and all would be due at once.
     if period != before.period or not before.checked_at:
         return replace(before, period=period, checked_at=now if period else 0.0)
     if not period:
@@ -143,6 +144,7 @@ def with_plausible_times(before: Rotation, now: float) -> Rotation:
 
 def _moments(node: str, period: int, now: float) -> int:
     """Return how many moments of *node* have passed at *now*."""
+    # A hash needs no record: each run finds the same moment for a node, also after a loss of the ledger.
     share = int.from_bytes(hashlib.sha256(node.encode()).digest()[:6], "big") / 2**48
     return int(now / period + share)
 
@@ -162,6 +164,7 @@ def advance(before: Rotation, state: RotationInput) -> Rotation:
     activated = {n: at for n, at in activated.items() if n in members and n not in late}
     backed_off = {n: until for n, until in before.backed_off_until.items() if until > state.now}
     backed_off = {n: until for n, until in backed_off.items() if n in state.next_keys}
+    # A node that did not switch in time would hold up all others, so it waits and these go first.
     backed_off |= dict.fromkeys(late, state.now + ACTIVATION_BACKOFF)
 
     before = replace(before, backed_off_until=_sorted(backed_off))
@@ -169,6 +172,7 @@ def advance(before: Rotation, state: RotationInput) -> Rotation:
     # Relays first, since all other nodes wait for them.
     for node in sorted(published, key=lambda n: (n not in state.relays, n)):
         if node not in activated and not any(_obstacles(node, state, switching, before)):
+            # Counted at once: the next node of this loop must not be a neighbour of this one.
             activated[node] = state.now
             switching.add(node)
     requested = {n: at for n, at in before.requested.items() if n in members and n not in state.next_keys}

@@ -230,6 +230,7 @@ class Session:
                 self._next_tx = min(self._next_tx, now)
             return None
         self._follow(packet.state, now)
+        # After the transition, which may apply the interval that the detection time follows from.
         if self.detection_time:
             self._expires_at = now + self.detection_time
         # A faster rate that the remote end asks for takes effect at once, not after the present interval (6.8.3).

@@ -40,6 +40,7 @@ class HoldDown:
 
         The next hold-down time is longer if the link was up for a short time only.
         """
+        # A link that has not counted as up since then can't flap: no route has used it.
         if self.up_at is None:
             return self
         up_for = now - self.up_at

@@ -6,9 +6,9 @@ answers nothing for long is mute and no witness, so that a site which dies whole
 least half of its witnesses say so. One neighbour of several is evidence about their common link only. A node or link
 that goes down counts as down at once.
 
-A node or link that recovers stays *down* until it has been up for the hold-down time, which doubles with each flap.
-It then stays *recovering* for WAIT_TO_RESTORE seconds: leaves that still use it keep using it, and a leaf without any
-other relay may use it, but no other leaf is moved to it. This avoids moving traffic twice when a relay flaps.
+A node or link that recovers stays *down* until it has been up for the hold-down time, which doubles with each flap. It
+then stays *recovering* for WAIT_TO_RESTORE seconds: leaves that still use it keep using it, and a leaf without any
+other relay may use it. No other leaf is moved to it. This avoids moving traffic twice when a relay flaps.
 
 Without a report about a node or link, its health does not change. The clock is a parameter.
 """

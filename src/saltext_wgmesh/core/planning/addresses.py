@@ -92,6 +92,7 @@ def assign_addresses(
     """
     found: dict[str, tuple[str, ...]] = dict.fromkeys(sorted(nodes), ())
     problems: list[Problem] = []
+    # IPv4 comes first in every view: a node's first address is the one that neighbours probe.
     for network in sorted(mesh.networks, key=lambda n: n.version):
         family = _family(mesh, to_netaddr(network), nodes, allocations)
         problems += _conflicts(family)
@@ -164,6 +165,7 @@ def _family(mesh: MeshPolicy, network: IPNetwork, nodes: Mapping[str, NodeRule],
     explicit = {node: str(a) for node, rule in rules.items() for a in rule.addresses if a.version == network.version}
     first, last = network.first, network.last
     allocated: dict[str, str] = {}
+    # All rules count, also those of nodes without a key: the operator has given these addresses away already.
     taken = {address_number(a) for a in explicit.values()}
     for node, addresses in allocations.addresses.items():
         for address in addresses:
@@ -269,6 +271,7 @@ def _probe(family: _Family, pool: _Pool, node: str) -> int:
         value = pool.at(index)
         if value not in family.taken:
             return value
+    # In a nearly full pool a hash rarely meets a free address. Stepping on finds one for certain.
     while (value := pool.at(index)) in family.taken:
         index = (index + 1) % pool.size
     return value

@@ -40,6 +40,7 @@ def direct_pairs(mesh: MeshPolicy, leaves: Iterable[Member]) -> list[NodePair]:
     for group in _direct_groups(mesh, members.values()):
         passive = [m for m in group if m.endpoint is None and (m.nat or not m.underlay)]
         active = [m for m in group if m.endpoint is not None or not (m.nat or not m.underlay)]
+        # Two passive nodes can't open a link. Without their pairs, a fleet behind NAT costs no time by its square.
         pairs = (*combinations(active, 2), *((a, p) for a in active for p in passive))
         found.update(node_pair(a.node, b.node) for a, b in pairs if _opens(mesh, a, b))
     for left, right in mesh.links:

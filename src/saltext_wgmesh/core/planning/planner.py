@@ -52,6 +52,7 @@ def plan_mesh(
 
     Raises PlanError with all problems that prevent a plan.
     """
+    # An unproven relay is treated like a drained one: it is linked, and used only where there is no other.
     drained |= transition.unproven_relays
     inputs = _PlanInputs(
         mesh=mesh, facts=facts, allocations=allocations, health=health, drained=drained, transition=transition

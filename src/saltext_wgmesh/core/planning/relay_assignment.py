@@ -65,6 +65,7 @@ def assign_relays(
     # Most leaves are of a few kinds, so tiers are computed once for each kind and not for each leaf.
     tiers_of = {kind: _relay_tiers(mesh, *kind, all_relays) for kind in set(kinds.values())}
     groups: dict[RelayTiers, list[str]] = {}
+    # In order of names, so that the same nodes get the same relays, whatever order the mine has.
     for leaf in sorted(leaves):
         groups.setdefault(tiers_of[kinds[leaf]], []).append(leaf)
     chosen: dict[str, RelayOrder] = {}
@@ -72,6 +73,7 @@ def assign_relays(
         firsts = _firsts(members, tiers[0], allocations, unstable)
         for leaf, pair in _assign_second(firsts, tiers, allocations).items():
             chosen[leaf] = pair if mesh.topology is not Topology.FULL else _all(leaf, pair, tiers, allocations)
+    # Added last: a link that the operator named changes no assignment of relays.
     for leaf, relay in _linked(mesh, leaves, all_relays):
         if relay not in chosen[leaf]:
             chosen[leaf] = (*chosen[leaf], relay)
@@ -89,8 +91,8 @@ def without_links(
     """Return *allocated* (leaf → relays), with other relays in place of those to which a leaf has no usable link.
 
     Each of *cut* is leaf → relays to do without, the worst ones first: a leaf does without those of the next one only
-    if some relay is left to it. Each leaf is looked at alone and nothing of it is remembered. A link that is down, by
-    the word of one of its ends, therefore moves no other leaf, and the leaf returns when its link is good again.
+    if some relay is left to it. Each leaf is looked at alone and nothing of it is remembered. A link that one of its
+    ends calls down therefore moves no other leaf. The leaf returns when its link is good again.
     """
     all_relays = tuple(sorted(relays))
     concerned = sorted({leaf for links in cut for leaf in links if allocated.get(leaf)})
@@ -148,6 +150,7 @@ def _firsts(leaves: Sequence[str], pool: Pool, allocations: Allocations, unstabl
     firsts = {leaf: relay for leaf, relay in previous.items() if relay is not None}
     load = Counter(dict.fromkeys(pool, 0))
     load.update(firsts.values())
+    # Rounded up, so that the shares together have room for all leaves.
     room = -(-len(leaves) // len(pool))
     for leaf in leaves:
         if leaf not in firsts:

@@ -1,10 +1,10 @@
 """The relay that a leaf takes first for each destination: leaves with the same relays take the same one both ways.
 
 A firewall on a relay that tracks connections drops answers whose requests took another relay. So the choice depends on
-both ends, and is the same from either. An area is the mesh's network, or the block of a site, if all of its leaves
-choose from the same relays and each gets all of these. It is divided into as many parts as there are relays: all parts
-but the first are a prefix each, and the first has all other addresses. The sum of the numbers of both ends' parts,
-modulo the number of relays, is the index of the relay. For a pair in one block the parts of the block count.
+both ends, and is the same from either. An area is the mesh's network, or the block of a site, if each of its leaves
+gets all relays of one and the same set. It is divided into as many parts as there are relays: all parts but the first
+are a prefix each, and the first has all other addresses. The sum of the numbers of both ends' parts, modulo the number
+of relays, is the index of the relay. For a pair in one block the parts of the block count.
 
 All other destinations are reached by the leaf's relays in order. Two leaves that have no relay in common then use the
 first relays of both in either direction.

@@ -4,7 +4,7 @@ Leaves with the same relays form a group. Within a block, the group with most ad
 prefix. The addresses of other groups stay host prefixes, which are longer and so are preferred.
 
 A relay that serves a leaf of the block does not aggregate that block. So a packet to an unassigned address of the block
-reaches at most one such relay, which has no route for the address, and it never loops.
+reaches at most one such relay, and never loops: that relay has no route for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The underlay addresses at which one node may reach another one, the best first.
 
-One private address may be on many hosts. An address means its owner to a node only if the node does not have the
-address itself, and has no network of its own, such as one of containers, around it.
+One private address may be on many hosts. An address means its owner to a node only if the node neither has the address
+nor a network of its own around it, such as one of containers.
 """
 
 from __future__ import annotations

@@ -121,6 +121,7 @@ def _direct_peer(builder: ViewBuilder, leaf: Member, name: str, standby: tuple[s
     other = builder.members[name]
     where = tuple(map(str, direct_links.endpoints_for(builder.mesh, leaf, other)))
     keepalive = 0 if direct_links.endpoints_for(builder.mesh, other, leaf) else builder.mesh.keepalive
+    # In a full topology each node is a peer of all others. Most of these peers are equal, so they are one object.
     key = (name, where, keepalive, standby, ipv6)
     if key not in builder.peers:
         builder.peers[key] = Peer(
@@ -323,6 +324,7 @@ def _relay_routes(builder: ViewBuilder, relay: Member) -> tuple[Route, ...]:
     own = (*relay.subnets, *relay.standby_subnets)
     if own:
         routes = [_without(route, own) for route in routes]
+    # Without this route, a packet for an address that no node has would leave by the default route.
     routes.append(Route(prefixes=builder.networks, via=(), from_trunk=()))
     return _in_order(builder, routes)
 

@@ -52,6 +52,7 @@ def _link(tables: ForwardingTables, link: Link, tunnels: _TunnelPrefixes, findin
     # As sets: the ends may list the keys of a rotation in different order.
     if set(here[1].psk_ids) != set(there[1].psk_ids):
         findings.add("different preshared keys", f"node {link.a}", f"{link.b} would have another key for their link")
+    # Each end is checked with its own view: the planner may have made one end right and the other one wrong.
     for near, end, far in ((a, here, b), (b, there, a)):
         _end(tables, near, end, far, findings)
         # The allowed-ips of a tunnel are the whole mesh, those on an access interface the peer's own prefixes.

@@ -95,6 +95,7 @@ class Walker:
     def _end_at(self, node: NodeTables, to: HostAddress, is_source: bool) -> tuple[WalkOutcome, str] | None:
         """Return how the packet ends at *node*; None if the node forwards it."""
         name = node.view.node
+        # The own prefixes come first, as the kernel looks at its local table before all others (ip-rule(8)).
         own = node.local.longest(to)
         if own is not None:
             if own in node.subnets and not node.view.forward:

@@ -9,7 +9,7 @@ first relays must differ while the subnet moves. The move has four steps, each a
 2. FIRST_RELAY: the first relay of the new gateway delivers to it. All other nodes still send by the first relay of the
    old gateway.
 3. MOST_RELAYS: all other nodes send to the new gateway. Only the first relay of the old gateway still accepts its
-   packets, and sends what its own leaves have for the subnet to the relays of the new gateway.
+   packets. It sends what its own leaves have for the subnet to the relays of the new gateway.
 4. LAST_RELAY: that relay too delivers to the new gateway.
 
 After the last step the plan has no trace of the move.
@@ -81,6 +81,8 @@ def next_moves(
             continue
         if move is None or move.new != new:
             found[subnet] = GatewayMove(old=old, new=new, stage=Stage.PREPARE)
+        # An unresponsive node elsewhere must not block the move for days. The gateways and their relays accept or drop
+        # the answers of all others, so there is no next step without them.
         elif behind - health.unresponsive or behind & _gateways_and_relays(before, move):
             found[subnet] = move
         elif move.stage in NEXT_STAGE:
@@ -123,8 +125,8 @@ def links_to_avoid(
 ) -> frozenset[NodePair]:
     """Return the links that are used only if there is no other path while subnets move.
 
-    These are the direct links of a node that has one to both gateways of a move, and the links of the gateways to all
-    their relays but the first.
+    These are a node's direct links to both gateways of a move, and the links of the gateways to relays other than
+    their first.
     """
     if not moves:
         return frozenset()

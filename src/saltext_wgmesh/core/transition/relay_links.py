@@ -64,6 +64,7 @@ def _relays_to_keep(old: Member, new: Member, change: _Change) -> tuple[tuple[st
     had_unrouted = change.published.transition.unrouted_relays.get(leaf, ())
     left = [r for r in (*old.relays, *had_unrouted) if r not in new.relays and change.is_usable(leaf, r, change.dead)]
     without_route = {r for r in had_unrouted if r not in old.relays}
+    # Here a link in hold-down counts as down: a leaf must not give up its old relays for a link that flaps.
     usable_new = [r for r in new.relays if change.is_usable(leaf, r, change.published.health.down_links)]
     new_links_carry = (
         set(usable_new) <= set(old.relays)
@@ -76,7 +77,7 @@ def _relays_to_keep(old: Member, new: Member, change: _Change) -> tuple[tuple[st
     unrouted = tuple(r for r in left if r not in routed and r not in removed)
 
     # Nodes may be in the middle of the step before. A relay that does not deliver yet must not find a way back to
-    # itself in the list of any node, so until then the leaf keeps its old list, with its new relays behind.
+    # itself in the list of any node. Until it delivers, the leaf keeps its old list, with its new relays behind.
     looping = [r for r in may_loop_back(old.relays, relays_in_order(new.relays, routed)) if r in usable_new]
     was_in_transition = leaf in change.published.transition.previous_relays
     all_deliver = all(evidence.can_deliver(leaf, r, was_in_transition) for r in looping)

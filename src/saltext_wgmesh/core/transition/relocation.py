@@ -12,8 +12,7 @@ from saltext_wgmesh.core.transition.published_step import PublishedStep
 def previous_sockets(published: PublishedStep, after: Plan) -> dict[str, AccessSocket]:
     """Return node → its socket in the published plan, for the nodes that keep it in the next step.
 
-    A relay that is down gets its new socket at once, and so do all nodes of a mesh with fewer than two relays that are
-    up.
+    A relay that is down gets its new socket at once. So do all nodes of a mesh with fewer than two relays that are up.
     """
     before = published.plan
     common = sorted(before.members.keys() & after.members.keys())
@@ -24,6 +23,7 @@ def previous_sockets(published: PublishedStep, after: Plan) -> dict[str, AccessS
         if before.members[n].is_relay and after.members[n].is_relay and n not in published.health.down_nodes
     ]
     waiting_relays = [n for n in moving if n in relays]
+    # With one relay no order keeps the mesh connected, so nothing is gained by waiting.
     if not moving or len(relays) < 2:
         return {}
     had_waiting = published.transition.previous_sockets.keys()

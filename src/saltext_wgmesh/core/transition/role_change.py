@@ -30,6 +30,7 @@ def role_changes(published: PublishedStep, after: Plan) -> Mapping[str, RoleChan
     found: dict[str, RoleChange] = {}
     before, health = published.plan, published.health
     cannot_be_told = health.down_nodes | health.unresponsive
+    # A leaf that can't be told may keep its view for days, and must not block the change for as long.
     used_by_leaves = {r for leaf, m in before.members.items() if leaf not in cannot_be_told for r in m.relays}
     dead = published.dead_links()
     relays_after, relays_before = ({n for n, m in plan.members.items() if m.is_relay} for plan in (after, before))
@@ -71,6 +72,7 @@ def _advance_role_change(
         # A relay was lost in the middle of the change: all other links are used as they are.
         left = tuple(r for r in now.unrouted_relays if r not in relays)
         return replace(now, relays=(*relays, *others), unrouted_relays=left)
+    # One end that has stopped using a link proves nothing: the other end may still send through it.
     if not all(evidence.has_applied(n) for n in (node, *now.relays, *now.unrouted_relays)):
         return now
     if now.unrouted_relays:

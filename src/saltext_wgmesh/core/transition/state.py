@@ -92,6 +92,7 @@ class Transition:
             n for node, change in self.role_changes.items() for n in (node, *change.relays, *change.unrouted_relays)
         }
         in_direct_links = {n for pair in self.previous_direct_links for n in pair}
+        # The report of one end is enough for a link, so the relays of these leaves need not be asked too.
         leaves = {*self.previous_relays, *self.unrouted_relays}
         return frozenset({*everyone, *leaves, *in_direct_links, *reporting_relays, *changing_role})
 

@@ -38,6 +38,7 @@ def next_transition(
     # Whether a node changes its role must not depend on relays that the next plan does not use yet.
     without_unproven = make(Transition(unproven_relays=unproven)) if unproven else goal
     changing = role_changes(published, without_unproven)
+    # A node that changes its role is a leaf until the change is over, so no node depends on it as a relay.
     unproven -= changing.keys()
     if changing or unproven:
         goal = make(Transition(role_changes=changing, unproven_relays=unproven))

@@ -236,6 +236,7 @@ def _with_activations(one: Draft, acks: Acks, given: DraftInput) -> Draft:
     context = one.rotation_context(one.head, acks, given.now)
     rotation = key_rotation.advance_rotation(one.policy, context, given.request.rotate, given.request.force_rotation)
     inputs = replace(one.inputs, activated_keys=frozenset(rotation.activated))
+    # Most runs change no key. The views of a large mesh are then neither made nor hashed a second time.
     if inputs == one.inputs:
         return replace(one, rotation=rotation)
     plan = rotation_module.with_activation(one.plan, inputs.activated_keys)
@@ -256,6 +257,7 @@ def _with_psks(one: Draft, records: MeshRecords, given: DraftInput) -> Draft:
     assignments = one.records
     if found.plan is not one.plan:
         views = found.plan.views
+        # PSK ids are part of a view, so its digest has to follow: nodes are pushed to by digest.
         assignments = {n: Assignment.of_view(views[n]) if n in views else old for n, old in assignments.items()}
     return replace(
         one,

@@ -40,10 +40,12 @@ def next_step(
     if not records.head.generation:
         return wanted, goal
     before = records.history.current_plan()
+    # The usual run: nothing is in progress and nothing changes, so no evidence is needed.
     if not records.head.transition and not _differs(goal, before):
         return wanted, goal
     evidence = _evidence(records, reports, before, _exhausted(records, wanted, now))
     leaving = frozenset(relay for relay in _relays_leaving(before, goal, wanted.health) if relay in accepted)
+    # The published policy drains first: under the new one, leaves would lose the relay before they have another.
     draining = _drain(records, wanted, goal, before, evidence, leaving) if leaving else None
     return draining or _step(before, records, wanted, evidence, goal)
 

@@ -92,6 +92,7 @@ def auto_rollback(snapshot: LedgerSnapshot, raw: Any, now: float) -> dict[str, t
         down_since = _down_since(records, now)
         try:
             blame = _policy_to_blame(records, raw, down_since) if down_since and not records.pin else None
+        # A rollback is a help, and no run may fail for lack of it: a policy of long ago may no longer be readable.
         except WgmeshError as error:
             log.info("wgmesh %s: whether its policy cost the relay is unknown: %s", mesh, error)
             continue
@@ -116,6 +117,7 @@ def _policy_to_blame(records: MeshRecords, raw: Any, down_since: Mapping[str, fl
     history = records.history
     now = history.current().inputs
     before = _last_by_another_policy(history, now.raw_policy)
+    # A pillar that has changed since is the operator's answer already, and is planned in place of a rollback.
     if before is None or policy_fingerprint(_of_mesh(raw, records.mesh)) != policy_fingerprint(now.raw_policy):
         return None
     old, first = history.generation(before), history.generation(before + 1)

@@ -78,6 +78,7 @@ def choose_source(given: GuardInput, records: MeshRecords, policy: MeshPolicy | 
         return wanted
     outline = planner.membership(before.policy, before.facts)
     lost = prune_guard.loss(outline, _outline(wanted))
+    # A loss that was approved may take several runs, as relays are drained first. It is not asked for twice.
     approved = lost & records.guard.approved_loss
     unapproved = lost - records.guard.approved_loss
     limit = wanted.policy.prune_guard

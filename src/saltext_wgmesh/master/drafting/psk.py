@@ -50,6 +50,7 @@ def assign_psks(secrets: PskSecrets, records: MeshRecords, given: PskInput) -> P
     is_on = given.policy.preshared_keys
     if not is_on and published == PskRollover():
         return PskDraft(plan=given.plan, rollover=published)
+    # A restore of the master without its ``pki_dir`` loses secrets, and no PSK can be derived from a lost one.
     lost = published.secrets - secrets.names()
     if lost:
         log.warning("wgmesh %s: secrets of PSKs are missing in %s: new PSKs are made", records.mesh, secrets.folder)

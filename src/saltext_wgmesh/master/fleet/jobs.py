@@ -182,6 +182,7 @@ def _ask(
     given_up: tuple[Collection[str], Collection[str]] = ((), ()),
     *arguments: Any,
 ) -> JobResult:
+    # Before the job: without returns that can be read, each node would look unresponsive.
     _require_configuration(opts)
     returned: dict[str, Any] = {}
     unanswered: dict[str, str] = {}

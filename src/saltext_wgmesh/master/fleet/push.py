@@ -130,10 +130,12 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
     answers: list[NodeAnswer] = []
     in_earlier_waves: set[str] = set()
     for wave, turns in _waves(given, acks):
+        # A node that has not answered may still send by what this wave takes away, so silence blocks it too.
         if wave.withdraws:
             blocked = {**blocking(_unanswered(in_earlier_waves - presumed_down, wanted, acks)), **blocked}
         members = [turn.node for turn in turns]
         in_earlier_waves |= set(members)
+        # Decided wave by wave: what an earlier wave refused may hold back this one.
         due = [turn.node for turn in turns if _may_be_told(turn, acks, blocked, given)]
         answered = _tell(fleet, due, not_awaited, acks, given)
         for node in due:

@@ -76,15 +76,32 @@ class Conduct:
 
     def as_dict(self) -> dict[str, list[float]]:
         """Plain values for the ledger, of what was ever seen; ``from_dict`` is the inverse."""
-        found = {name: getattr(self, name) for name in _KINDS}
+        found = {
+            "awaited": self.awaited,
+            "asked": self.asked,
+            "facts": self.facts,
+            "drift": self.drift,
+            "enrolment": self.enrolment,
+        }
         return {name: [seen.count, seen.at] for name, seen in found.items() if seen != NEVER}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Conduct:
         """The conduct that ``as_dict`` wrote. Kinds that this version does not know are left out."""
-        known = {name: raw[name] for name in _KINDS if name in raw}
-        return cls(**{name: Repeats(count=int(count), at=float(at)) for name, (count, at) in known.items()})
+        return cls(
+            awaited=_repeats(raw, "awaited"),
+            asked=_repeats(raw, "asked"),
+            facts=_repeats(raw, "facts"),
+            drift=_repeats(raw, "drift"),
+            enrolment=_repeats(raw, "enrolment"),
+        )
 
 
-_KINDS = ("awaited", "asked", "facts", "drift", "enrolment")
+def _repeats(raw: Mapping[str, Any], kind: str) -> Repeats:
+    if kind not in raw:
+        return NEVER
+    count, at = raw[kind]
+    return Repeats(count=int(count), at=float(at))
+
+
 GOOD_CONDUCT = Conduct()

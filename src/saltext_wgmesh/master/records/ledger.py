@@ -32,7 +32,6 @@ in the present schema whenever it changes next (``records.migration``).
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ from saltext_wgmesh.master.records.assignment import Assignment, is_damaged, vie
 from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, Pin
 from saltext_wgmesh.master.records.mesh_head import MeshHead
 from saltext_wgmesh.master.records.plan_inputs import Generation
-from saltext_wgmesh.master.records.stored_records import DamagedRecord, StoredRecords, parsed
+from saltext_wgmesh.master.records.stored_records import DamagedRecord, StoredRecords, parsed, require_readable
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class Ledger(StoredRecords):
         if opts.get("cache", "localfs") == "localfs":
             root = Path(opts.get("cachedir", ""), banks.ROOT)
             for folder in (root, *(root.parent / bank for bank in banks.ALL)):
-                _require_readable(folder)
+                require_readable(folder)
             return cls(salt.cache.factory(opts), root.parent)
         return cls(salt.cache.factory(opts))
 
@@ -104,6 +103,7 @@ class Ledger(StoredRecords):
         copy = self._fetch(banks.HEAD_COPIES, mesh) if damage else {}
         parsed(banks.HEAD_COPIES, mesh, lambda: MeshHead.from_dict(copy))
         number = self._number(mesh) if damage else None
+        # An older copy lacks the addresses and relay numbers that were given out since: they would be given out twice.
         if damage and (copy or number) and copy.get("generation", 0) < (number or 0):
             raise DamagedRecord(
                 f"{damage}; generation {number} was published, and {banks.HEAD_COPIES} {mesh} is of generation "
@@ -123,10 +123,13 @@ class Ledger(StoredRecords):
         # A run that died before it wrote the head left assignments of this generation, perhaps to other nodes.
         for node in sorted(self._nodes_of(mesh, head.generation) - changed.keys()):
             self._put_assignments(mesh, head.generation, node)
+        # The list of nodes comes before their assignments: after a crash the next run knows which ones to take back.
         self._store(banks.GENERATIONS, f"{mesh}.{head.generation}", {**generation.as_dict(), "nodes": sorted(changed)})
         for node, assignment in sorted(changed.items()):
             self._put_assignments(mesh, head.generation, node, assignment)
+        # The head comes after all that it refers to. Readers ignore entries of a later generation than the current one.
         self.save_head(mesh, head)
+        # Last: a run that dies before this keeps one generation too many, and never one too few.
         self._drop_old(mesh, head.generation - KEPT_GENERATIONS)
 
     def _nodes_of(self, mesh: str, generation: int) -> set[str]:
@@ -151,6 +154,8 @@ class Ledger(StoredRecords):
 
     def save_head(self, mesh: str, head: MeshHead) -> None:
         """Write the head alone, as when facts or allocations changed and no assignment did."""
+        # If only the head was written, ``head`` completes the number. The copy follows both, so that one of the two
+        # heads is whole at any moment.
         self._store(banks.HEADS, mesh, head.as_dict())
         self._store(banks.CURRENT, mesh, {"generation": head.generation})
         self._store(banks.HEAD_COPIES, mesh, head.as_dict())
@@ -390,11 +395,3 @@ def _named(raw: Mapping[str, Any]) -> str:
     if not isinstance(name, str):
         raise TypeError("the name is no text")
     return name
-
-
-def _require_readable(folder: Path) -> None:
-    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        raise LedgerError(
-            f"the folder {folder} of the ledger can't be read by the user {os.geteuid()}: it must belong to the user "
-            "that the master runs as: correct that with 'chown -R'"
-        )

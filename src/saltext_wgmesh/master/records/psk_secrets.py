@@ -74,6 +74,7 @@ class PskSecrets:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"{secret.name}.secret"
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        # The mode is set at creation: before a later chmod, another user could open the file.
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with naming(path), os.fdopen(handle, "w") as stream:
@@ -84,6 +85,7 @@ class PskSecrets:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+        # The new name is an entry of the folder, which fsync of the file does not write (fsync(2)).
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

@@ -136,3 +136,12 @@ def _accessing(bank: str, key: str = "") -> Iterator[None]:
             f"the ledger's {' '.join(filter(None, (bank, key)))} can't be used: {error}; all files below the master's "
             "cachedir must be sound, and belong to the user that the master runs as: correct that with 'chown -R'"
         ) from error
+
+
+def require_readable(folder: Path) -> None:
+    """Return if this process may read *folder* or there is none; LedgerError if it may not."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise LedgerError(
+            f"the folder {folder} of the ledger can't be read by the user {os.geteuid()}: it must belong to the user "
+            "that the master runs as: correct that with 'chown -R'"
+        )

@@ -149,8 +149,8 @@ class RunQueue:
     def is_running(self) -> bool:
         """Whether a process has the lock.
 
-        A second lock is tried for this. A successful try of the first one would turn away callers at that moment, and
-        no list of locks names its files in a way that holds for every file system.
+        A second lock is tried for this. A successful try of the first one would turn away callers at that moment. No
+        list of locks names its files in a way that holds for every file system.
         """
         descriptor = _open(self._running)
         try:

@@ -51,6 +51,7 @@ def apply(
         recover_first(node, view)
         if not retry_rolled_back:
             preconditions.refuse_if_recently_rolled_back(node.store, view)
+        # Before the changes: the commands and the files for wg-quick name the files of PSKs.
         psk_files.save(node.store, view, psks)
         return _apply(node, view, master)
 
@@ -99,6 +100,7 @@ def _apply(node: NodeMesh, view: View, master: Master | None) -> ApplyResult:
         # The views of the steps are none to roll back to.
         store.restore(view, old_view)
     store.set_rolled_back(None)
+    # Only after success: a rollback also makes the view before the last one the previous one, which needs its PSKs.
     psk_files.prune(store)
     if keys.retire_old_key(host):
         # From now on all meshes run the new key, and so they must boot with it and with the PSKs that belong to it.

@@ -49,6 +49,7 @@ def await_push(
             fetch()
             pause *= 2
             fetch_at = time.monotonic() + pause
+        # Compared after the fetch, which records its outcomes in the same file as a push does.
         is_new = store.outcomes_version(host) != since
         results = _results(store.outcomes(host)) if is_new else None
         if results is None and asked and (reason := refusal()):

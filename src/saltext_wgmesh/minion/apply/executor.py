@@ -54,6 +54,7 @@ def _run_step(host: Host, step: Command) -> None:
 def create_device(host: Host, name: str) -> None:
     """Create the WireGuard device *name*, by the kernel, or by wireguard-go where the kernel has no WireGuard."""
     try:
+        # The kernel is asked first: wireguard-go copies each packet to user space and back.
         host.run("ip", "link", "add", "dev", name, "type", "wireguard")
     except HostError as error:
         if not any(hint in str(error) for hint in ("Unknown device type", "not supported")):

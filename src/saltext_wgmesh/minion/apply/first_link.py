@@ -24,6 +24,7 @@ def await_first_links(host: Host, meshes: Iterable[str], patience: float) -> tup
     deadline = time.monotonic() + patience
     silent = list(meshes)
     while True:
+        # Read in each round: a mesh that the node is told to leave while this waits is no longer awaited.
         views = {mesh: view for mesh in silent if (view := Store(host=host, mesh=mesh).view())}
         tunnels = {mesh: _tunnels(host, view) for mesh, view in views.items()}
         silent = [

@@ -112,6 +112,7 @@ def lost_since(
                 lost.append(f"no {group} is reachable any longer ({', '.join(missing)})")
         if before.master and not before.master.answers():
             lost.append(f"the master ({before.master.address}, port {before.master.port}) is no longer reachable")
+        # All is checked in each round: a link may go down again while another one is awaited.
         if not lost or time.monotonic() >= deadline:
             return tuple(lost)
         time.sleep(HEALTH_POLL_INTERVAL)

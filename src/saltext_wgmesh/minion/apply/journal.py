@@ -123,6 +123,7 @@ def clear_pending(store: Store) -> None:
 
 def interrupted(host: Host) -> list[str]:
     """Return the meshes of which an apply died and was not recovered yet, sorted."""
+    # An apply in progress has a journal too. It holds the lock of its mesh, which a process that died does not.
     found = sorted(former_version.meshes_with(host.state_dir, PENDING_APPLY_FILE))
     return [mesh for mesh in found if not Store(host=host, mesh=mesh).is_locked()]
 

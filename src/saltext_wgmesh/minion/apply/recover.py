@@ -55,6 +55,7 @@ def _recover(node: NodeMesh) -> None:
         log.warning("wgmesh %s: the apply of %s died: checking the node", node.mesh, pending.requested_digest[:8])
         # A request of the process that died would hold links down until it expires.
         files.remove_file(admin_down.request_path(node.host, node.mesh))
+        # The apply may have died after its last change. To roll back a sound node would disrupt its links for nothing.
         lost = pending.attempt.lost(node, node.timeouts.recovery)
         if lost:
             # A view that was applied in part, or a node that booted, may lack something for that reason alone. Then the

@@ -30,6 +30,7 @@ def apply_steps(
     """
     changes: tuple[ChangeText, ...] = ()
     for step in steps:
+        # Read for each step: a neighbour that went down in between would delay every later step by the whole timeout.
         up = health_check.baseline(node).links_up
         changes += apply_view(step.view)
         admin_down.wait_for_links(node.host, node.mesh, step.neighbours & up, node.timeouts.verify)

@@ -36,6 +36,7 @@ def roll_back(node: NodeMesh, pending: PendingApply, reason: str, *, blame_view:
             _restore(node, old_view, pending)
     except HostError as error:
         raise HostError(f"{reason}; and restoring the previous view failed: {error}") from error
+    # Marked before the journal goes: a process that dies between leaves both, and the view is not tried at once.
     if blame_view:
         node.store.set_rolled_back(RolledBackView(digest=pending.requested_digest, reason=reason, at=time.time()))
     journal.clear_pending(node.store)
@@ -45,6 +46,7 @@ def roll_back(node: NodeMesh, pending: PendingApply, reason: str, *, blame_view:
 def _restore(node: NodeMesh, old_view: View, pending: PendingApply) -> None:
     """Make the node hold *old_view* again, step by step where a watcher runs, even if links don't come up."""
     store, broken_view = node.store, pending.view
+    # The devices of either view may exist now. If this process dies, a removal must find all of them.
     store.set_owned(Owned.by(old_view) | Owned.by(broken_view) | store.owned())
     comparison = node.compare(old_view, endpoints_set_by=broken_view)
     plan = change_plan.ChangePlan(harmless=comparison.changes)

@@ -128,6 +128,7 @@ def _replace_lost_key(host: Host) -> None:
     A key that interfaces still run is recorded as orphaned. They run it until the neighbours accept the new key.
     """
     running = kernel.running_keys(host, store.owned_interfaces(host)) - {next_key(host)}
+    # Noted before a new key is written: a process that dies between finds the file still lost, and notes it again.
     if running:
         log.warning("wgmesh: %s was lost: replacing the key of this node", host.key_file)
         files.write_file(_orphan_file(host), min(running))

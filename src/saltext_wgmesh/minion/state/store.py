@@ -184,6 +184,7 @@ class Store:
     def deactivate(self) -> None:
         """Record that no view of the mesh is applied, and that no apply is to be recovered."""
         former_version.remove_both(self.folder / PENDING_APPLY_FILE)
+        # The journal went first: by a journal that is left, the watcher would restore the mesh.
         files.remove_file(self.folder / VIEW)
         files.remove_file(self.folder / APPLIED)
 
@@ -264,6 +265,7 @@ def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:
     """Record exactly *summaries*, by mesh, as of now."""
     path = host.state_dir / OUTCOMES
     if path.exists() and summaries == outcomes(host):
+        # Equal results are news all the same: ``await_push`` compares the time of the file.
         os.utime(path)
     else:
         files.write_file(path, _text(summaries))

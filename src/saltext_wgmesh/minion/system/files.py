@@ -32,6 +32,7 @@ def write_file(path: Path, text: str, mode: int = 0o600) -> None:
             # A partial file of an earlier write may be readable by more users than *mode* allows. Until the file is
             # whole no other user can open it: the lock would be theirs to take.
             os.fchmod(stream.fileno(), 0o600)
+            # Only now, under the lock: O_TRUNC would have emptied the file of another writer.
             os.ftruncate(stream.fileno(), 0)
             stream.write(text)
             stream.flush()

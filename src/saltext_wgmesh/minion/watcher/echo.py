@@ -100,6 +100,7 @@ def echo_packet(address: str, payload: bytes) -> bytes:
     length = 8 + len(payload)
     udp = struct.pack("!HHHH", constants.BFD_ECHO_PORT, constants.BFD_ECHO_PORT, length, 0) + payload
     pseudo = own + own + struct.pack("!II", length, socket.IPPROTO_UDP)
+    # A checksum of zero means none, which IPv6 forbids: it is sent as all ones (RFC 8200 section 8.1).
     udp = udp[:6] + struct.pack("!H", checksum(pseudo + udp) or 0xFFFF) + udp[8:]
     if len(own) == 16:
         return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, constants.BFD_TTL) + own + own + udp

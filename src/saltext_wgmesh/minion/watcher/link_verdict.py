@@ -117,6 +117,7 @@ class LinkVerdict:
         probing_since = link.probing_since
         lost = probing_since is not None and now - max(link.last_forwarded, probing_since) > PROBES * PROBE_EVERY
         self_reported = link.reports_all_trunks_down and self._has_better_relay(link)
+        # Before the hold-down: a session that is up says nothing of what the relay forwards.
         if lost or self_reported:
             if link.state is LinkState.BLACKHOLE:
                 return None
@@ -192,6 +193,7 @@ class LinkVerdict:
 
         Each link's ``probing_since`` and ``no_probe_target`` follow.
         """
+        # The session counts, not the state: only a probe can show that a blackholed relay forwards again.
         relays = [link for link in self.relays if link.session.state is bfd.BfdState.UP]
         # If this is the only relay of the mesh, no relay can answer and none has to.
         any_other = len(relays) > 1 or len(self.relays) == 1

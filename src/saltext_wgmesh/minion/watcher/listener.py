@@ -66,6 +66,7 @@ class Listener:
             while len(self._sockets) <= min(len(neighbours) * (2 if ports else 1), MAX_SOCKETS):
                 self._sockets.append(self._open())
         except OSError:
+            # The first socket receives nothing, so one alone is an error. With more, neighbours share buffers.
             if len(self._sockets) == 1:
                 raise
         attach_selection(self._sockets[0], selection(self._family, owners, len(self._sockets) - 1, ports))

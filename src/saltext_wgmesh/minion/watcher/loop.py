@@ -55,8 +55,8 @@ FileStamp = tuple[int, int]
 class Loop:
     """Monitors all meshes of this node.
 
-    Packets and timers come first. All other work is done in slices between them, since a pause as long as a detection
-    time would make healthy links look dead at both ends. No program is waited for: work that needs one pauses until the
+    Packets and timers come first. All other work is done in slices between them, since a pause of a detection time
+    would make healthy links look down at both ends. No program is waited for: work that needs one pauses until the
     program has ended, while packets, timers, probes and reports go on.
     """
 

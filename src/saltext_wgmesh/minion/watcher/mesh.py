@@ -97,6 +97,7 @@ class MeshMonitor:
         routes = RouteUpdater(self.host, view, load=False)
         yield from routes.load_steps()
         links = yield from self._links_steps(view, self._reported)
+        # States of an earlier watcher count once. Afterwards this watcher knows better.
         self._reported = None
         self._install(view, links, routes)
         yield from self.reconcile_steps(delete_stale=delete_stale)
@@ -122,6 +123,7 @@ class MeshMonitor:
             for group in groups_of(interface.peers):
                 for peer in group:
                     old = self.links.get(peer.node)
+                    # The session of a link that stays goes on: a new one would have to come up first.
                     if old is None or not _is_same_link(old, peer, interface):
                         old = _new_link(view.bfd, peer, interface, interval, reported)
                     links[peer.node] = old
@@ -260,6 +262,7 @@ class MeshMonitor:
         for group in groups_of(sorted(links)):
             report |= {name: link_status(links[name]).as_dict() for name in group}
             yield None
+        # The mesh may have been removed between two slices, and its report with it.
         if self.is_stopped:
             return
         path = link_report_file.report_path(self.host, self.view.mesh)

@@ -1,7 +1,7 @@
 """The sockets of one port for probes, or for the replies to them.
 
 They come from any node of a mesh, by way of relays. A node that sends too many fills the buffer of its own socket, or
-of one that few others share, and packets of addresses that no probe comes from are dropped in the kernel.
+of one that few others share. The kernel drops packets of addresses that no probe comes from.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The watcher as a process: it finds dead links in a fraction of a second and routes around them.
 
 Run as ``python -I -m saltext_wgmesh.minion.watcher.process``; with ``--supervise`` it is started again whenever it
-ends. It imports neither Salt nor the master's side. It reads the views that were applied on this node, speaks BFD with
-each neighbour, has the kernel's routes follow, and reports the states of the links in a file. When it dies the routes
-stay as they are.
+ends. It imports neither Salt nor the master's side. It reads the views that were applied on this node, and speaks BFD
+with each neighbour. The kernel's routes follow the links, and a file reports their states. When it dies the routes stay
+as they are.
 """
 
 from __future__ import annotations

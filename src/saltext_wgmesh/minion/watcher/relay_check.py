@@ -70,8 +70,8 @@ class RelayCheck:
     def _table_fault(self, store: Store, view: View) -> str | None:
         """Put the table of *view* back if it is missing; return in words why that failed, or None.
 
-        An apply that begins after the look at the view must not find its table replaced, so the table is written under
-        the lock of the mesh.
+        The table is written under the lock of the mesh: an apply that begins after the look at the view must not find
+        its own table replaced.
         """
         try:
             if relay_firewall.pending(self._host, view) is None:

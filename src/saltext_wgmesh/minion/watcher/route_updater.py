@@ -122,6 +122,7 @@ class RouteUpdater:
                         self._entries[place] = live[place]
             yield from self._set_steps(group, states, devices)
             yield None
+        # After the routes: a packet that finds nothing in its table goes on to the main one, where it may loop.
         yield from self.reconcile_rules_steps(devices, delete_stale=delete_stale)
         if delete_stale:
             yield from self._delete_stale_steps(live, devices)

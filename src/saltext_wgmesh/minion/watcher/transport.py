@@ -136,6 +136,7 @@ class Transport:
             mesh.indices[i.name]: i.kind for mesh in meshes for i in mesh.view.interfaces if i.name in mesh.indices
         }
         self._networks = tuple(ip_network(each) for mesh in meshes for each in mesh.view.networks)
+        # Exchanged at once, between two slices: no packet meets a lookup that is half made.
         self._by_discriminator, self._by_address = by_discriminator, by_address
         self._relays = {
             (m.view.mesh, each): relay for m in meshes for relay in m.verdict.relays for each in relay.addresses
@@ -213,6 +214,7 @@ class Transport:
                 return
             inbox.handle(received)
             if inbox.is_exhausted(time.monotonic()):
+                # The kernel drops what its buffer can't hold, at no cost for the links of other neighbours.
                 self._selector.unregister(inbox.socket)
                 self._waiting.append(inbox)
 
@@ -255,6 +257,7 @@ class Transport:
     def _on_datagram(self, received: Received) -> None:
         """A control packet, if it is valid (RFC 5880 section 6.8.6) and comes from the neighbour itself (RFC 5881
         section 5: a router on the way would have lowered its TTL)."""
+        # Before anything is parsed: this check costs least, and a packet from afar fails it (RFC 5082).
         if received.ttl != constants.BFD_TTL:
             return
         try:
