@@ -269,8 +269,9 @@ class Ledger(StoredRecords):
 
     def forget(self, node: str) -> None:
         """Drop the records of a node whose key is gone. Its addresses stay allocated."""
-        self._flush(banks.NODES, node)
+        # ``nodes`` lists a node until its last record is gone: a run that dies before is repeated.
         self._flush(banks.ACKS, node)
+        self._flush(banks.NODES, node)
 
     def nodes(self) -> list[str]:
         """Every node that has an assignment, sorted."""

@@ -108,6 +108,25 @@ def test_forgotten_node_keeps_its_address_only(ledger):
     assert ledger.head("wg0").allocations.relay_numbers == {"r": 1}
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_interrupted_forget_leaves_nothing_unlisted(cache, ledger, monkeypatch, last):
+    """A minion id that is used again inherits no acknowledgement: the node is listed until its last record is gone."""
+    publish(ledger, 1, a=1)
+    ledger.save_ack("a", Ack(digests={"wg0": "a1"}))
+    flush, left = cache.flush, [None] * last
+
+    def cut(bank, key):
+        if not left:
+            raise Cut
+        left.pop()
+        flush(bank, key)
+
+    monkeypatch.setattr(cache, "flush", cut)
+    with pytest.raises(Cut):
+        ledger.forget("a")
+    assert ledger.nodes() == ["a"]
+
+
 @pytest.mark.parametrize("schema", [0, 99, None, "1"])
 def test_unknown_schema_is_refused(cache, ledger, schema):
     """Nothing is read from such a record, nothing written over it."""
