@@ -6,7 +6,6 @@ address of its own without sending it, and drop one that came back as forged. So
 
 from __future__ import annotations
 
-import ctypes
 import secrets
 import selectors
 import socket
@@ -16,6 +15,7 @@ from ipaddress import ip_address
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.model.addresses import address_family
+from saltext_wgmesh.minion.watcher.socket_selection import EQUAL, LOAD, LOAD_HALF, RETURN, receive_only
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _OTHERS = 3
@@ -28,13 +28,8 @@ _MAX_ECHO = 128
 """Bytes that are read of one packet."""
 _ENDS = {4: (12, 16), 6: (20, 36)}
 """Where the source and the destination are, or their last 32 bits."""
-_INSTRUCTION = struct.Struct("=HBBI")
-"""Code, distances of both jumps, and operand, of a program for the kernel's packet filter (<linux/filter.h>)."""
-_LOAD_WORD, _LOAD_HALF, _EQUAL, _RETURN = 0x20, 0x28, 0x15, 0x06
 MAX_ECHOES_AT_ONCE = 64
 """Packets that are read from one socket before the loop does anything else."""
-_SO_ATTACH_FILTER = 26
-"""<asm-generic/socket.h>."""
 
 
 class Echo:
@@ -121,15 +116,13 @@ def _attach_filter(opened: socket.socket, family: int, own: bytes) -> None:
     """Have *opened* receive packets from *own* to itself and to the port of echoes alone (socket(7))."""
     word, ends = int.from_bytes(own[-4:], "big"), _ENDS[family]
     program = [
-        (_LOAD_WORD, 0, 0, ends[0]),
-        (_EQUAL, 0, 5, word),
-        (_LOAD_WORD, 0, 0, ends[1]),
-        (_EQUAL, 0, 3, word),
-        (_LOAD_HALF, 0, 0, _HEADER[family] + 2),
-        (_EQUAL, 0, 1, constants.BFD_ECHO_PORT),
-        (_RETURN, 0, 0, _MAX_ECHO),
-        (_RETURN, 0, 0, 0),
+        (LOAD, 0, 0, ends[0]),
+        (EQUAL, 0, 5, word),
+        (LOAD, 0, 0, ends[1]),
+        (EQUAL, 0, 3, word),
+        (LOAD_HALF, 0, 0, _HEADER[family] + 2),
+        (EQUAL, 0, 1, constants.BFD_ECHO_PORT),
+        (RETURN, 0, 0, _MAX_ECHO),
+        (RETURN, 0, 0, 0),
     ]
-    code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*each) for each in program))
-    value = struct.pack("@HP", len(program), ctypes.addressof(code))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, value)
+    receive_only(opened, program)

@@ -1,11 +1,11 @@
-"""Programs by which the kernel selects the socket of a packet, of several with one port (socket(7))."""
+"""Programs by which the kernel selects the socket of a packet, or drops the packet (socket(7))."""
 
 from __future__ import annotations
 
 import ctypes
 import socket
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from saltext_wgmesh.core.model.policy import Network
 from saltext_wgmesh.minion.watcher.sockets import Udp
@@ -31,18 +31,23 @@ MAX_TESTS = 3000
 
 def attach_selection(to: Udp, program: list[Instruction]) -> None:
     """Have *program* return the number of the socket for a packet, in the group of sockets that *to* is in."""
-    _attach(to, _ATTACH_SELECTION, program)
+    _attach(to.set_option, _ATTACH_SELECTION, program)
+
+
+def receive_only(opened: socket.socket, program: list[Instruction]) -> None:
+    """Have the kernel drop all packets for *opened* but those for which *program* returns a length."""
+    _attach(opened.setsockopt, _ATTACH_FILTER, program)
 
 
 def receive_nothing(udp: Udp) -> None:
     """Have the kernel drop all packets for *udp*."""
-    _attach(udp, _ATTACH_FILTER, [(RETURN, 0, 0, 0)])
+    _attach(udp.set_option, _ATTACH_FILTER, [(RETURN, 0, 0, 0)])
 
 
-def _attach(to: Udp, option: int, program: list[Instruction]) -> None:
-    """Attach *program* to a socket, or to its group (``struct sock_fprog``)."""
+def _attach(set_option: Callable[[int, int, bytes], None], option: int, program: list[Instruction]) -> None:
+    """Attach *program* to a socket, or to its group, by its *set_option* (``struct sock_fprog``)."""
     code = ctypes.create_string_buffer(b"".join(_FORMAT.pack(*instruction) for instruction in program))
-    to.set_option(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(code)))
+    set_option(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(code)))
 
 
 def by_interface_and_source(
