@@ -78,7 +78,7 @@ def select_facts(
     *,
     placed: Container[str] = (),
     owners_elsewhere: KeyOwners = MappingProxyType({}),
-    restless: Container[str] = (),
+    flapping: Container[str] = (),
     is_asked_for: Callable[[Facts, Facts], bool] = lambda _old, _new: False,
 ) -> TrustedFacts:
     """Return the facts for a plan of *mesh*: the current facts of each node, else its last good facts.
@@ -92,7 +92,7 @@ def select_facts(
     several nodes. A node that publishes the key of another one costs that one nothing. It falls back to its last good
     facts itself, or loses only its next key.
 
-    *restless* nodes published other facts too often. They keep their last good facts for now, if these can be used.
+    *flapping* nodes published other facts too often. They keep their last good facts for now, if these can be used.
     Facts that differ as the master asked for, by ``is_asked_for`` of old and new ones, are taken all the same.
 
     Raises PlanError if last good facts that are needed contradict the policy. Then the policy has changed, and a plan
@@ -100,9 +100,9 @@ def select_facts(
     """
     usable = {node: facts for node, facts in last_good.items() if accepted.get(node) == facts.salt_key}
     owners = {**owners_elsewhere, **key_owners([[f for n, f in usable.items() if n in placed], usable.values()])}
-    held = {n: facts for n, facts in usable.items() if n in restless}
+    held = {n: facts for n, facts in usable.items() if n in flapping}
     held = {n: f for n, f in held.items() if not is_asked_for(f, parsed.facts.get(n, f))}
-    parsed = _at_rest(mesh, parsed, held)
+    parsed = _without_flapping(mesh, parsed, held)
     rules = rules_for(mesh, {*parsed.facts, *usable, *(r.node for r in parsed.rejected)})
     missing = usable.keys() - parsed.facts.keys() - {r.node for r in parsed.rejected}
     unusable = [
@@ -129,7 +129,7 @@ def select_facts(
     )
 
 
-def _at_rest(mesh: MeshPolicy, parsed: ParsedFacts, old: Mapping[str, Facts]) -> ParsedFacts:
+def _without_flapping(mesh: MeshPolicy, parsed: ParsedFacts, old: Mapping[str, Facts]) -> ParsedFacts:
     """Return *parsed* with rejections in place of facts that differ from *old*, the last good facts of some nodes.
 
     Last good facts that contradict the policy are no reason to reject others: no plan could be made of them.

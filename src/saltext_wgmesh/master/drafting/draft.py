@@ -115,8 +115,8 @@ def draft(given: DraftInput) -> list[Draft]:
     """
     policy = policy_module.parse_policy(given.inventory.policy)
     _refuse_tables_of_former_meshes(given.snapshot, policy)
-    restless = {n for n, ack in given.snapshot.acks.items() if ack.conduct.facts.is_paused(FACTS, given.now)}
-    guard_input = replace(_guard_input(given.snapshot, given.inventory, given.request.confirm), restless=restless)
+    flapping = {n for n, ack in given.snapshot.acks.items() if ack.conduct.facts.is_paused(FACTS, given.now)}
+    guard_input = replace(_guard_input(given.snapshot, given.inventory, given.request.confirm), flapping=flapping)
     sources: dict[str, PlanSource] = {}
     drafts: list[Draft] = []
     problems: list[Problem] = []

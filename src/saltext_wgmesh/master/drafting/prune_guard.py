@@ -54,7 +54,7 @@ class GuardInput:
     """Minion id → fingerprint of its accepted Salt key."""
     owners: KeyOwners = field(default_factory=lambda: MappingProxyType({}))
     """The owners of public keys, by the records of all meshes."""
-    restless: Container[str] = ()
+    flapping: Container[str] = ()
     """Nodes that published other facts too often, and keep their last good ones for now."""
     confirmed: frozenset[str] = frozenset()
     """Digests of losses that the operator confirmed."""
@@ -177,7 +177,7 @@ def _believe(given: GuardInput, records: MeshRecords, policy: MeshPolicy) -> Tru
         given.accepted,
         placed=records.head.placed,
         owners_elsewhere=given.owners,
-        restless=given.restless,
+        flapping=given.flapping,
         is_asked_for=functools.partial(rotation.is_step, records.head.rotation),
     )
 

@@ -203,12 +203,12 @@ def test_facts_of_non_members_need_not_fit() -> None:
     )
 
 
-def test_restless_node_keeps_last_good_facts() -> None:
+def test_flapping_node_keeps_last_good_facts() -> None:
     """Unless these contradict the policy: then no plan could be made, and the present ones are used."""
     old, new = facts_with_key("n1", 1), facts_with_key("n1", 1, networks=("172.16.0.0/24",))
     unfit = facts_with_key("n1", 1, networks=("192.168.7.0/24",))
     for last_good, used in ((old, old), (unfit, new)):
-        found = trusted_facts.select_facts(gateway_mesh(), parsed(new), by_node(last_good), ACCEPTED, restless={"n1"})
+        found = trusted_facts.select_facts(gateway_mesh(), parsed(new), by_node(last_good), ACCEPTED, flapping={"n1"})
         assert found.facts == by_node(used)
         assert [r.reason for r in found.rejected] == ["its facts change too often"] * (used is old)
 
