@@ -62,6 +62,10 @@ class WaitPolicy:
     """How to ask nodes that are missing with ``saltutil.find_job``; they are waited for while the job runs."""
     presumed_dead: PresumedDead = no_hint
     """If only these nodes are missing, the wait ends after PRESUMED_DEAD_WAIT seconds."""
+    not_awaited: Collection[str] = ()
+    """Nodes that are waited for only if they say within PRESUMED_DEAD_WAIT seconds that they are there."""
+    impatient_of: Collection[str] = ()
+    """Nodes that are not asked whether the job still runs, since they kept earlier runs waiting."""
     is_urgent: Urgent = nothing_urgent
     """If it is, no node gets more time because it says that the job still runs."""
 
@@ -126,8 +130,8 @@ def run_apply(
     was rolled back.
     """
     arguments = () if retry_rolled_back else salt.utils.args.condition_input([], {"retry_rolled_back": False})
-    policy = replace(apply_wait(opts), is_urgent=is_urgent)
-    return _ask(opts, nodes, "wgmesh.apply", policy, (not_awaited, impatient_of), *arguments)
+    policy = replace(apply_wait(opts), not_awaited=not_awaited, impatient_of=impatient_of, is_urgent=is_urgent)
+    return _ask(opts, nodes, "wgmesh.apply", policy, *arguments)
 
 
 def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[str, Any]:
@@ -179,7 +183,6 @@ def _ask(
     nodes: Sequence[str],
     function: str,
     policy: WaitPolicy,
-    given_up: tuple[Collection[str], Collection[str]] = ((), ()),
     *arguments: Any,
 ) -> JobResult:
     # Before the job: without returns that can be read, each node would look unresponsive.
@@ -189,9 +192,10 @@ def _ask(
     slow: set[str] = set()
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):
-            jid, found = _job(client, batch, function, policy, given_up, slow, *arguments)
-            returned |= found
-            unanswered |= {node: jid for node in batch if node not in found}
+            found = _job(client, batch, function, policy, *arguments)
+            returned |= found.returned
+            unanswered |= found.unanswered
+            slow |= found.slow
     return JobResult(returned=returned, unanswered=unanswered, slow=frozenset(slow))
 
 
@@ -214,44 +218,35 @@ def _require_configuration(opts: dict[str, Any]) -> None:
         )
 
 
-def _job(
-    client: Any,
-    nodes: Sequence[str],
-    function: str,
-    policy: WaitPolicy,
-    hopeless: tuple[Collection[str], Collection[str]],
-    slow: set[str],
-    *arguments: Any,
-) -> tuple[str, dict[str, Any]]:
-    """The id of a job, and the returns to it that arrived in time.
-
-    The *hopeless* are nodes that are waited for only if they say that they are there, and nodes that are not asked that
-    question. Nodes that kept the job waiting are added to *slow*.
-    """
+def _job(client: Any, nodes: Sequence[str], function: str, policy: WaitPolicy, *arguments: Any) -> JobResult:
+    """Run one job, and return what arrived until *policy* ended the wait."""
     job = client.run_job(list(nodes), function, arg=arguments, tgt_type="list")
     if not job:
-        return "", {}
-    jid, wanted, given_up = job["jid"], set(nodes), set(hopeless[0])
-    doubted = (wanted & given_up).difference(hopeless[1])
+        return JobResult(unanswered=dict.fromkeys(nodes, ""))
+    jid, wanted, given_up = job["jid"], set(nodes), set(policy.not_awaited)
+    doubted = (wanted & given_up).difference(policy.impatient_of)
     began = time.monotonic()
     deadline = began + policy.total
     early: Mapping[str, Any] = {}
+    slow: set[str] = set()
     while True:
         returned = _collect(client, jid, wanted, given_up, policy, deadline)
         if time.monotonic() - began > SLOW_AFTER:
             # Those that were awaited in this round, in which the time ran out or the last of them returned.
             slow |= (wanted - early.keys()) - given_up
-        given_up |= {*hopeless[1]}
+        given_up |= {*policy.impatient_of}
         early, missing = returned, wanted - returned.keys() - (given_up - doubted)
-        if policy.find_job is None or not missing or time.monotonic() > deadline:
-            slow |= wanted - returned.keys() - {*hopeless[0]}
-            return jid, returned
-        if policy.is_urgent():
-            # The node is not slow by that: it had less time than any other run gives.
-            return jid, returned
+        question = policy.find_job
+        is_over = question is None or not missing or time.monotonic() > deadline
+        if is_over:
+            slow |= wanted - returned.keys() - {*policy.not_awaited}
+        # A node is not slow because another run is urgent: it had less time than any other run gives.
+        if question is None or is_over or policy.is_urgent():
+            unanswered = {node: jid for node in nodes if node not in returned}
+            return JobResult(returned=returned, unanswered=unanswered, slow=frozenset(slow))
         # A slow apply looks like a dead node. Only the node itself can tell whether the job still runs.
-        question = replace(policy.find_job, presumed_dead=functools.partial(_only, frozenset(doubted)))
-        _, running = _job(client, sorted(missing), "saltutil.find_job", question, ((), ()), set(), jid)
+        question = replace(question, presumed_dead=functools.partial(_only, frozenset(doubted)))
+        running = _job(client, sorted(missing), "saltutil.find_job", question, jid).returned
         given_up |= {node for node in missing if not running.get(node)}
         # Links are down, but the node has answered: it gets the time of any other node, if only to begin the job.
         given_up -= doubted & running.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -65,18 +66,14 @@ class SaltFleet:
     ) -> JobResult:
         """As in ``Fleet``."""
         accepted = inventory.accepted_keys(self.opts).keys()
-
-        def key_is_revoked() -> bool:
-            # One node that never returns must not keep all others from removing the node of a revoked key.
-            return not accepted <= inventory.accepted_keys(self.opts).keys()
-
         return jobs.run_apply(
             self.opts,
             nodes,
             not_awaited,
             impatient_of=impatient_of,
             retry_rolled_back=retry_rolled_back,
-            is_urgent=key_is_revoked,
+            # One node that never returns must not keep all others from removing the node of a revoked key.
+            is_urgent=functools.partial(inventory.is_key_revoked, self.opts, accepted),
         )
 
     def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:

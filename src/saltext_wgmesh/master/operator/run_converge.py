@@ -93,35 +93,22 @@ def is_interactive(opts: dict[str, Any]) -> bool:
     return opts.get("__cli") == "salt-run"
 
 
-class _KeyWatch:
-    """Whether a Salt key was revoked since the last round began. No minion can cause that, so it ends a pause."""
-
-    def __init__(self, opts: dict[str, Any]) -> None:
-        self._opts = opts
-        self._known: Set[str] = frozenset()
-
-    def look(self) -> None:
-        """Note the keys that are accepted now."""
-        self._known = inventory.accepted_keys(self._opts).keys()
-
-    def is_revoked(self) -> bool:
-        """Return whether one of the noted keys is accepted no longer."""
-        return not self._known <= inventory.accepted_keys(self._opts).keys()
-
-
 def _run_rounds(opts: dict[str, Any], requests: Iterable[Request], *, interactive: bool) -> Rounds:
     """Run until the queue is empty. No rounds if another run is in progress all the time."""
-    queue, keys = RunQueue(reactions.queue_dir(opts), interactive=interactive), _KeyWatch(opts)
+    queue = RunQueue(reactions.queue_dir(opts), interactive=interactive)
+    accepted: Set[str] = frozenset()
 
     def work(queued: frozenset[Request]) -> list[MeshReport]:
+        nonlocal accepted
         if not interactive:
-            keys.look()
+            # Before the round: a key that is revoked during it ends the pause after it.
+            accepted = inventory.accepted_keys(opts).keys()
         return _converge_once(opts, queue, interactive, queued)
 
     run_queue = functools.partial(
         queue.run,
         work,
-        is_urgent=keys.is_revoked,
+        is_urgent=lambda: inventory.is_key_revoked(opts, accepted),
         made_changes=lambda reports: any(report.made_changes for report in reports),
         has_follow_up=lambda reports: any(report.has_follow_up or report.psk_unacknowledged for report in reports),
     )

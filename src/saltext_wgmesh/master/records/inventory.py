@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,11 @@ def accepted_keys(opts: dict[str, Any]) -> dict[str, str]:
         with contextlib.suppress(AttributeError):
             return _read_keys(opts)
     return _read_keys(opts)
+
+
+def is_key_revoked(opts: dict[str, Any], accepted: Set[str]) -> bool:
+    """Whether the key of one of the minions that were *accepted* is so no longer. No minion can cause that."""
+    return not accepted <= accepted_keys(opts).keys()
 
 
 def _read_keys(opts: dict[str, Any]) -> dict[str, str]:

@@ -273,19 +273,6 @@ def test_mistyped_node_is_an_error(opts, use, monkeypatch):
     assert fake.requests == []
 
 
-def test_only_revoked_key_is_urgent(opts, monkeypatch):
-    """A key that was accepted since the last round waits as events do; one that is accepted no longer does not."""
-    keys = {"a": "1", "b": "2"}
-    monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: dict(keys))
-    watch = run_converge._KeyWatch(opts)
-    assert not watch.is_revoked()
-    watch.look()
-    keys["c"] = "3"
-    assert not watch.is_revoked()
-    del keys["b"]
-    assert watch.is_revoked()
-
-
 def test_background_round_notes_keys_first(opts, use, monkeypatch):
     """A key that is revoked during a round is found after it."""
     noted = []

@@ -22,6 +22,18 @@ HOSTILE = [
 ]
 
 
+def test_only_revoked_key_is_found(monkeypatch):
+    """A minion that was accepted since is no reason, one that is accepted no longer is."""
+    keys = {"a": "1", "b": "2"}
+    monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: dict(keys))
+    assert not inventory.is_key_revoked({}, frozenset())
+    before = frozenset(keys)
+    keys["c"] = "3"
+    assert not inventory.is_key_revoked({}, before)
+    del keys["b"]
+    assert inventory.is_key_revoked({}, before)
+
+
 @pytest.mark.parametrize(
     ("entries", "found"),
     [
