@@ -57,7 +57,7 @@ def converge(
     # All proofs come before the first write: a plan that does not hold leaves every mesh as it is.
     _prove_changed(drafts)
     # Each view carries this name, and a node refuses the views of another ledger.
-    env.ledger.ensure_name(env.master)
+    env.ledger.ensure_name(env.new_ledger_name)
     published = _publish_all(env, found, drafts)
     found = replace(found, snapshot=_with_changed_facts(env, found.snapshot, drafts))
     # A node reads its view in the pillar, so nodes are told after all meshes are published.

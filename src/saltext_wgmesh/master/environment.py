@@ -13,7 +13,7 @@ import salt.utils.event
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.master.fleet.port import Fleet, SaltFleet
-from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.records import inventory, ledger_name
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.psk_secrets import PskSecrets
@@ -38,8 +38,8 @@ class Environment:
     """Fires the event of a run that changed something."""
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
-    master: str = ""
-    """The master's id, after which its ledger is named; empty: the ledger gets no name."""
+    new_ledger_name: Callable[[], str] = str
+    """Returns the name for a ledger that has none yet; empty: it gets none."""
 
     @classmethod
     def of(cls, opts: dict[str, Any]) -> Environment:
@@ -51,7 +51,7 @@ class Environment:
             secrets=functools.partial(PskSecrets.of, opts),
             fleet=SaltFleet(opts=opts),
             announce=functools.partial(_announce, opts),
-            master=str(opts.get("id", "")),
+            new_ledger_name=functools.partial(ledger_name.new_ledger_name, opts),
         )
 
 

@@ -32,7 +32,7 @@ in the present schema whenever it changes next (``records.migration``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,9 +210,9 @@ class Ledger(StoredRecords):
         except DamagedRecord as error:
             return error
 
-    def ensure_name(self, master: str) -> None:
-        """The ledger has a name: that of the *master* whose run planned first, also on another machine later."""
-        name = self.name() or master
+    def ensure_name(self, new_name: Callable[[], str]) -> None:
+        """The ledger has a name: that which *new_name* returned at the first run, also on another machine later."""
+        name = self.name() or new_name()
         for key in _NAMES if name else ():
             if self._stored_name(key) != name:
                 self._store(banks.RUNS, key, {"name": name})

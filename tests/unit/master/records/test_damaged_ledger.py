@@ -50,7 +50,7 @@ class DiskMaster(FakeMaster):
         opts = {"cache": "localfs", "cachedir": str(folder), "extension_modules": str(folder / "ext")}
         self.folder = folder
         self.ledger = Ledger.of(opts)
-        self.env = dataclasses.replace(self.env, ledger=self.ledger, master="m")
+        self.env = dataclasses.replace(self.env, ledger=self.ledger, new_ledger_name=lambda: "m")
 
     def problem_of_run(self) -> str:
         """The LedgerError of a run that tells *a*, in words; empty if there is none."""
