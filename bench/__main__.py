@@ -7,7 +7,7 @@ import sys
 
 from bench import plot, rows
 
-ALL = ("scale", "view_bytes", "meshconf", "noop", "watching", "healing", "failover", "changes")
+ALL = ("scale", "view_bytes", "meshconf", "noop", "watching", "false_alarms", "healing", "failover", "changes")
 
 
 def main(names: list[str]) -> int:
