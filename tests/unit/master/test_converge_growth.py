@@ -77,6 +77,52 @@ def unanswered_push(leaves: int) -> Callable[[], object]:
     return fleet.run
 
 
+def rotation(leaves: int) -> Callable[[], object]:
+    """All nodes are to get other keys."""
+    fleet = settled(leaves)
+    return lambda: fleet.run(rotate=set(fleet.mine))
+
+
+def activation(leaves: int) -> Callable[[], object]:
+    """All nodes have a next key, which their neighbours have acknowledged."""
+    fleet = settled(leaves)
+    fleet.run(rotate=set(fleet.mine))
+    for node, facts in fleet.mine.items():
+        fleet.mine[node] = {**facts, "next_key": mine(f"next of {node}")["public_key"]}
+    fleet.run()
+    fleet.now += 60.0
+    return fleet.run
+
+
+def claimed_key(leaves: int) -> Callable[[], object]:
+    """All leaves publish the key of one of them."""
+    fleet = settled(leaves)
+    claimed = fleet.mine["leaf0"]["public_key"]
+    fleet.mine |= {node: {**fleet.mine[node], "public_key": claimed} for node in fleet.mine if node not in RELAYS}
+    return fleet.run
+
+
+def lost_leaves(leaves: int) -> Callable[[], object]:
+    """All leaves go down, and an event suspects each of them."""
+    fleet = settled(leaves)
+    fleet.lost = {node for node in fleet.mine if node not in RELAYS}
+    return lambda: fleet.run(suspects=fleet.lost, hints="r1")
+
+
+def other_interface(leaves: int) -> Callable[[], object]:
+    """The interfaces of all nodes get other names."""
+    fleet = settled(leaves)
+    fleet.policy["wg0"]["interface"] = "mesh"
+    return fleet.run
+
+
+def lost_role(leaves: int) -> Callable[[], object]:
+    """A relay becomes a leaf."""
+    fleet = settled(leaves)
+    fleet.policy["wg0"]["nodes"]["r3"] = {"nat": True}
+    return fleet.run
+
+
 def proof(leaves: int) -> Callable[[], object]:
     """Prove the published plan."""
     plan = settled(leaves).plan()
@@ -89,6 +135,12 @@ RUNS = {
     "moved relay": moved_relay,
     "lost relay": lost_relay,
     "unanswered push": unanswered_push,
+    "rotation": rotation,
+    "activation": activation,
+    "claimed key": claimed_key,
+    "lost leaves": lost_leaves,
+    "other interface": other_interface,
+    "lost role": lost_role,
     "proof": proof,
 }
 
