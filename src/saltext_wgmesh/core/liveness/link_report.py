@@ -132,7 +132,8 @@ class LinkReport:
     links: Mapping[str, LinkStatus] = field(default_factory=lambda: MappingProxyType({}))
     """Keyed by neighbour, sorted."""
     relay_faults: tuple[str, ...] = ()
-    """The obstacles that a node finds on its own host, in words: to forwarding, on a relay, and to BFD, on any node."""
+    """The obstacles that a node finds, in words: to forwarding, on a relay; to BFD, and relays that lose its probes, on
+    any node."""
 
     @property
     def down(self) -> DownLinks:

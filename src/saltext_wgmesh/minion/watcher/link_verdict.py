@@ -40,6 +40,9 @@ PROBES = 4
 """Probes in a row that must be lost until a relay is a blackhole: longer than it takes to find a dead trunk."""
 ECHO_AFTER = 1.5 * PROBE_EVERY
 """Seconds without a reply to a probe after which echoes are sent too."""
+ONE_WAY_AFTER = 10.0
+"""Seconds for which all probes must be lost, while echoes return, until the report says so: longer than a trunk takes
+to come back."""
 PROBE_TARGETS = 2
 """Other relays to which a relay is probed through, at most."""
 
@@ -228,6 +231,22 @@ class LinkVerdict:
             since = link.probing_since
             if since is not None and now - max(link.last_probe_reply, since) > ECHO_AFTER:
                 yield link
+
+    def path_faults(self, now: float) -> tuple[str, ...]:
+        """Return in words the relays that return echoes, and through which probes have long been lost, at *now*.
+
+        A firewall that passes one direction between two interfaces does that: an echo enters and leaves by the same
+        one. A relay that answers no probe looks alike, so such a relay stays in use.
+        """
+        return tuple(
+            f"packets through {link.name} to another relay and back are lost, and those to itself return: a firewall "
+            f"on {link.name} may pass one direction only (see its relay_faults), or the other relay answers no probe"
+            for link in self.relays
+            if link.state is LinkState.UP
+            and link.probing_since is not None
+            and not link.reports_isolated
+            and now - max(link.last_probe_reply, link.probing_since) > ONE_WAY_AFTER
+        )
 
     def _set_state(self, link: MonitoredLink, state: LinkState, wall_clock: float, why: str) -> str:
         """Have *link* be in *state* since *wall_clock*, and count it there; return *why*."""

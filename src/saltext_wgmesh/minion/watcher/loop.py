@@ -16,6 +16,7 @@ from pathlib import Path
 
 from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.liveness import bfd
+from saltext_wgmesh.core.liveness.link_report import MAX_FAULTS
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.apply import journal
 from saltext_wgmesh.minion.state import link_report_file
@@ -190,7 +191,8 @@ class Loop:
     def _maintenance_steps(self, now: float) -> Steps[None]:
         self._transport.resume()
         for mesh_name, mesh in tuple(self._meshes.items()):
-            mesh.note_faults((*self._relay_check.faults(mesh_name), *self._transport.port_faults))
+            host_faults = (*self._relay_check.faults(mesh_name), *self._transport.port_faults)
+            mesh.note_faults((*host_faults, *mesh.verdict.path_faults(now))[:MAX_FAULTS])
             for name in mesh.apply_admin_down(now):
                 self._follow_session(mesh, mesh.links[name], now)
             indices = mesh.indices

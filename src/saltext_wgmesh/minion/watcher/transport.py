@@ -319,7 +319,10 @@ class Transport:
             found[1].last_echo = time.monotonic()
 
     def _reflect(self, reflector: Udp, received: Received) -> None:
-        """Answer a probe for this node, by whatever route leads back (RFC 7880 section 7.2)."""
+        """Answer a probe for this node (RFC 7880 section 7.2), by the interface that it came by.
+
+        The relay between then has to forward in both directions. By a route the answer could pass it by.
+        """
         # Only what came through a mesh: a host outside could use the reflector against a third party.
         if received.interface not in self._interfaces:
             return
@@ -327,7 +330,8 @@ class Transport:
             packet = bfd.decode(received.data)
             if packet.demand and packet.your_discriminator == discriminator(received.destination):
                 answer = bfd.reflect(packet).encode()
-                reflector.send(answer, (received.source, received.port), received.destination)
+                back = (received.source, received.port)
+                reflector.send(answer, back, received.destination, received.interface)
 
     def _on_probe_reply(self, received: Received) -> None:
         """Note that a probe of ours came back from the relay that reflected it, and not from the one between."""

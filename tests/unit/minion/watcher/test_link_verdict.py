@@ -13,6 +13,7 @@ from saltext_wgmesh.minion.watcher.link_verdict import (
     ADMIN_DOWN_RECOVERY,
     MIN_UP_AFTER_DOWN,
     NEW_LINK_GRACE,
+    ONE_WAY_AFTER,
     PROBE_EVERY,
     PROBES,
     STABLE_AFTER,
@@ -108,6 +109,21 @@ def test_relay_that_reflects_nothing_takes_no_other_down(leaf):
             leaf.links["n1"].last_echo = now
         leaf.evaluate(now)
         assert leaf.states() == {"n1": UP, "n2": UP}
+
+
+def test_relay_is_named_when_probes_stay_lost(leaf):
+    """It returns echoes, so it stays in use. Once a probe returns, it is named no longer."""
+    leaf.probes(100.0)
+    for link in leaf.links.values():
+        link.last_probe_reply = link.last_echo = 100.5
+    assert leaf.verdict.path_faults(100.5 + ONE_WAY_AFTER) == ()
+    leaf.links["n2"].last_probe_reply = leaf.links["n1"].last_echo = 110.6
+    (fault,) = leaf.verdict.path_faults(110.6)
+    assert fault.startswith("packets through n1 to another relay and back are lost")
+    leaf.evaluate(110.6)
+    assert leaf.states() == {"n1": UP, "n2": UP}
+    leaf.links["n1"].last_probe_reply = 110.7
+    assert leaf.verdict.path_faults(110.7) == ()
 
 
 def test_echo_ends_a_blackhole(leaf):
