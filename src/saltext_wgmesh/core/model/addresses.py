@@ -12,4 +12,5 @@ def address_family(address: str) -> int:
 
 def host_prefixes(addresses: Iterable[str]) -> tuple[str, ...]:
     """Return each bare address as a prefix of its full length, in the same order."""
-    return tuple(f"{a}/128" if address_family(a) == 6 else f"{a}/32" for a in addresses)
+    # Plan and proof ask for these oftener than for anything else: the look for the colon saves a call for each address.
+    return tuple([f"{a}/128" if ":" in a else f"{a}/32" for a in addresses])

@@ -116,7 +116,7 @@ class RelayChoice:
         return any(self._numbers(address) for address in addresses)
 
     def _numbers(self, address: str | None) -> Mapping[str, int]:
-        if address is None:
+        if address is None or not self.areas:
             return {}
         if address not in self.numbers:
             family = address_family(address)
@@ -151,6 +151,12 @@ def choice_of(mesh: MeshPolicy, assigned: Mapping[str, Iterable[str]], pools: Ma
     """Return the choice for *mesh*; *assigned* is node → its addresses, and *pools* is leaf → its pool of relays."""
     by_family: dict[int, str] = {network.version: str(network) for network in mesh.networks}
     blocks = prefix_blocks.disjoint(n for site in mesh.sites.values() for n in site.networks)
+    is_full = mesh.topology is Topology.FULL
+    distinct = set(pools.values())
+    spreading = {pool for pool in distinct if len(pool) == 2 or (is_full and len(pool) > 1)}
+    if not spreading or (len(distinct) > 1 and not blocks.starts):
+        # The look at all addresses, which takes long in a large mesh, would find no area.
+        return RelayChoice(networks=by_family, blocks=blocks, areas={})
     values: dict[str, list[int]] = {}
     pools_in: dict[str, set[Pool]] = {}
     for leaf, pool in pools.items():
@@ -162,7 +168,7 @@ def choice_of(mesh: MeshPolicy, assigned: Mapping[str, Iterable[str]], pools: Ma
                     pools_in.setdefault(prefix, set()).add(pool)
     areas = {}
     for prefix, (pool, *others) in pools_in.items():
-        if not others and (len(pool) == 2 or (mesh.topology is Topology.FULL and len(pool) > 1)):
+        if not others and pool in spreading:
             areas[prefix] = Area(prefix=prefix, parts=tuple(_divide(prefix, sorted(values[prefix]), len(pool))))
     return RelayChoice(networks=by_family, blocks=blocks, areas=areas)
 
