@@ -18,6 +18,8 @@ from tests.house import names, prose
 
 PACKAGE = "saltext_wgmesh"
 SIDES = ("core", "minion", "master")
+UNTYPED = "dict[str, Any]"
+"""The type of plain values, also as a part of another type. Only the edge of the program needs it."""
 Graph = Mapping[str, frozenset[str]]
 """Unit → the units that it imports. A unit is a module or a sub-package that stands directly in its side's folder."""
 
@@ -25,7 +27,13 @@ Graph = Mapping[str, frozenset[str]]
 def report(root: Path) -> str:
     """All figures of the checkout *root*, as lines of text."""
     package = root / "src" / PACKAGE
-    lines = [*_sizes(package), *_wording(root, package), *_names(package), *_tests(root / "tests")]
+    lines = [
+        *_sizes(package),
+        *_plain_values(package),
+        *_wording(root, package),
+        *_names(package),
+        *_tests(root / "tests"),
+    ]
     for side in SIDES:
         if (package / side).is_dir():
             lines += _shape(side, unit_imports(package, side))
@@ -75,6 +83,19 @@ def _sizes(package: Path) -> Iterator[str]:
     commented = sum(_commented(path) for path in lengths)
     total = sum(lengths.values())
     yield f"comments: {commented} of {total} lines ({commented / total:.1%}) have one"
+
+
+def _plain_values(package: Path) -> Iterator[str]:
+    found = [
+        node.name
+        for path in names.modules(package)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.returns is not None
+        and UNTYPED in ast.unparse(node.returns)
+    ]
+    others = sum(not name.endswith("as_dict") for name in found)
+    yield f"functions that return {UNTYPED}: {len(found)}, of which other than as_dict: {others}"
 
 
 def _wording(root: Path, package: Path) -> Iterator[str]:
