@@ -14,12 +14,10 @@ import tokenize
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
-from tests.house import names, prose
+from tests.house import names, plain_values, prose
 
 PACKAGE = "saltext_wgmesh"
 SIDES = ("core", "minion", "master")
-UNTYPED = "dict[str, Any]"
-"""The type of plain values, also as a part of another type. Only the edge of the program needs it."""
 Graph = Mapping[str, frozenset[str]]
 """Unit → the units that it imports. A unit is a module or a sub-package that stands directly in its side's folder."""
 
@@ -86,16 +84,9 @@ def _sizes(package: Path) -> Iterator[str]:
 
 
 def _plain_values(package: Path) -> Iterator[str]:
-    found = [
-        node.name
-        for path in names.modules(package)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.returns is not None
-        and UNTYPED in ast.unparse(node.returns)
-    ]
-    others = sum(not name.endswith("as_dict") for name in found)
-    yield f"functions that return {UNTYPED}: {len(found)}, of which other than as_dict: {others}"
+    found = plain_values.untyped_returns(package)
+    others = sum(not plain_values.writes_record(function) for function in found)
+    yield f"functions that return {plain_values.UNTYPED}: {len(found)}, of which other than as_dict: {others}"
 
 
 def _wording(root: Path, package: Path) -> Iterator[str]:
