@@ -61,7 +61,7 @@ def run_converge_with(
     Raises WgmeshError if *node* has no accepted key, or *confirm* is not the digest of what is held now. Other *names*
     come from events, and are dropped if no accepted key has them.
 
-    A caller that is not interactive, such as the schedule, gets expected errors as a result: Salt would log an
+    A caller that is not interactive, such as the schedule, gets expected errors as a result. Salt would log an
     exception with its traceback each time. The master's log has each of them once, until it changes.
     """
     if is_interactive(opts):

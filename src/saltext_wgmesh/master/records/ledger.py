@@ -14,8 +14,7 @@ bank                      key           value
 ``wgmesh/health``         ``<mesh>``    ``Health``: what is down, since when, and the nodes that report it
 ``wgmesh/guard``          ``<mesh>``    ``GuardRecord``: a loss that is held, and one that is approved
 ``wgmesh/pin``            ``<mesh>``    ``Pin``: the policy of an earlier generation that the mesh was rolled back to
-``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from, or
-                                        ``FailedRun``
+``wgmesh/runs``           ``last``      ``LastRun``: what it planned from if it left nothing to do, or how it failed
 ``wgmesh/runs``           ``ledger``    the name of this ledger, and in ``ledger-copy`` once more
 ========================  ============  ==================================================================
 
