@@ -14,7 +14,7 @@ import tokenize
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
-from tests.house import names, prose
+from tests.house import names, plain_values, prose
 
 PACKAGE = "saltext_wgmesh"
 SIDES = ("core", "minion", "master")
@@ -25,7 +25,13 @@ Graph = Mapping[str, frozenset[str]]
 def report(root: Path) -> str:
     """All figures of the checkout *root*, as lines of text."""
     package = root / "src" / PACKAGE
-    lines = [*_sizes(package), *_wording(root, package), *_names(package), *_tests(root / "tests")]
+    lines = [
+        *_sizes(package),
+        *_plain_values(package),
+        *_wording(root, package),
+        *_names(package),
+        *_tests(root / "tests"),
+    ]
     for side in SIDES:
         if (package / side).is_dir():
             lines += _shape(side, unit_imports(package, side))
@@ -75,6 +81,12 @@ def _sizes(package: Path) -> Iterator[str]:
     commented = sum(_commented(path) for path in lengths)
     total = sum(lengths.values())
     yield f"comments: {commented} of {total} lines ({commented / total:.1%}) have one"
+
+
+def _plain_values(package: Path) -> Iterator[str]:
+    found = plain_values.untyped_returns(package)
+    others = sum(not plain_values.writes_record(function) for function in found)
+    yield f"functions that return {plain_values.UNTYPED}: {len(found)}, of which other than as_dict: {others}"
 
 
 def _wording(root: Path, package: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from saltext_wgmesh.master.operator.show import NOTHING_TO_PROVE
+from saltext_wgmesh.master.operator.proof_verdict import NOTHING_TO_PROVE
 from tests.integration.conftest import MINION, POLICY, write_policy
 
 pytestmark = pytest.mark.root

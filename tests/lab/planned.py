@@ -25,7 +25,8 @@ def status(fleet: Fleet, mesh: str) -> dict[str, Any]:
 
     It is read from the master's files in this process. A process that starts Salt takes longer than most waits."""
     try:
-        return dict(state_of.status(fleet.master_opts(), live=False).get(mesh, {}))
+        found = state_of.status(fleet.master_opts(), live=False)
+        return found[mesh].as_dict() if mesh in found else {}
     except LedgerError:
         return {}
 

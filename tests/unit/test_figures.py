@@ -54,3 +54,14 @@ def test_report_counts_lines_and_comments(package, tmp_path):
     assert "files: 4, median 1.5, p90 5, max 5 (core/model.py) lines" in lines
     assert "comments: 1 of 9 lines (11.1%) have one" in lines
     assert "core: 3 units in 3 layers, 3 imports between them" in lines
+
+
+def test_report_counts_untyped_returns(package, tmp_path):
+    """Plain values count also within another type, and the writer of a record's plain form is no offence."""
+    (package / "core" / "model.py").write_text(
+        "def as_dict() -> dict[str, Any]: ...\n"
+        "def rows() -> list[dict[str, Any]]: ...\n"
+        "def names() -> dict[str, str]: ...\n"
+    )
+    lines = figures.report(tmp_path).splitlines()
+    assert "functions that return dict[str, Any]: 2, of which other than as_dict: 1" in lines

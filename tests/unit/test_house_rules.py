@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.house import docstrings, names, prose
+from tests.house import docstrings, names, plain_values, prose
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "src" / "saltext_wgmesh"
 SHARED_NAMES = REPOSITORY / "tests" / "house" / "shared_names.json"
 """Name → why two modules may define it."""
+UNTYPED_RETURNS = REPOSITORY / "tests" / "house" / "untyped_returns.json"
+"""Function → why it may return plain values though it is no record's ``as_dict``."""
 MAX_LINES = 400
 MAX_WORDS = 8
 """Words of a test's name after ``test_``."""
@@ -36,6 +38,13 @@ def test_shared_name_is_still_shared():
     """The list of exceptions is short: a name that one module alone defines by now leaves it."""
     shared = json.loads(SHARED_NAMES.read_text())
     assert sorted(shared.keys() - names.defined_twice(PACKAGE).keys()) == []
+
+
+def test_untyped_dict_is_returned_at_edge_only():
+    """Other values are records. ``untyped_returns.json`` has the exceptions, none of which is out of date."""
+    found = plain_values.untyped_returns(PACKAGE)
+    others = {function for function in found if not plain_values.writes_record(function)}
+    assert sorted(others) == sorted(json.loads(UNTYPED_RETURNS.read_text()))
 
 
 def test_source_file_has_limited_length():

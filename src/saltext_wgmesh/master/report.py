@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from saltext_wgmesh.master.records.decisions import HeldLoss
+from saltext_wgmesh.master.records.decisions import HeldLoss, PolicyPin
 
 _ALWAYS = ("mesh", "generation", "published")
 """Fields that ``MeshReport.as_dict`` has even if they are empty."""
@@ -64,8 +64,8 @@ class MeshReport:
     """Why nodes that have another view to apply were not told of it; empty if all were."""
     transition_waits_for: tuple[str, ...] = ()
     """The obstacles to the next step of a transition, as ``Transition.describe`` gives them."""
-    policy_pin: Mapping[str, Any] = field(default_factory=_none)
-    """The generation to whose policy the mesh is pinned, and until when; empty if it is not."""
+    policy_pin: PolicyPin | None = None
+    """The pin by which the mesh is planned; None if it has none."""
     rotating: Mapping[str, str] = field(default_factory=_none)
     """Nodes that are about to get another key → what they wait for."""
     warnings: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ def _union(*some: Iterable[str]) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, HeldLoss):
+    if isinstance(value, (HeldLoss, PolicyPin)):
         return value.as_dict()
     if isinstance(value, tuple):
         return list(value)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from saltext_wgmesh.master.drafting import key_rotation, next_step, policy_pin
+from saltext_wgmesh.master.records.decisions import PolicyPin
 from saltext_wgmesh.master.report import MeshReport
 from saltext_wgmesh.master.run import Publication, RunOutcome
 
@@ -59,12 +58,11 @@ def _report(outcome: RunOutcome, one: Publication, requested: frozenset[str]) ->
     )
 
 
-def _policy_pin(outcome: RunOutcome, mesh: str) -> Mapping[str, Any]:
+def _policy_pin(outcome: RunOutcome, mesh: str) -> PolicyPin | None:
     """The pin by which this run planned *mesh*. A pin whose policy in the pillar has changed has ended."""
     snapshot = outcome.found.snapshot
     ended = mesh in policy_pin.outdated_pins(snapshot, outcome.found.pillar_policy)
-    described: Mapping[str, Any] = policy_pin.describe_pin(None if ended else snapshot.mesh(mesh).pin, mesh)
-    return dict(described.get("policy_pin", {}))
+    return None if ended else PolicyPin.of(mesh, snapshot.mesh(mesh).pin)
 
 
 def _warnings(outcome: RunOutcome, one: Publication, requested: frozenset[str]) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def show(mesh=None):
 
         salt db1 wgmesh.show
     """
-    return show_.show(Host(), mesh)
+    return {name: shown.as_dict() for name, shown in show_.show(Host(), mesh).items()}
 
 
 @salt_errors.for_module

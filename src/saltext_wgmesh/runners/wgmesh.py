@@ -36,7 +36,7 @@ def plan():
 
         salt-run wgmesh.plan
     """
-    return plain.without_empty(show.plan(__opts__))
+    return plain.without_empty({mesh: one.as_dict() for mesh, one in show.plan(__opts__).items()})
 
 
 @salt_errors.for_runner
@@ -79,9 +79,10 @@ def converge(node=None, hint=None, started=None, drifted=None, suspects=None, co
         salt-run wgmesh.converge
         salt-run wgmesh.converge confirm=4f0c2a91d7be
     """
-    return run_converge.run_converge_with(
+    result = run_converge.run_converge_with(
         __opts__, node=node, hint=hint, started=started, drifted=drifted, suspects=suspects, confirm=confirm
     )
+    return plain.converged(result)
 
 
 @salt_errors.for_runner
@@ -97,7 +98,7 @@ def verify():
 
         salt-run wgmesh.verify
     """
-    return show.with_proof_status(show.proof(__opts__))
+    return plain.with_exit_status(show.proof(__opts__))
 
 
 @salt_errors.for_runner
@@ -124,7 +125,7 @@ def status(live=True, watch=False):
     """
     if watch:
         return state.watch(__opts__)
-    return plain.without_empty(state.with_exit_status(state.status(__opts__, live=live)))
+    return plain.without_empty(plain.with_exit_status(state.status(__opts__, live=live)))
 
 
 @salt_errors.for_runner
@@ -139,7 +140,7 @@ def rebalance():
 
         salt-run wgmesh.rebalance
     """
-    return run_converge.run_converge(__opts__, Request(kind=RequestKind.REBALANCE))
+    return plain.converged(run_converge.run_converge(__opts__, Request(kind=RequestKind.REBALANCE)))
 
 
 @salt_errors.for_runner
@@ -175,7 +176,7 @@ def undrain(node):
 
         salt-run wgmesh.undrain relay1
     """
-    return draining.undrain_node(__opts__, spelling.minion_id(__opts__, node))
+    return plain.converged(draining.undrain_node(__opts__, spelling.minion_id(__opts__, node)))
 
 
 @salt_errors.for_runner
@@ -193,7 +194,7 @@ def rotate_preshared(mesh=None):
 
         salt-run wgmesh.rotate_preshared
     """
-    return rotating.rotate_psks(__opts__, mesh)
+    return plain.converged(rotating.rotate_psks(__opts__, mesh))
 
 
 @salt_errors.for_runner
@@ -216,7 +217,7 @@ def rollback(generation, mesh=None):
         salt-run wgmesh.rollback generation=7
         salt-run wgmesh.rollback generation=0 mesh=wg0
     """
-    return rolling_back.pin_and_converge(__opts__, generation, mesh)
+    return plain.converged(rolling_back.pin_and_converge(__opts__, generation, mesh))
 
 
 @salt_errors.for_runner
@@ -243,7 +244,8 @@ def rotate(target, force=False):
         salt-run wgmesh.rotate web7
         salt-run wgmesh.rotate '*'
     """
-    return rotating.rotate_keys(__opts__, spelling.minion_id(__opts__, target), force=force is True)
+    target = spelling.minion_id(__opts__, target)
+    return plain.converged(rotating.rotate_keys(__opts__, target, force=force is True))
 
 
 @salt_errors.for_runner
@@ -285,7 +287,7 @@ def explain(source, destination, mesh=None):
         salt-run wgmesh.explain web1 db1
     """
     ends = (spelling.minion_id(__opts__, node) for node in (source, destination))
-    return plain.without_empty(show.explain(__opts__, *ends, mesh))
+    return plain.without_empty(show.explain(__opts__, *ends, mesh).as_dict())
 
 
 @salt_errors.for_runner
@@ -306,7 +308,7 @@ def whatif(down, mesh=None):
         salt-run wgmesh.whatif down=relay-fra1
         salt-run wgmesh.whatif down=relay-fra1--relay-nyc1,web1
     """
-    return plain.without_empty(show.whatif(__opts__, spelling.minion_id(__opts__, down), mesh))
+    return plain.without_empty(show.whatif(__opts__, spelling.minion_id(__opts__, down), mesh).as_dict())
 
 
 @salt_errors.for_runner
@@ -327,7 +329,7 @@ def ports(mesh=None):
         salt-run wgmesh.ports
         salt-run wgmesh.ports wg0
     """
-    return show.ports(__opts__, mesh)
+    return plain.ports(show.ports(__opts__, mesh))
 
 
 @salt_errors.for_runner

@@ -71,9 +71,9 @@ class FakeFleet:
         self._master.not_awaited = set(not_awaited)
         return self._master.push(list(nodes))
 
-    def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
+    def late_returns(self, unanswered: Mapping[str, str]) -> JobResult:
         """What nodes returned to the job that they left unanswered at first."""
-        return {node: self._master.late[node] for node in unanswered if node in self._master.late}
+        return JobResult(returned={node: self._master.late[node] for node in unanswered if node in self._master.late})
 
     def enrol(self, nodes: Sequence[str]) -> None:
         """Recorded."""

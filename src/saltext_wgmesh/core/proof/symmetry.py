@@ -3,9 +3,10 @@
 Such a pair is no defect: every packet arrives. But a firewall on a relay that tracks connections sees one direction
 only, and may drop it as invalid. The count tells the operator how many pairs depend on untracked traffic on relays.
 
-Leaves are alike if they have the same relays and the same routes of more than one address, and if the same of these
-routes of all leaves hold their own address. One pair then stands for all pairs of two such classes. So the work grows
-with the number of classes, and not with the number of pairs. Of more than MAX_CLASSES classes the largest are counted.
+Leaves are alike if they have the same relays and the same wide routes, which are those of more than one address. The
+same of all leaves' wide routes must also hold their own address. One pair then stands for all pairs of two such
+classes. So the work grows with the number of classes, and not with the number of pairs. Of more than MAX_CLASSES
+classes the largest are counted.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ After the last step the plan has no trace of the move.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
-from saltext_wgmesh.core.model.plan import Member, Plan
+from saltext_wgmesh.core.model.plan import Member
 from saltext_wgmesh.core.model.view import Route
 
 
@@ -34,13 +34,6 @@ class Stage(enum.Enum):
     FIRST_RELAY = "first_relay"
     MOST_RELAYS = "most_relays"
     LAST_RELAY = "last_relay"
-
-
-NEXT_STAGE = {
-    Stage.PREPARE: Stage.FIRST_RELAY,
-    Stage.FIRST_RELAY: Stage.MOST_RELAYS,
-    Stage.MOST_RELAYS: Stage.LAST_RELAY,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,41 +54,6 @@ class GatewayMove:
 
 GatewayMoves = Mapping[str, GatewayMove]
 """Subnet → its move."""
-
-
-def next_moves(
-    before: Plan, previous: GatewayMoves, after: Plan, health: Health, has_applied: Callable[[str], bool]
-) -> dict[str, GatewayMove]:
-    """Return subnet → its move in the next step from *before*, which was published with *previous*, to *after*.
-
-    A step is over when all nodes that answer have applied it, and in any case the two gateways and their relays. A
-    gateway that is down or left loses its subnets at once.
-    """
-    had, has = _gateways(before), _gateways(after)
-    behind = {node for node in before.members if node not in health.down_nodes and not has_applied(node)}
-    found = {}
-    for subnet, new in has.items():
-        move = previous.get(subnet)
-        old = move.old if move and move.new == new else had.get(subnet, new)
-        if old == new or old not in after.members or health.down_nodes & {old, new}:
-            continue
-        if move is None or move.new != new:
-            found[subnet] = GatewayMove(old=old, new=new, stage=Stage.PREPARE)
-        # An unresponsive node elsewhere must not block the move for days. The gateways and their relays accept or drop
-        # the answers of all others, so there is no next step without them.
-        elif behind - health.unresponsive or behind & _gateways_and_relays(before, move):
-            found[subnet] = move
-        elif move.stage in NEXT_STAGE:
-            found[subnet] = replace(move, stage=NEXT_STAGE[move.stage])
-    return found
-
-
-def _gateways_and_relays(plan: Plan, move: GatewayMove) -> set[str]:
-    return {node for gateway in move.order for node in (gateway, *plan.members[gateway].relays)}
-
-
-def _gateways(plan: Plan) -> dict[str, str]:
-    return {subnet: name for name, member in plan.members.items() for subnet in member.subnets}
 
 
 def gateways_in_order(subnet: str, gateways: Sequence[str], moves: GatewayMoves) -> list[str]:
@@ -190,7 +148,7 @@ def standby_allowed_ips(node: Member, peers: Iterable[Member], moves: GatewayMov
     """Return neighbour → the standby subnets that are accepted from it on an interface of *node* with these *peers*.
 
     WireGuard accepts a prefix from one peer of an interface only. So these are the subnets of which neither *node* nor
-    another peer is a gateway; of several standby gateways, the new gateway of a move comes first.
+    another peer is a gateway. Of several standby gateways, the new gateway of a move comes first.
     """
     listed = list(peers)
     assigned = {s for m in (node, *listed) for s in m.subnets} | {*node.standby_subnets}

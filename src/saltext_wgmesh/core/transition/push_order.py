@@ -1,10 +1,10 @@
 """The order in which the master pushes views, so that a wrong one stops at the first relay.
 
 Some changes are harmless, in whatever order nodes apply them: new links, removed links that no route uses, and other
-routes (``core.transition.step``). Changes of links in use are pushed in waves: relays, then leaves that some neighbour
-opens connections to, then leaves that open all their connections themselves. Links that other nodes may still use are
-withdrawn last, after these have confirmed that they do not use them. Until then a leaf that reaches the master only
-that way can still answer.
+routes (``core.transition.step``). Changes of links in use are pushed in waves. Relays come first, then leaves that some
+neighbour opens connections to, and then leaves that open all their connections themselves. Links that other nodes may
+still use are withdrawn last, after these have confirmed that they do not use them. Until then a leaf that reaches the
+master only that way can still answer.
 """
 
 from __future__ import annotations

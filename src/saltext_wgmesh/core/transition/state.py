@@ -99,8 +99,8 @@ class Transition:
     def describe(self) -> list[str]:
         """Return what the next step waits for, sorted.
 
-        Links as ``a--b``, nodes that keep their previous socket or have two addresses of a family, subnets that move to
-        another gateway, relays that are unproven, and nodes that change their role.
+        Links are written as ``a--b``. Nodes are listed that keep their previous socket, have two addresses of a family,
+        are unproven relays, or change their role. Subnets are those that move to another gateway.
         """
         links = ("--".join(pair) for pair in self.links())
         return sorted(

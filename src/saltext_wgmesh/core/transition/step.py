@@ -6,7 +6,7 @@ kinds of change:
 - other relays of a leaf, and direct links that are removed: ``core.transition.relay_links``;
 - another port, endpoint or interface name of a node: ``core.transition.relocation``;
 - another address of a node: ``core.transition.renumbering``;
-- another gateway of a subnet: ``core.transition.gateway_move``;
+- another gateway of a subnet: ``core.transition.gateway_move_step``;
 - a relay that becomes a leaf, or a leaf that becomes a relay: ``core.transition.role_change``;
 - a new relay, on which no node depends until all its neighbours hear it: ``core.transition.role_change``.
 """
@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from saltext_wgmesh.core.model.plan import Plan
-from saltext_wgmesh.core.transition.gateway_move import next_moves
+from saltext_wgmesh.core.transition.gateway_move_step import next_moves
 from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.relay_links import direct_links_to_keep, relay_links_to_keep
 from saltext_wgmesh.core.transition.relocation import previous_sockets
@@ -60,13 +60,5 @@ def links_to_keep(published: PublishedStep, after: Plan, changing_role: Containe
         previous_direct_links=direct_links_to_keep(published, after),
         previous_sockets=MappingProxyType(previous_sockets(published, after)),
         dual_addresses=MappingProxyType(dual_addresses(published, after)),
-        gateway_moves=MappingProxyType(
-            next_moves(
-                published.plan,
-                published.transition.gateway_moves,
-                after,
-                published.health,
-                published.evidence.has_applied,
-            )
-        ),
+        gateway_moves=MappingProxyType(next_moves(published, after)),
     )

@@ -146,16 +146,6 @@ def _last_by_another_policy(history: History, raw_policy: Any) -> int | None:
     return found if found is not None and found + 1 in kept else None
 
 
-def describe_pin(pin: Pin | None, mesh: str) -> dict[str, Any]:
-    """For operators: to which generation *mesh* is rolled back; empty if it is not."""
-    if pin is None or not pin.is_rolled_back:
-        return {}
-    remedy = (
-        f"ends when the mesh's policy in the pillar changes, or by: salt-run wgmesh.rollback generation=0 mesh={mesh}"
-    )
-    return {"policy_pin": {"generation": pin.generation, **({"why": pin.why} if pin.why else {}), "remedy": remedy}}
-
-
 def _of_mesh(raw: Any, mesh: str) -> Any:
     return raw.get(mesh) if isinstance(raw, Mapping) else None
 

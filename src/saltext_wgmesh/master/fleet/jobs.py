@@ -134,18 +134,19 @@ def run_apply(
     return _ask(opts, nodes, "wgmesh.apply", policy, *arguments)
 
 
-def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> dict[str, Any]:
-    """Node → its return that arrived after the master had stopped waiting. No job is sent.
+def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> JobResult:
+    """The returns that arrived after the master had stopped waiting. No job is sent.
 
-    *unanswered* gives for each node the id of the job.
+    *unanswered* gives for each node the id of the job; the result names those that are still so.
     """
     if not unanswered:
-        return {}
+        return JobResult()
     with salt.client.get_local_client(mopts=opts) as client:
         nodes_of: dict[str, list[str]] = {}
         for node, jid in unanswered.items():
             nodes_of.setdefault(jid, []).append(node)
-        return {n: found for jid, nodes in nodes_of.items() for n, found in returns(client, jid, nodes).items()}
+        found = {n: value for jid, nodes in nodes_of.items() for n, value in returns(client, jid, nodes).items()}
+    return JobResult(returned=found, unanswered={n: jid for n, jid in unanswered.items() if n not in found})
 
 
 def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:

@@ -141,9 +141,8 @@ def _still_silent(fleet: Fleet | None, snapshot: LedgerSnapshot) -> dict[str, Si
 
     Without a *fleet* no late answer is read: it matters only where there is something to ask for."""
     known = {n: ack.silence for n, ack in snapshot.acks.items() if ack.silence}
-    late = (
-        fleet.late_returns({n: silence.job for n, silence in known.items() if silence.job}) if fleet and known else {}
-    )
+    jobs = {n: silence.job for n, silence in known.items() if silence.job}
+    late = fleet.late_returns(jobs).returned if fleet and known else {}
     return {n: silence for n, silence in known.items() if n not in late}
 
 

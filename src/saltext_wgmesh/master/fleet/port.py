@@ -36,8 +36,8 @@ class Fleet(Protocol):
         Unless *retry_rolled_back*, a node that rolled back just this view says so instead of applying it once more.
         """
 
-    def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
-        """Node → what it has returned since to the job that it left unanswered. No node is asked."""
+    def late_returns(self, unanswered: Mapping[str, str]) -> JobResult:
+        """The returns that have arrived since to the jobs that nodes left unanswered. No node is asked."""
 
     def enrol(self, nodes: Sequence[str]) -> None:
         """Tell *nodes* to apply the formula, and return at once."""
@@ -76,7 +76,7 @@ class SaltFleet:
             is_urgent=functools.partial(inventory.is_key_revoked, self.opts, accepted),
         )
 
-    def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
+    def late_returns(self, unanswered: Mapping[str, str]) -> JobResult:
         """As in ``Fleet``."""
         return jobs.late_returns(self.opts, unanswered)
 

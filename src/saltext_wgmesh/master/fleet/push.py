@@ -101,7 +101,7 @@ class PushResult:
 def collect_late_returns(fleet: Fleet, acks: Acks, now: float) -> dict[str, Ack]:
     """Node → its acknowledgements, for those nodes that answered an earlier push after the run had stopped waiting."""
     pending = {node: ack.pending for node, ack in acks.items() if ack.pending and ack.pending.job}
-    late = fleet.late_returns({node: push.job for node, push in pending.items()})
+    late = fleet.late_returns({node: push.job for node, push in pending.items()}).returned
     # The plan may have changed since. The answer is about what was pushed then, not about what is wanted now.
     answers = {node: parse_push_answer(answer, pending[node].digests) for node, answer in late.items()}
     return {node: acks[node].after(answer, pending[node].digests, now) for node, answer in answers.items()}

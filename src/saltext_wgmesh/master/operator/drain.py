@@ -11,6 +11,7 @@ from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.master.fleet import jobs
 from saltext_wgmesh.master.operator import run_converge
+from saltext_wgmesh.master.operator.converge_result import ConvergeResult
 from saltext_wgmesh.master.records import published as record
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.requests.request import Request, RequestKind
@@ -50,7 +51,7 @@ def drain_node(opts: dict[str, Any], node: str) -> DrainResult:
     return wait_until_unused(opts, node)
 
 
-def undrain_node(opts: dict[str, Any], node: str) -> dict[str, Any] | str:
+def undrain_node(opts: dict[str, Any], node: str) -> ConvergeResult:
     """*node* is used again; what the converge did is returned. Raises LedgerError if the node is not drained."""
     require_drained(opts, node)
     return run_converge.run_converge(opts, Request(kind=RequestKind.UNDRAIN, value=node))

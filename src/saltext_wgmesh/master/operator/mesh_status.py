@@ -10,8 +10,31 @@ from typing import Any
 from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
 from saltext_wgmesh.core.liveness.mesh_health import Health, Outage
 from saltext_wgmesh.core.model.plan import Member
-from saltext_wgmesh.master.drafting import policy_pin
-from saltext_wgmesh.master.records.decisions import HeldLoss, Pin
+from saltext_wgmesh.master.records.decisions import HeldLoss, PolicyPin
+
+_ALWAYS = ("generation", "published_at", "nodes", "not_acknowledged", "unplaced")
+"""Keys that each mesh has, even if they are empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageStatus:
+    """The outage of a node or a link."""
+
+    outage: Outage
+    is_down: bool
+    """Whether the node or link still counts as down."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the runner, with times as text."""
+        outage = self.outage
+        return {
+            "counts_as": "down" if self.is_down else "up",
+            "since": stamp(outage.since),
+            "reporters": list(outage.reporters),
+            "up_since": None if outage.up_since is None else stamp(outage.up_since),
+            "flaps": outage.flaps,
+            "hold_down": outage.hold_down,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +95,7 @@ class MeshStatus:
     down: tuple[str, ...]
     """The nodes and links that are down now."""
     held_loss: HeldLoss | None
-    pin: Pin | None
+    policy_pin: PolicyPin | None
     nodes: Mapping[str, NodeStatus]
     health: Health
     rotation: Mapping[str, str]
@@ -90,31 +113,39 @@ class MeshStatus:
     retired_behind: tuple[str, ...] | None
     """The nodes that still hold a mesh that has left the policy; None for a mesh of the policy."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a member or a link is down now."""
+        return bool(self.down)
+
+    @property
+    def not_acknowledged(self) -> tuple[str, ...]:
+        """The nodes that do not run what is published, sorted; of a retired mesh those that have not removed it."""
+        behind = tuple(sorted(node for node, one in self.nodes.items() if not one.acknowledged))
+        return behind if self.retired_behind is None else self.retired_behind
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the runner; keys without content are left out, but for those that each mesh has."""
-        behind = sorted(node for node, one in self.nodes.items() if not one.acknowledged)
-        return {
+        values: dict[str, Any] = {
             "generation": self.generation,
             "published_at": stamp(self.published_at),
-            **_without_empty({"down": list(self.down), "blocked_by_rollback": self._rolled_back()}),
-            **_without_empty({"held_loss": self.held_loss.as_dict() if self.held_loss else None}),
-            **policy_pin.describe_pin(self.pin, self.mesh),
+            "down": list(self.down),
+            "blocked_by_rollback": self._rolled_back(),
+            "held_loss": self.held_loss and self.held_loss.as_dict(),
+            "policy_pin": self.policy_pin and self.policy_pin.as_dict(),
             "nodes": {node: one.as_dict(self.mesh) for node, one in self.nodes.items()},
-            **_without_empty(
-                {
-                    "outages": _outages(self.health),
-                    "rotation": dict(self.rotation),
-                    "drained": sorted(self.drained),
-                    "transition": {"waits_for": list(self.waits_for)} if self.waits_for else {},
-                    "psk_laggards": sorted(self.psk_laggards),
-                    "asymmetric_pairs": self.asymmetric_pairs,
-                    "retired": self.retired_behind is not None,
-                    "clocks": dict(self.clocks),
-                }
-            ),
-            "not_acknowledged": behind if self.retired_behind is None else list(self.retired_behind),
+            "outages": {name: outage.as_dict() for name, outage in _outages(self.health).items()},
+            "rotation": dict(self.rotation),
+            "drained": sorted(self.drained),
+            "transition": {"waits_for": list(self.waits_for)} if self.waits_for else {},
+            "psk_laggards": sorted(self.psk_laggards),
+            "asymmetric_pairs": self.asymmetric_pairs,
+            "retired": self.retired_behind is not None,
+            "clocks": dict(self.clocks),
+            "not_acknowledged": list(self.not_acknowledged),
             "unplaced": dict(self.unplaced),
         }
+        return {name: value for name, value in values.items() if value or name in _ALWAYS}
 
     def _rolled_back(self) -> dict[str, str]:
         return {node: one.rolled_back for node, one in self.nodes.items() if one.rolled_back is not None}
@@ -128,25 +159,12 @@ def _link(link: LinkStatus) -> str:
     return f"{link.state.value} since {stamp(link.since)}{hold}"
 
 
-def _outages(health: Health) -> dict[str, Any]:
+def _outages(health: Health) -> dict[str, OutageStatus]:
     """Node, or link as ``a--b`` → its outage: what is down, and what was until lately."""
-    named: dict[str, tuple[Outage, bool]] = {n: (t, n in health.down_nodes) for n, t in health.nodes.items()}
-    named |= {"--".join(pair): (t, pair in health.down_links) for pair, t in health.links.items()}
-    return {
-        name: {
-            "counts_as": "down" if down else "up",
-            "since": stamp(outage.since),
-            "reporters": list(outage.reporters),
-            "up_since": None if outage.up_since is None else stamp(outage.up_since),
-            "flaps": outage.flaps,
-            "hold_down": outage.hold_down,
-        }
-        for name, (outage, down) in sorted(named.items())
-    }
-
-
-def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value}
+    named = {n: OutageStatus(outage=o, is_down=n in health.down_nodes) for n, o in health.nodes.items()}
+    links = {pair: OutageStatus(outage=o, is_down=pair in health.down_links) for pair, o in health.links.items()}
+    named |= {"--".join(pair): outage for pair, outage in links.items()}
+    return dict(sorted(named.items()))
 
 
 def stamp(seconds: float) -> str:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from saltext_wgmesh.master.drafting import policy_pin
 from saltext_wgmesh.master.operator import run_converge
+from saltext_wgmesh.master.operator.converge_result import ConvergeResult
 from saltext_wgmesh.master.records import inventory, mesh_records
+from saltext_wgmesh.master.records.decisions import PolicyPin
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.published import resolve_mesh
 
-PIN_ENDED = "none: the mesh is planned by its policy in the pillar"
 
-
-def pin_and_converge(opts: dict[str, Any], generation: int, mesh: str | None) -> dict[str, Any] | str:
-    """Pin as ``pin_to_generation`` does and converge; the report says to what the mesh is pinned, and until when."""
+def pin_and_converge(opts: dict[str, Any], generation: int, mesh: str | None) -> ConvergeResult:
+    """Pin as ``pin_to_generation`` does and converge; the result has the pin as it is afterwards."""
     name = pin_to_generation(opts, generation, mesh)
     found = run_converge.run_converge(opts)
-    if isinstance(found, str):
-        return found
-    pinned = policy_pin.describe_pin(Ledger.of(opts).pin(name), name) or {"policy_pin": PIN_ENDED}
-    return {**found, name: {**found.get(name, {}), **pinned}}
+    return replace(found, pins={name: PolicyPin.of(name, Ledger.of(opts).pin(name))})
 
 
 def pin_to_generation(opts: dict[str, Any], generation: int, mesh: str | None) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 
 from saltext_wgmesh.master.drafting import key_rotation, psk
 from saltext_wgmesh.master.operator import run_converge
+from saltext_wgmesh.master.operator.converge_result import ConvergeResult
 from saltext_wgmesh.master.records import inventory, spelling
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.requests.request import Request, RequestKind
 
 
-def rotate_keys(opts: dict[str, Any], pattern: str, *, force: bool = False) -> dict[str, Any] | str:
+def rotate_keys(opts: dict[str, Any], pattern: str, *, force: bool = False) -> ConvergeResult:
     """Have the nodes that *pattern*, a minion id or a glob, matches get other keys; what the converge did is returned.
 
     With *force* they do not wait for neighbours that have not acknowledged these keys.
@@ -24,7 +25,7 @@ def rotate_keys(opts: dict[str, Any], pattern: str, *, force: bool = False) -> d
     return run_converge.run_converge(opts, Request(kind=kind, value=pattern))
 
 
-def rotate_psks(opts: dict[str, Any], mesh: str | None) -> dict[str, Any] | str:
+def rotate_psks(opts: dict[str, Any], mesh: str | None) -> ConvergeResult:
     """Have *mesh*, or all meshes that have PSKs, get other ones; what the converge did is returned.
 
     Raises LedgerError if there is no such mesh.

@@ -15,6 +15,7 @@ from saltext_wgmesh.core.errors import NoPolicyError, ProblemsError, WgmeshError
 from saltext_wgmesh.master import converge
 from saltext_wgmesh.master.environment import Environment
 from saltext_wgmesh.master.operator import link_check, show
+from saltext_wgmesh.master.operator.converge_result import ConvergeResult
 from saltext_wgmesh.master.records import inventory, spelling
 from saltext_wgmesh.master.records.decisions import FailedRun
 from saltext_wgmesh.master.records.ledger import Ledger
@@ -35,8 +36,8 @@ Rounds = list[list[MeshReport]]
 """For each round of a run, the reports of its meshes."""
 
 
-def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | str:
-    """Converge with *requests*, and return mesh → what was done; ``retcode`` 1 if something needs attention or is down.
+def run_converge(opts: dict[str, Any], *requests: Request) -> ConvergeResult:
+    """Converge with *requests*, and return the reports of all rounds.
 
     While another run is in progress, the requests are queued for it. An interactive caller then waits up to
     QUEUE_LOCK_TIMEOUT seconds to run itself, so that it can report; other callers get a sentence at once.
@@ -45,30 +46,30 @@ def run_converge(opts: dict[str, Any], *requests: Request) -> dict[str, Any] | s
     rounds = _run_rounds(opts, requests, interactive=interactive)
     if rounds:
         reports = merge_rounds(rounds)
-        return _summary(_with_links(opts, reports) if interactive else reports)
+        return ConvergeResult(reports=_with_links(opts, reports) if interactive else reports)
     if interactive:
         busy = f"another run did not finish within {QUEUE_LOCK_TIMEOUT:g} s: this request is queued for its next round"
-        return {"busy": f"{busy}; 'salt-run wgmesh.status' shows the result", "retcode": 1}
-    return "another run is in progress: this request is queued for its next round"
+        return ConvergeResult(busy=f"{busy}; 'salt-run wgmesh.status' shows the result")
+    return ConvergeResult(queued="another run is in progress: this request is queued for its next round")
 
 
 def run_converge_with(
     opts: dict[str, Any], *, node: object = None, confirm: object = None, **names: object
-) -> dict[str, Any] | str:
+) -> ConvergeResult:
     """``run_converge`` with the requests for the parameters of the runner's ``converge``.
 
     Raises WgmeshError if *node* has no accepted key, or *confirm* is not the digest of what is held now. Other *names*
     come from events, and are dropped if no accepted key has them.
 
-    A caller that is not interactive, such as the schedule, gets expected errors as ``error``, with ``retcode`` 1: Salt
-    would log an exception with its traceback each time. The master's log has each of them once, until it changes.
+    A caller that is not interactive, such as the schedule, gets expected errors as a result. Salt would log an
+    exception with its traceback each time. The master's log has each of them once, until it changes.
     """
     if is_interactive(opts):
         return _converge_with(opts, node=node, confirm=confirm, **names)
     try:
         return _converge_with(opts, node=node, confirm=confirm, **names)
     except EXPECTED_ERRORS as error:
-        return {"error": str(error), "retcode": 1}
+        return ConvergeResult(error=str(error))
     except Exception as error:
         # Reactor and schedule discard the errors of a runner, so the master's log is the only place to find them.
         log.error("wgmesh: the converge failed: %s", error, exc_info=True)
@@ -77,7 +78,7 @@ def run_converge_with(
 
 def _converge_with(
     opts: dict[str, Any], *, node: object = None, confirm: object = None, **names: object
-) -> dict[str, Any] | str:
+) -> ConvergeResult:
     if node is not None:
         node = spelling.minion_id(opts, node)
         if not inventory.is_accepted(opts, node):
@@ -177,9 +178,3 @@ def _with_links(opts: dict[str, Any], reports: Mapping[str, MeshReport]) -> dict
     """*reports* with all that is down now: the health, which a run goes by, knows no link that never was up."""
     down = link_check.await_links(opts, reports)
     return {mesh: replace(report, down=down.get(mesh, report.down)) for mesh, report in reports.items()}
-
-
-def _summary(reports: Mapping[str, MeshReport]) -> dict[str, Any]:
-    found: dict[str, Any] = {mesh: report.as_dict() for mesh, report in reports.items()}
-    carries = all(report.is_clean and not report.down for report in reports.values())
-    return found if carries else {**found, "retcode": 1}

@@ -10,27 +10,26 @@ from typing import Any, NoReturn
 from saltext_wgmesh.core import render
 from saltext_wgmesh.core.errors import LedgerError
 from saltext_wgmesh.core.inputs.node_matching import has_wildcards, matcher
-from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.core.planning import open_ports
-from saltext_wgmesh.core.proof import packet_walk, prove, symmetry, what_if
-from saltext_wgmesh.master.drafting import policy_pin, prune_guard, psk
+from saltext_wgmesh.core.proof import packet_walk, symmetry, what_if
+from saltext_wgmesh.master.drafting import prune_guard, psk
 from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, held_losses
+from saltext_wgmesh.master.operator.next_plan import NextPlan
+from saltext_wgmesh.master.operator.proof_verdict import MeshVerdicts, ProofVerdict
 from saltext_wgmesh.master.records import inventory, mesh_records, spelling
 from saltext_wgmesh.master.records import published as record
+from saltext_wgmesh.master.records.decisions import PolicyPin
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot
 from saltext_wgmesh.master.records.psk_secrets import PskSecrets
 
-HOLDS = "holds"
-"""The verdict of a proof that finds no problem."""
-NO_PORTS = "no node calls another"
-NOTHING_TO_PROVE = "nothing to prove: the mesh has fewer than two nodes"
-"""The verdict where no pair of nodes must reach each other: it says nothing good of the mesh."""
+PortsByNode = dict[str, dict[str, list[str]]]
+"""Node → UDP port → the nodes that call it, in words."""
 
 
-def plan(opts: dict[str, Any]) -> dict[str, Any]:
+def plan(opts: dict[str, Any]) -> dict[str, NextPlan]:
     """Mesh → what a converge would change, which nodes are not in the plan and why, and what would be held."""
     snapshot, found = _read(opts)
     drafts = _drafts(opts, snapshot, found)
@@ -57,21 +56,20 @@ def _drafts(opts: dict[str, Any], snapshot: LedgerSnapshot, found: Inventory) ->
     return draft(DraftInput(snapshot=snapshot, inventory=found, secrets=secrets, now=time.time()))
 
 
-def _next_plan(opts: dict[str, Any], snapshot: LedgerSnapshot, one: Draft, accepted: Collection[str]) -> dict[str, Any]:
-    """The drafted plan beside the published one, as plain values; keys without content are left out."""
-    missing = {} if one.source.is_retired else dict(_missing(one, accepted))
-    return {
-        "generation": one.head.generation,
-        "changes": _changes(opts, snapshot, one),
-        "unplaced": dict(one.reasons),
-        "rejected": [str(rejection) for rejection in one.rejected],
-        **({"missing": missing} if missing else {}),
-        "proof": _verdict(one.plan),
-        **({"asymmetric_pairs": asymmetric} if (asymmetric := symmetry.count_asymmetric(one.plan).describe()) else {}),
-        **({"warnings": one.warnings} if one.warnings else {}),
-        **({"held_loss": one.source.held.as_dict()} if one.source.held else {}),
-        **policy_pin.describe_pin(snapshot.mesh(one.policy.name).pin, one.policy.name),
-    }
+def _next_plan(opts: dict[str, Any], snapshot: LedgerSnapshot, one: Draft, accepted: Collection[str]) -> NextPlan:
+    mesh = one.policy.name
+    return NextPlan(
+        generation=one.head.generation,
+        changes=_changes(opts, snapshot, one),
+        unplaced=one.reasons,
+        rejected=tuple(str(rejection) for rejection in one.rejected),
+        missing={} if one.source.is_retired else dict(_missing(one, accepted)),
+        verdict=ProofVerdict.on(one.plan),
+        asymmetric_pairs=symmetry.count_asymmetric(one.plan).describe(),
+        warnings=tuple(one.warnings),
+        held_loss=one.source.held,
+        policy_pin=PolicyPin.of(mesh, snapshot.mesh(mesh).pin),
+    )
 
 
 def _changes(opts: dict[str, Any], snapshot: LedgerSnapshot, one: Draft) -> dict[str, list[str]]:
@@ -100,30 +98,20 @@ def _missing(one: Draft, accepted: Collection[str]) -> Iterator[tuple[str, str]]
             yield node, f"it has published no facts: run 'salt {node} state.apply wgmesh'"
 
 
-def proof(opts: dict[str, Any]) -> dict[str, Any]:
-    """Mesh → ``holds``, or the problems, for the published plan and for the one that a converge would publish."""
+def proof(opts: dict[str, Any]) -> dict[str, MeshVerdicts]:
+    """Mesh → the verdicts on the published plan and on the one that a converge would publish."""
     snapshot, read = _read(opts)
     found = {}
     for one in _drafts(opts, snapshot, read):
-        verdicts = {"next": _verdict(one.plan)}
-        if one.head.generation:
-            verdicts["published"] = _verdict(snapshot.mesh(one.policy.name).history.current_plan())
-        found[one.policy.name] = verdicts
+        is_published = one.head.generation > 0
+        current = snapshot.mesh(one.policy.name).history.current_plan() if is_published else None
+        found[one.policy.name] = MeshVerdicts(
+            next=ProofVerdict.on(one.plan), published=ProofVerdict.on(current) if current else None
+        )
     return found
 
 
-def _verdict(plan: Plan) -> list[str] | str:
-    problems = [str(problem) for problem in prove.prove(plan)]
-    return problems or (HOLDS if len(plan.members) > 1 else NOTHING_TO_PROVE)
-
-
-def with_proof_status(verdicts: dict[str, Any]) -> dict[str, Any]:
-    """*verdicts*, as ``proof`` returns them, with ``retcode`` 1 if one of them lists problems."""
-    failed = any(isinstance(verdict, list) for mesh in verdicts.values() for verdict in mesh.values())
-    return {**verdicts, "retcode": 1} if failed else verdicts
-
-
-def ports(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
+def ports(opts: dict[str, Any], mesh: str | None) -> dict[str, PortsByNode]:
     """Mesh → node → UDP port → the nodes that call it.
 
     The published plan counts, and the one that a converge would publish. LedgerError if there is no mesh of that name.
@@ -132,10 +120,10 @@ def ports(opts: dict[str, Any], mesh: str | None) -> dict[str, Any]:
     drafts = {one.policy.name: one for one in _drafts(opts, snapshot, read)}
     if mesh is not None and mesh not in drafts:
         raise LedgerError(f"there is no mesh {mesh!r}: say mesh=<one of {', '.join(drafts) or 'none yet'}>")
-    return {name: _ports(snapshot, one) or NO_PORTS for name, one in drafts.items() if mesh in (None, name)}
+    return {name: _ports(snapshot, one) for name, one in drafts.items() if mesh in (None, name)}
 
 
-def _ports(snapshot: LedgerSnapshot, one: Draft) -> dict[str, dict[str, list[str]]]:
+def _ports(snapshot: LedgerSnapshot, one: Draft) -> PortsByNode:
     plans = [snapshot.mesh(one.policy.name).history.current_plan(), one.plan] if one.head.generation else [one.plan]
     found: dict[str, dict[str, dict[str, str]]] = {}
     for plan in plans:
@@ -151,7 +139,7 @@ def _port(each: open_ports.OpenPort) -> str:
     return f"{each.port}/udp" + (f", forwarded from {each.endpoint}" if is_forwarded else "")
 
 
-def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> dict[str, Any]:
+def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | None) -> render.ExplainedPath:
     """The path between two nodes of the published plan, and why packets take it.
 
     Raises LedgerError if a node is not in the plan.
@@ -159,10 +147,10 @@ def explain(opts: dict[str, Any], source: str, destination: str, mesh: str | Non
     published = record.published(Ledger.of(opts), mesh)
     for node in (source, destination):
         _require_member(published, node)
-    return render.explain_path(published.plan, published.policy, source, destination).as_dict()
+    return render.explain_path(published.plan, published.policy, source, destination)
 
 
-def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
+def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> what_if.Effects:
     """The pairs that would be cut off, and the paths that would change, if the nodes and links of *down* failed.
 
     *down* is a comma-separated list of node ids, and of links as ``a--b``. Raises LedgerError if it is empty, or names
@@ -175,7 +163,7 @@ def whatif(opts: dict[str, Any], down: str, mesh: str | None) -> dict[str, Any]:
     if not names:
         raise LedgerError("no node or link is given: use down=<minion id>, or down=<one end>--<other end>")
     found = [whole] if whole else [_find(published, name) or _require_known(published, name) for name in names]
-    return what_if.what_if(published.plan, frozenset(found)).as_dict()
+    return what_if.what_if(published.plan, frozenset(found))
 
 
 def _find(published: record.Published, name: str) -> str | frozenset[str] | None:
@@ -195,7 +183,7 @@ def _require_known(published: record.Published, name: str) -> NoReturn:
     raise LedgerError(f"{name} is no link of {published.plan.mesh}: these two nodes are not linked directly")
 
 
-def paths(opts: dict[str, Any], mesh: str | None, family: Any = None) -> dict[str, Any]:
+def paths(opts: dict[str, Any], mesh: str | None, family: object = None) -> dict[str, dict[str, list[str]]]:
     """Source → destination → the nodes on the way, both ends included.
 
     *family* is 4 or 6; None: the first that both ends have. LedgerError for any other.

@@ -19,6 +19,7 @@ from saltext_wgmesh.master.operator import link_check
 from saltext_wgmesh.master.operator.mesh_status import MeshStatus, NodeStatus, stamp
 from saltext_wgmesh.master.records import inventory
 from saltext_wgmesh.master.records import published as record
+from saltext_wgmesh.master.records.decisions import PolicyPin
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.mesh_head import MeshHead
 
@@ -31,16 +32,8 @@ CLOCK_TOLERANCE = 60.0
 """Seconds by which a node's clock may be ahead before the status says so."""
 
 
-def status(opts: dict[str, Any], *, live: bool = True) -> dict[str, Any]:
+def status(opts: dict[str, Any], *, live: bool = True) -> dict[str, MeshStatus]:
     """Mesh → generation, nodes with addresses, relays, links and acknowledgements, and what is down since when.
-
-    The values are plain, as the runner returns them; see ``read_status``.
-    """
-    return {mesh: one.as_dict() for mesh, one in read_status(opts, live=live).items()}
-
-
-def read_status(opts: dict[str, Any], *, live: bool = True) -> dict[str, MeshStatus]:
-    """Mesh → its status.
 
     With *live* false no node is asked, and links appear only if they are in trouble. Raises LedgerError if no mesh is
     published.
@@ -56,11 +49,6 @@ def read_status(opts: dict[str, Any], *, live: bool = True) -> dict[str, MeshSta
     return {mesh: _mesh(ledger, one, accepted, reports, clocks[mesh]) for mesh, one in published.items()}
 
 
-def with_exit_status(meshes: dict[str, Any]) -> dict[str, Any]:
-    """*meshes*, a status, with ``retcode`` 1 if a member or a link is down."""
-    return {**meshes, "retcode": 1} if any(mesh.get("down") for mesh in meshes.values()) else meshes
-
-
 def watch(opts: dict[str, Any]) -> None:
     """The status is shown as tables, refreshed in place until Ctrl-C.
 
@@ -70,7 +58,7 @@ def watch(opts: dict[str, Any]) -> None:
         raise LedgerError("watch=True needs a terminal: omit it to get the status once")
     try:
         while True:
-            page = render.render_status(status(opts))
+            page = render.render_status({mesh: one.as_dict() for mesh, one in status(opts).items()})
             sys.stdout.write(f"{CLEAR}{page}\nevery {REFRESH:g} s; Ctrl-C ends it\n")
             sys.stdout.flush()
             time.sleep(REFRESH)
@@ -93,7 +81,7 @@ def _mesh(
         published_at=published.published_at,
         down=link_check.down_in(published.plan, health, reports).names,
         held_loss=ledger.guard(mesh).held,
-        pin=ledger.pin(mesh),
+        policy_pin=PolicyPin.of(mesh, ledger.pin(mesh)),
         nodes={node: _node(ledger, published, head, node, accepted, reports) for node in published.plan.members},
         health=health,
         rotation=_rotation(ledger, published, head),

@@ -60,18 +60,49 @@ class Assignment:
         return {"reason": self.reason, **flags.get(self.kind, {}), "digest": self.digest}
 
 
-def is_damaged(raw: Mapping[str, Any]) -> bool:
-    """Whether the assignment *raw* has a view that is not the one of its digest."""
-    view = view_from_dict(raw)
-    return "interfaces" in raw and (view is None or view.digest() != raw["digest"])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAssignment:
+    """An assignment as the ledger has it. A node has tens of them, and few of their views are ever needed."""
+
+    generation: int
+    digest: str
+    content: Mapping[str, Any]
+    """The plain values of ``Assignment.as_dict``, and ``generation``."""
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> StoredAssignment:
+        """The assignment that ``as_dict`` wrote. TypeError or KeyError if it has no generation or no digest."""
+        if not isinstance(raw["generation"], int) or not isinstance(raw["digest"], str):
+            raise TypeError("an assignment has no generation or no digest")
+        return cls(generation=raw["generation"], digest=raw["digest"], content=raw)
+
+    @classmethod
+    def of(cls, assignment: Assignment, generation: int) -> StoredAssignment:
+        """*assignment*, which is new in *generation*."""
+        content = {**assignment.as_dict(), "generation": generation}
+        return cls(generation=generation, digest=assignment.digest, content=content)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger and for the node's pillar."""
+        return dict(self.content)
+
+    def view(self) -> View | None:
+        """The view, as ``view_from_dict`` reads it."""
+        return view_from_dict(self.content)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the content has a view that is not the one of the digest."""
+        view = self.view()
+        return "interfaces" in self.content and (view is None or view.digest() != self.digest)
 
 
-def view_from_dict(raw: Mapping[str, Any] | None) -> View | None:
+def view_from_dict(raw: Mapping[str, Any]) -> View | None:
     """The view of an assignment that ``Assignment.as_dict`` wrote.
 
     None if there is no view in it, or one of another version, of which nothing is known then.
     """
     try:
-        return View.from_dict(raw) if raw and "interfaces" in raw else None
+        return View.from_dict(raw) if "interfaces" in raw else None
     except ViewError:
         return None

@@ -96,6 +96,29 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyPin:
+    """A pin by which a mesh is planned, for operators."""
+
+    mesh: str
+    generation: int
+    """The mesh is planned by the policy of this generation."""
+    why: str
+    """Why the master decided so itself. Empty: the operator did."""
+
+    @classmethod
+    def of(cls, mesh: str, pin: Pin | None) -> PolicyPin | None:
+        """The *pin* of *mesh*; None if the mesh is planned by its policy in the pillar."""
+        return cls(mesh=mesh, generation=pin.generation, why=pin.why) if pin and pin.is_rolled_back else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the runner, with the ways in which the pin ends; without ``why`` if there is none."""
+        why = {"why": self.why} if self.why else {}
+        command = f"salt-run wgmesh.rollback generation=0 mesh={self.mesh}"
+        remedy = f"ends when the mesh's policy in the pillar changes, or by: {command}"
+        return {"generation": self.generation, **why, "remedy": remedy}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRun:
     """The last run, which failed."""
 
@@ -114,3 +137,26 @@ class FailedRun:
     def from_dict(cls, raw: Mapping[str, Any]) -> FailedRun:
         """The run that ``as_dict`` wrote."""
         return cls(number=raw["number"], error=raw["error"], reason=raw["reason"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRun:
+    """How the last run ended."""
+
+    idle_fingerprint: str = ""
+    """The fingerprint of what it planned from, if it left nothing to do; else empty."""
+    failed: FailedRun | None = None
+    """The failure that ended it; None if it did not fail."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the ledger; ``from_dict`` is the inverse."""
+        failed = {"failed": self.failed.as_dict()} if self.failed else {}
+        return {"idle_fingerprint": self.idle_fingerprint, **failed}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> LastRun:
+        """The run that ``as_dict`` wrote; an empty mapping gives one that says nothing."""
+        failed = raw.get("failed")
+        return cls(
+            idle_fingerprint=raw.get("idle_fingerprint", ""), failed=FailedRun.from_dict(failed) if failed else None
+        )

@@ -14,8 +14,7 @@ bank                      key           value
 ``wgmesh/health``         ``<mesh>``    ``Health``: what is down, since when, and the nodes that report it
 ``wgmesh/guard``          ``<mesh>``    ``GuardRecord``: a loss that is held, and one that is approved
 ``wgmesh/pin``            ``<mesh>``    ``Pin``: the policy of an earlier generation that the mesh was rolled back to
-``wgmesh/runs``           ``last``      fingerprint of what the last run that left nothing to do was planned from, or
-                                        ``FailedRun``
+``wgmesh/runs``           ``last``      ``LastRun``: what it planned from if it left nothing to do, or how it failed
 ``wgmesh/runs``           ``ledger``    the name of this ledger, and in ``ledger-copy`` once more
 ========================  ============  ==================================================================
 
@@ -45,8 +44,8 @@ from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.master.records import banks
 from saltext_wgmesh.master.records.acknowledgement import NO_ACK, Ack
-from saltext_wgmesh.master.records.assignment import Assignment, is_damaged, view_from_dict
-from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, Pin
+from saltext_wgmesh.master.records.assignment import Assignment, StoredAssignment
+from saltext_wgmesh.master.records.decisions import FailedRun, GuardRecord, LastRun, Pin
 from saltext_wgmesh.master.records.mesh_head import MeshHead
 from saltext_wgmesh.master.records.plan_inputs import Generation
 from saltext_wgmesh.master.records.stored_records import DamagedRecord, StoredRecords, parsed, require_readable
@@ -83,37 +82,42 @@ class Ledger(StoredRecords):
 
     def head(self, mesh: str) -> MeshHead:
         """The head of *mesh*; an empty one if it was never published."""
-        raw = self._raw_head(mesh)
-        if raw and (self._number(mesh) or 0) < raw["generation"]:
+        head = self._sound_head(mesh)
+        if (self._number(mesh) or 0) < head.generation:
             # A run died between the last two writes of publish, and all but the number was written. The opposite is
             # no crash: a reader without the lock may find a number that is newer than the head it read before.
-            self._store(banks.CURRENT, mesh, {"generation": raw["generation"]})
-        return parsed(banks.HEADS, mesh, lambda: MeshHead.from_dict(raw))
+            self._store(banks.CURRENT, mesh, {"generation": head.generation})
+        return head
 
-    def _raw_head(self, mesh: str) -> dict[str, Any]:
+    def _sound_head(self, mesh: str) -> MeshHead:
         """The head, or its copy if it is damaged or gone; DamagedRecord if a later generation was published."""
         try:
-            raw = self._fetch(banks.HEADS, mesh)
-            last = parsed(banks.HEADS, mesh, lambda: MeshHead.from_dict(raw)).generation
-            if last and not self._exists(banks.GENERATIONS, f"{mesh}.{last}"):
-                raise DamagedRecord(f"the ledger's {banks.HEADS} {mesh} is of generation {last}, which has no record")
-            damage = None if raw else DamagedRecord(f"the ledger's {banks.HEADS} {mesh} is gone")
+            head = self._stored_head(banks.HEADS, mesh)
+            if head and head.generation and not self._exists(banks.GENERATIONS, f"{mesh}.{head.generation}"):
+                of = f"of generation {head.generation}"
+                raise DamagedRecord(f"the ledger's {banks.HEADS} {mesh} is {of}, which has no record")
+            if head:
+                return head
+            damage = DamagedRecord(f"the ledger's {banks.HEADS} {mesh} is gone")
         except DamagedRecord as error:
-            raw, damage = {}, error
-        copy = self._fetch(banks.HEAD_COPIES, mesh) if damage else {}
-        parsed(banks.HEAD_COPIES, mesh, lambda: MeshHead.from_dict(copy))
-        number = self._number(mesh) if damage else None
+            damage = error
+        copy = self._stored_head(banks.HEAD_COPIES, mesh)
+        number, of_copy = self._number(mesh) or 0, copy.generation if copy else 0
         # An older copy lacks the addresses and relay numbers that were given out since: they would be given out twice.
-        if damage and (copy or number) and copy.get("generation", 0) < (number or 0):
+        if of_copy < number:
             raise DamagedRecord(
                 f"{damage}; generation {number} was published, and {banks.HEAD_COPIES} {mesh} is of generation "
-                f"{copy.get('generation', 0)}: restore both from a backup of the master's cachedir"
+                f"{of_copy}: restore both from a backup of the master's cachedir"
             )
-        if damage and not copy and self._exists(banks.HEADS, mesh):
-            raise damage
         if copy:
             log.warning("wgmesh: used the copy in %s: %s", banks.HEAD_COPIES, damage)
-        return raw or copy
+        elif self._exists(banks.HEADS, mesh):
+            raise damage
+        return copy or MeshHead()
+
+    def _stored_head(self, bank: str, mesh: str) -> MeshHead | None:
+        raw = self._fetch(bank, mesh)
+        return parsed(bank, mesh, lambda: MeshHead.from_dict(raw)) if raw else None
 
     def publish(self, mesh: str, head: MeshHead, changed: Mapping[str, Assignment], generation: Generation) -> None:
         """Make *head* the current one. Interrupted at any point, readers see the generation before.
@@ -231,9 +235,9 @@ class Ledger(StoredRecords):
                     raise
                 problems.append(str(error))
                 continue
-            known = [entry for entry in entries if entry["generation"] <= current]
+            known = [entry for entry in entries if entry.generation <= current]
             if known:
-                found[mesh] = known[-1]
+                found[mesh] = known[-1].as_dict()
         name = self._name_for_nodes() if found else ""
         return {mesh: {**entry, constants.LEDGER_KEY: name} for mesh, entry in found.items()} if name else found
 
@@ -251,21 +255,21 @@ class Ledger(StoredRecords):
             entries = self._entries(node).get(mesh, [])
         except DamagedRecord:
             return None
-        return view_from_dict(next((entry for entry in reversed(entries) if entry.get("digest") == digest), None))
+        return next((entry.view() for entry in reversed(entries) if entry.digest == digest), None)
 
     def has_assignments(self, node: str, mesh: str, *, in_full: bool = False) -> bool:
         """Whether the record of *node* is sound and has an assignment in *mesh*; *in_full*: also in its content."""
         try:
             entries = self._entries(node).get(mesh, [])
-            return bool(entries) and not (in_full and is_damaged(entries[-1]))
+            return bool(entries) and not (in_full and entries[-1].is_damaged)
         except DamagedRecord as error:
             log.warning("wgmesh: the views of %s are published once more: %s", node, error)
             return False
 
-    def _entries(self, node: str) -> dict[str, list[dict[str, Any]]]:
+    def _entries(self, node: str) -> dict[str, list[StoredAssignment]]:
         """Mesh → the last assignments of *node*, oldest first."""
         raw = self._fetch(banks.NODES, node)
-        return parsed(banks.NODES, node, lambda: _checked_entries(raw))
+        return parsed(banks.NODES, node, lambda: _stored_assignments(raw["meshes"]) if raw else {})
 
     def forget(self, node: str) -> None:
         """Drop the records of a node whose key is gone. Its addresses stay allocated."""
@@ -279,7 +283,7 @@ class Ledger(StoredRecords):
 
     def _current(self, mesh: str) -> int:
         number = self._number(mesh)
-        return int(self._raw_head(mesh).get("generation", 0)) if number is None else number
+        return self._sound_head(mesh).generation if number is None else number
 
     def _number(self, mesh: str) -> int | None:
         """The number of the current generation; 0 if there is none, None if its record is damaged."""
@@ -295,10 +299,11 @@ class Ledger(StoredRecords):
             meshes = self._entries(node)
         except DamagedRecord:
             meshes = {}
-        kept = [old for old in meshes.get(mesh, []) if old["generation"] < generation]
-        new = ({**assignment.as_dict(), "generation": generation} for assignment in added)
-        record = {"meshes": {**meshes, mesh: [*kept[-(KEPT_GENERATIONS - 1) :], *new]}}
-        self._store(banks.NODES, node, record)
+        kept = [old for old in meshes.get(mesh, []) if old.generation < generation]
+        new = (StoredAssignment.of(assignment, generation) for assignment in added)
+        meshes[mesh] = [*kept[-(KEPT_GENERATIONS - 1) :], *new]
+        plain = {name: [entry.as_dict() for entry in entries] for name, entries in meshes.items()}
+        self._store(banks.NODES, node, {"meshes": plain})
 
     # -- acknowledgements -------------------------------------------------------------------------------
 
@@ -360,35 +365,31 @@ class Ledger(StoredRecords):
 
     def idle_fingerprint(self) -> str:
         """The fingerprint of what the last run planned from, if that run left nothing to do; else empty."""
-        return str(self._last_run().get("idle_fingerprint", ""))
+        return self._last_run().idle_fingerprint
 
-    def _last_run(self) -> dict[str, Any]:
-        """The record of the last run. A damaged one says nothing: the next run then plans, and writes it again."""
+    def _last_run(self) -> LastRun:
+        """The end of the last run. A damaged record says nothing: the next run then plans, and writes it again."""
         try:
-            return self._fetch(banks.RUNS, _LAST_RUN)
+            raw = self._fetch(banks.RUNS, _LAST_RUN)
+            return parsed(banks.RUNS, _LAST_RUN, lambda: LastRun.from_dict(raw))
         except DamagedRecord:
-            return {}
+            return LastRun()
 
     def save_idle_fingerprint(self, fingerprint: str) -> None:
         """A run has ended. *fingerprint* is empty if it left something to do."""
-        self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": fingerprint})
+        self._store(banks.RUNS, _LAST_RUN, LastRun(idle_fingerprint=fingerprint).as_dict())
 
     def failed_run(self) -> FailedRun | None:
         """The last run, if it failed; None if it did not."""
-        raw = self._last_run().get("failed")
-        return parsed(banks.RUNS, _LAST_RUN, lambda: FailedRun.from_dict(raw)) if raw else None
+        return self._last_run().failed
 
     def save_failed_run(self, failed: FailedRun) -> None:
         """A run has ended with an error; the next one that ends without clears this."""
-        self._store(banks.RUNS, _LAST_RUN, {"idle_fingerprint": "", "failed": failed.as_dict()})
+        self._store(banks.RUNS, _LAST_RUN, LastRun(failed=failed).as_dict())
 
 
-def _checked_entries(raw: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    meshes: dict[str, list[dict[str, Any]]] = dict(raw["meshes"]) if raw else {}
-    for entry in (entry for entries in meshes.values() for entry in entries):
-        if not isinstance(entry["generation"], int) or not isinstance(entry["digest"], str):
-            raise TypeError("an assignment has no generation or no digest")
-    return meshes
+def _stored_assignments(meshes: Mapping[str, Any]) -> dict[str, list[StoredAssignment]]:
+    return {mesh: [StoredAssignment.from_dict(raw) for raw in entries] for mesh, entries in meshes.items()}
 
 
 def _named(raw: Mapping[str, Any]) -> str:

@@ -4,12 +4,12 @@ Each record is migrated by itself when it is read, so an upgrade needs no step o
 Nothing is lost but the fingerprint of the last idle run: without it the first run plans, whatever else is unchanged.
 
 Digests are kept as they are. They cover a view's plain form, whose keys are new, so the first run after an upgrade
-finds that all digests differ: it publishes every view once more, unchanged but for its form. Nodes that apply it find
-nothing to do. An acknowledgement of the old digest names the old form in the node's record until then, so the push
-order still knows what the node runs.
+finds that all digests differ. It publishes every view once more, unchanged but for its form. Nodes that apply it find
+nothing to do. Until then an acknowledgement names the old form by its digest, which the node's record still has. So the
+push order knows what the node runs.
 
 A rollback that a node reported names an old digest as well. It blocks the push of that view until the first run has
-published the new form; then the node is asked to apply the view once more.
+published the new form. Then the node is asked to apply the view once more.
 """
 
 from __future__ import annotations

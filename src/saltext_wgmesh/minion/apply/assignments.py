@@ -17,6 +17,7 @@ from saltext_wgmesh.minion.apply.outcome import ApplyResult
 from saltext_wgmesh.minion.apply.timeouts import DEFAULT, Timeouts
 from saltext_wgmesh.minion.state import psk_files, store
 from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.state.view_result import ViewResult
 from saltext_wgmesh.minion.system.host import Host
 
 
@@ -34,46 +35,13 @@ class NoAssignment:
     """True: the node becomes a member once other nodes are there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewResult:
-    """The result of one mesh's assignment. A failure is a value, so that one mesh does not delay another."""
-
-    mesh: str
-    digest: str | None = None
-    """The digest of the view that the node holds, or of the NoAssignment that it acknowledges; None after a failure."""
-    generation: int | None = None
-    changes: tuple[ChangeText, ...] = ()
-    reason: str | None = None
-    """Why this node is no member; None: it is one."""
-    pending: bool = False
-    """Whether it becomes a member once other nodes are there."""
-    error: str | None = None
-    """Why the assignment was not applied; None: it was."""
-    rolled_back: bool = False
-    """Whether the view was rolled back: then *digest* is that of the previous view."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as ``wgmesh.apply`` returns them."""
-        return {
-            **self.summary(),
-            "changed": bool(self.changes),
-            "changes": [str(change) for change in self.changes],
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """Return what is recorded on the node: plain values without the changes. None and False are left out."""
-        values = {"digest": self.digest, "generation": self.generation, "reason": self.reason, "error": self.error}
-        flags = {"pending": self.pending, "rolled_back": self.rolled_back}
-        return {k: v for k, v in values.items() if v is not None} | {k: True for k, v in flags.items() if v}
-
-
 def parse(mesh: str, raw: Any) -> View | NoAssignment:
     """Return the assignment for *mesh*. ViewError if *raw* is neither a view of that mesh nor a reason."""
     if isinstance(raw, Mapping) and "interfaces" not in raw and isinstance(raw.get("reason"), str):
         return NoAssignment(
             mesh=mesh,
             reason=raw["reason"],
-            digest=raw.get("digest"),
+            digest=raw["digest"] if isinstance(raw.get("digest"), str) else None,
             removed=raw.get("removed") is True,
             pending=raw.get("pending") is True,
         )
@@ -124,7 +92,7 @@ def apply_assignments(
     if not dry_run and chosen:
         # Results of other meshes stay. Without a name, meshes that are no longer assigned are dropped.
         others = store.outcomes(host) if mesh else {}
-        store.set_outcomes(host, {**others, **{result.mesh: result.summary() for result in results}})
+        store.set_outcomes(host, {**others, **{result.mesh: result for result in results}})
     return results
 
 
@@ -138,13 +106,10 @@ def is_stale(host: Host, assignments: Any) -> bool:
     return any(
         isinstance(raw, Mapping)
         and isinstance(raw.get("generation"), int)
-        and raw["generation"] < _generation(recorded, mesh)
+        and mesh in recorded
+        and raw["generation"] < (recorded[mesh].generation or 0)
         for mesh, raw in (assignments.items() if isinstance(assignments, Mapping) else ())
     )
-
-
-def _generation(recorded: Mapping[str, Mapping[str, Any]], mesh: str) -> int:
-    return int(recorded.get(mesh, {}).get("generation") or 0)
 
 
 def _apply_one(
@@ -158,6 +123,7 @@ def _apply_one(
     new_ledger: bool,
 ) -> ViewResult:
     generation = raw.get("generation") if isinstance(raw, Mapping) else None
+    generation = generation if isinstance(generation, int) else None
     try:
         assignment = parse(mesh, raw)
         ledger = _ledger(raw)

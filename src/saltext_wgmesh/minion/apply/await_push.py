@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
-from saltext_wgmesh.minion.apply.assignments import ViewResult
 from saltext_wgmesh.minion.state import store
 from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.state.view_result import ViewResult
 from saltext_wgmesh.minion.system.host import Host
 
 PUSH_POLL_INTERVAL = 0.2
@@ -51,16 +50,12 @@ def await_push(
             fetch_at = time.monotonic() + pause
         # Compared after the fetch, which records its outcomes in the same file as a push does.
         is_new = store.outcomes_version(host) != since
-        results = _results(store.outcomes(host)) if is_new else None
+        results = tuple(result for _, result in sorted(store.outcomes(host).items())) if is_new else None
         if results is None and asked and (reason := refusal()):
             return reason
         if late or (results is not None and not any(result.pending for result in results)):
             return results
         time.sleep(PUSH_POLL_INTERVAL)
-
-
-def _results(recorded: dict[str, dict[str, Any]]) -> tuple[ViewResult, ...]:
-    return tuple(ViewResult(mesh=mesh, **summary) for mesh, summary in sorted(recorded.items()))
 
 
 def interfaces(host: Host) -> dict[str, tuple[str, ...]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from saltext_wgmesh.core.device import desired
-from saltext_wgmesh.core.device.state import MAIN_TABLE, Device, PeerConfig, PeerStats, RouteEntry
+from saltext_wgmesh.core.device.state import MAIN_TABLE, Device, PeerConfig, PeerStats, RouteEntry, RuleEntry
 from saltext_wgmesh.minion.state import store
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system import files, kernel
@@ -27,51 +29,100 @@ def forwarded(host: Host) -> int:
     return total
 
 
-def show(host: Host, mesh: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownPeer:
+    """One peer of a device."""
+
+    config: PeerConfig
+    stats: PeerStats
+    handshake_age: int | None
+    """Seconds since the last handshake; None: there was none."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``wgmesh.show`` returns them: no key but the public one."""
+        return {
+            "public_key": self.config.public_key,
+            "endpoint": self.stats.endpoint,
+            "keepalive": self.config.keepalive,
+            "allowed_ips": list(self.config.allowed_ips),
+            "preshared_key": self.config.psk_id is not None,
+            "handshake_age": self.handshake_age,
+            "received": self.stats.received,
+            "sent": self.stats.sent,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownDevice:
+    """One device of a mesh."""
+
+    config: Device
+    peers: Mapping[str, ShownPeer]
+    """Keyed by node, or by public key where the view does not say which node has it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``wgmesh.show`` returns them."""
+        return {
+            "public_key": self.config.public_key,
+            "listen_port": self.config.listen_port,
+            "mtu": self.config.mtu,
+            "up": self.config.up,
+            "addresses": list(self.config.addresses),
+            "peers": {name: peer.as_dict() for name, peer in self.peers.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownMesh:
+    """One mesh as the kernel has it now."""
+
+    digest: str | None
+    """The digest of the applied view; None: none was applied."""
+    devices: Mapping[str, ShownDevice]
+    routes: tuple[RouteEntry, ...]
+    rules: tuple[RuleEntry, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``wgmesh.show`` returns them; routes and rules in words."""
+        return {
+            "digest": self.digest,
+            "devices": {name: device.as_dict() for name, device in self.devices.items()},
+            "routes": [_route(route) for route in self.routes],
+            "rules": [f"IPv{rule.family} from {rule.device}: table {rule.table}" for rule in self.rules],
+        }
+
+
+def show(host: Host, mesh: str | None = None) -> dict[str, ShownMesh]:
     """Return mesh → digest of the applied view, devices with their peers, routes and rules; no secrets."""
     chosen = [name for name in store.meshes(host) if mesh in (None, name)]
     snapshot = kernel.snapshot(host) if chosen else None
     return {name: _mesh(Store(host=host, mesh=name), snapshot) for name in chosen if snapshot}
 
 
-def _mesh(stored: Store, snapshot: kernel.Snapshot) -> dict[str, Any]:
+def _mesh(stored: Store, snapshot: kernel.Snapshot) -> ShownMesh:
     view, owned = stored.view(), stored.owned()
     actual = kernel.mesh_state(stored.host, snapshot, stored.mesh, owned.interfaces, owned.prefixes, ())
     nodes = desired.node_by_key(view) if view else {}
     stats = {(s.device, s.public_key): s for s in snapshot.stats(d.name for d in actual.devices)}
-    return {
-        "digest": view.digest() if view else None,
-        "devices": {device.name: _device(device, nodes, stats) for device in actual.devices},
-        "routes": [_route(route) for route in actual.routes],
-        "rules": [f"IPv{rule.family} from {rule.device}: table {rule.table}" for rule in actual.rules],
+    return ShownMesh(
+        digest=view.digest() if view else None,
+        devices={device.name: _device(device, nodes, stats) for device in actual.devices},
+        routes=tuple(actual.routes),
+        rules=tuple(actual.rules),
+    )
+
+
+def _device(device: Device, nodes: dict[str, str], stats: dict[tuple[str, str], PeerStats]) -> ShownDevice:
+    peers = {
+        nodes.get(peer.public_key, peer.public_key): _peer(peer, stats[device.name, peer.public_key])
+        for peer in device.peers
     }
+    return ShownDevice(config=device, peers=peers)
 
 
-def _device(device: Device, nodes: dict[str, str], stats: dict[tuple[str, str], PeerStats]) -> dict[str, Any]:
-    return {
-        "public_key": device.public_key,
-        "listen_port": device.listen_port,
-        "mtu": device.mtu,
-        "up": device.up,
-        "addresses": list(device.addresses),
-        "peers": {
-            nodes.get(peer.public_key, peer.public_key): _peer(peer, stats[device.name, peer.public_key])
-            for peer in device.peers
-        },
-    }
-
-
-def _peer(peer: PeerConfig, stats: PeerStats) -> dict[str, Any]:
-    return {
-        "public_key": peer.public_key,
-        "endpoint": stats.endpoint,
-        "keepalive": peer.keepalive,
-        "allowed_ips": list(peer.allowed_ips),
-        "preshared_key": peer.psk_id is not None,
-        "handshake_age": None if stats.handshake_at is None else max(0, int(time.time()) - stats.handshake_at),
-        "received": stats.received,
-        "sent": stats.sent,
-    }
+def _peer(peer: PeerConfig, stats: PeerStats) -> ShownPeer:
+    age = None if stats.handshake_at is None else max(0, int(time.time()) - stats.handshake_at)
+    return ShownPeer(config=peer, stats=stats, handshake_age=age)
 
 
 def _route(route: RouteEntry) -> str:

@@ -74,7 +74,7 @@ def rolled_back(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"digest": raw["digest"], "reason": raw["why"], "at": raw["at"]} if "why" in raw else raw
 
 
-def result(raw: Mapping[str, Any]) -> dict[str, Any]:
+def result(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return *raw*, the recorded result of one mesh's assignment, with the keys of this version."""
     return {("rolled_back" if key == "taken_back" else key): value for key, value in raw.items()}
 

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from saltext_wgmesh.core.errors import ViewError
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.state import former_version
 from saltext_wgmesh.minion.state.former_version import PENDING_APPLY_FILE, ROLLED_BACK_FILE
+from saltext_wgmesh.minion.state.view_result import ViewResult
 from saltext_wgmesh.minion.system import files, moment
 from saltext_wgmesh.minion.system.host import Host
 
@@ -244,7 +245,7 @@ def purge_outcome(host: Host, mesh: str) -> None:
         set_outcomes(host, known)
 
 
-def outcomes(host: Host) -> dict[str, dict[str, Any]]:
+def outcomes(host: Host) -> dict[str, ViewResult]:
     """Return mesh → what came of the master's last assignment, as recorded."""
     return _read(host.state_dir / OUTCOMES, _results) or {}
 
@@ -261,14 +262,15 @@ def outcomes_version(host: Host) -> tuple[int, int]:
         return 0, 0
 
 
-def set_outcomes(host: Host, summaries: dict[str, dict[str, Any]]) -> None:
-    """Record exactly *summaries*, by mesh, as of now."""
+def set_outcomes(host: Host, results: Mapping[str, ViewResult]) -> None:
+    """Record exactly *results*, by mesh, as of now, without their changes."""
     path = host.state_dir / OUTCOMES
-    if path.exists() and summaries == outcomes(host):
+    recorded = {mesh: result.outcome_as_dict() for mesh, result in results.items()}
+    if path.exists() and recorded == {mesh: result.outcome_as_dict() for mesh, result in outcomes(host).items()}:
         # Equal results are news all the same: ``await_push`` compares the time of the file.
         os.utime(path)
     else:
-        files.write_file(path, _text(summaries))
+        files.write_file(path, _text(recorded))
 
 
 def published_underlay(host: Host) -> tuple[str, ...] | None:
@@ -321,8 +323,8 @@ def _owned(raw: Any) -> Owned:
     return Owned(interfaces=frozenset(map(str, raw["interfaces"])), prefixes=frozenset(map(str, raw["prefixes"])))
 
 
-def _results(raw: Any) -> dict[str, dict[str, Any]]:
-    return {mesh: former_version.result(one) for mesh, one in raw.items()}
+def _results(raw: Any) -> dict[str, ViewResult]:
+    return {mesh: ViewResult.from_outcome(mesh, one) for mesh, one in raw.items()}
 
 
 def _text(raw: Any) -> str:

@@ -39,15 +39,15 @@ def test_rollback_lasts_until_the_pillar_changes(fleet):
     assert fleet.run().published is False
     assert fleet.members() == ALL - {"e"}
     for told in (show.plan(fleet.opts), status.status(fleet.opts, live=False)):
-        assert told["wg0"]["policy_pin"]["generation"] == 1
-        assert "generation=0" in told["wg0"]["policy_pin"]["remedy"]
+        assert told["wg0"].policy_pin.generation == 1
+        assert "generation=0" in told["wg0"].as_dict()["policy_pin"]["remedy"]
     pin_to_generation(fleet.opts, 0, "wg0")
     assert (fleet.run().generation, mtu(fleet)) == (5, 1400)
     pin_to_generation(fleet.opts, 1, "wg0")
     assert (fleet.run().generation, mtu(fleet)) == (6, 1420)
     fleet.policy["wg0"]["mtu"] = 1390
     assert (fleet.run().generation, mtu(fleet)) == (7, 1390)
-    assert "policy_pin" not in status.status(fleet.opts, live=False)["wg0"]
+    assert status.status(fleet.opts, live=False)["wg0"].policy_pin is None
     fleet.policy["wg0"]["mtu"] = 1400
     assert (fleet.run().generation, mtu(fleet)) == (8, 1400)
 
@@ -68,11 +68,11 @@ def test_reordered_rules_end_a_rollback(fleet):
     """The first that matches counts."""
     pin_to_generation(fleet.opts, 1, "wg0")
     fleet.run()
-    assert "policy_pin" in status.status(fleet.opts, live=False)["wg0"]
+    assert status.status(fleet.opts, live=False)["wg0"].policy_pin
     nodes = fleet.policy["wg0"]["nodes"]
     nodes["a"] = nodes.pop("a")
     fleet.run()
-    assert "policy_pin" not in status.status(fleet.opts, live=False)["wg0"]
+    assert status.status(fleet.opts, live=False)["wg0"].policy_pin is None
 
 
 @pytest.mark.parametrize("generation", [3, 99, -1])
@@ -132,15 +132,16 @@ def test_policy_that_costs_only_relay_is_rolled_back(hub):
     (why,) = look(hub, 1).warnings
     assert "r1, the only relay, went down" in why
     assert port(hub) == 51820
-    assert "r1, the only relay" in status.status(hub.opts, live=False)["wg0"]["policy_pin"]["why"]
-    assert "r1, the only relay" in render.render_status(status.status(hub.opts, live=False))
+    told = status.status(hub.opts, live=False)["wg0"]
+    assert "r1, the only relay" in told.policy_pin.why
+    assert "r1, the only relay" in render.render_status({"wg0": told.as_dict()})
     assert (look(hub, 60).warnings, port(hub)) == ((), 51820)
     hub.unheard.clear()
     look(hub, 60)
     hub.policy["wg0"]["listen_port"] = 51900
     look(hub, 60)
     assert port(hub) == 51900
-    assert "policy_pin" not in status.status(hub.opts, live=False)["wg0"]
+    assert status.status(hub.opts, live=False)["wg0"].policy_pin is None
 
 
 def test_operator_overrules_the_automatic_rollback(hub):
@@ -156,7 +157,7 @@ def test_operator_overrules_the_automatic_rollback(hub):
     hub.unheard = {"r1"}
     look(hub, 10)
     assert (look(hub, policy_pin.PATIENCE).warnings, port(hub)) == ((), 51999)
-    assert "policy_pin" not in status.status(hub.opts, live=False)["wg0"]
+    assert status.status(hub.opts, live=False)["wg0"].policy_pin is None
 
 
 def test_recovered_relay_causes_no_rollback(hub):

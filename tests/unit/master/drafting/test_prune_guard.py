@@ -35,14 +35,14 @@ def test_large_loss_is_held_until_confirmed(fleet):
     )
     digest = report.held_loss.digest
     assert report.held_loss.remedy.endswith(f"salt-run wgmesh.converge confirm={digest}")
-    assert show.plan(fleet.opts)["wg0"]["held_loss"] == report.held_loss.as_dict()
-    assert status.status(fleet.opts, live=False)["wg0"]["held_loss"] == report.held_loss.as_dict()
+    assert show.plan(fleet.opts)["wg0"].held_loss == report.held_loss
+    assert status.status(fleet.opts, live=False)["wg0"].held_loss == report.held_loss
     assert fleet.members() == ALL
     report = fleet.run(confirm=digest)
     assert (report.published, report.held_loss, report.is_clean) == (True, None, True)
     assert fleet.members() == {"r1", "r2", "a", "b"}
     assert fleet.ledger.assignments("c")["wg0"]["removed"] is True
-    assert "held_loss" not in status.status(fleet.opts, live=False)["wg0"]
+    assert status.status(fleet.opts, live=False)["wg0"].held_loss is None
 
 
 def test_confirming_another_digest_changes_nothing(fleet):
@@ -244,7 +244,7 @@ def test_removed_mesh_goes_when_confirmed_and_keeps_addresses(fleet, how):
     assert (report.held_loss, report.applied) == (None, tuple(sorted(ALL)))
     assert {fleet.ledger.assignments(n)["wg0"]["removed"] for n in ALL} == {True}
     assert (fleet.run().published, fleet.run().is_clean) == (False, True)
-    told = status.status(fleet.opts, live=False)["wg0"]
+    told = status.status(fleet.opts, live=False)["wg0"].as_dict()
     assert (told["nodes"], told["not_acknowledged"], told["retired"]) == ({}, [], True)
     assert fleet.members("wg1") == {"r1", "a"}
     fleet.policy["wg0"] = old
@@ -292,7 +292,7 @@ def test_silent_node_is_told_to_leave_later(fleet):
     fleet.off = {"c"}
     fleet.policy = {"wg0": "absent"}
     fleet.run(confirm=fleet.run().held_loss.digest)
-    assert status.status(fleet.opts, live=False)["wg0"]["not_acknowledged"] == ["c"]
+    assert status.status(fleet.opts, live=False)["wg0"].not_acknowledged == ("c",)
     fleet.off = set()
     assert fleet.run(retry="c").applied == ("c",)
 
@@ -314,12 +314,12 @@ def test_renamed_mesh_waits_for_the_held_one(fleet):
 
 def test_plan_names_missing_nodes(fleet, monkeypatch):
     """A name that no minion has, and a minion that published nothing; not nodes without a place."""
-    assert "missing" not in show.plan(fleet.opts)["wg0"]
+    assert show.plan(fleet.opts)["wg0"].missing == {}
     fleet.policy["wg0"]["nodes"] |= {"ghost": {}, "nobody": "absent", "f*": {}}
     found = fleet.inventory()
     accepted = {**found.accepted, **dict.fromkeys(("f1", "nobody", "stranger"), "key")}
     monkeypatch.setattr(inventory, "read_inventory", lambda _opts: replace(found, accepted=accepted))
-    told = show.plan(fleet.opts)["wg0"]["missing"]
+    told = show.plan(fleet.opts)["wg0"].missing
     assert set(told) == {"ghost", "f1"}
     assert "no minion of this id has an accepted key" in told["ghost"]
     assert "'salt f1 state.apply wgmesh'" in told["f1"]

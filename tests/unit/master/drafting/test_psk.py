@@ -111,9 +111,9 @@ def test_absent_node_and_its_neighbour_keep_their_psk(on, monkeypatch):
     assert on.psks()["a"] != before["a"]
     assert on.psks()["b"] == before["b"]
     assert (report.psk_laggards, report.psk_unacknowledged) == (("b",), ())
-    told = status.status(on.opts, live=False)
-    assert told["wg0"]["psk_laggards"] == ["b"]
-    assert "not yet at the last preshared keys: b\n" in render.render_status(told)
+    told = status.status(on.opts, live=False)["wg0"]
+    assert told.psk_laggards == {"b"}
+    assert "not yet at the last preshared keys: b\n" in render.render_status({"wg0": told.as_dict()})
     assert on.pushes[-1] == ["a", "r1"]
     on.now += 60
     assert not on.run().published
@@ -229,11 +229,11 @@ def test_shown_plan_makes_no_secret(world):
     """It says that keys would be set."""
     world.run()
     world.turn(on=True)
-    told = show.plan(world.opts)["wg0"]["changes"]
+    told = show.plan(world.opts)["wg0"].changes
     assert told["a"] == ["~ peer r1 on wg0-u1: preshared key: none → set"]
     assert not world.ring.folder.exists()
     world.run()
-    assert show.plan(world.opts)["wg0"]["changes"] == {}
+    assert show.plan(world.opts)["wg0"].changes == {}
 
 
 @pytest.mark.parametrize(

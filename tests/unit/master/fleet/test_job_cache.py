@@ -72,7 +72,7 @@ def test_push_ends_despite_damaged_return(client: DiskClient, monkeypatch: pytes
     result = jobs.run_apply(opts, ["a", "b"])
     assert (result.returned, result.unanswered) == ({"a": {"wg0": 1}}, {"b": JID})
     client.path("b").write_bytes(salt.payload.dumps({"return": 2}))
-    assert jobs.late_returns(opts, {"b": JID, "a": "another"}) == {"b": 2}
+    assert jobs.late_returns(opts, {"b": JID, "a": "another"}).returned == {"b": 2}
 
 
 def test_return_of_earlier_salt_is_read(client: DiskClient) -> None:

@@ -126,7 +126,8 @@ def test_late_return_is_found(use):
     """It is read from the job cache, and no node is asked."""
     client = FakeClient(("db1", {"ret": 1}))
     use(client)
-    assert jobs.late_returns({}, {"db1": JOB, "web1": JOB}) == {"db1": 1}
+    result = jobs.late_returns({}, {"db1": JOB, "web1": JOB})
+    assert (result.returned, result.unanswered) == ({"db1": 1}, {"web1": JOB})
     assert client.jobs == []
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saltext_wgmesh.master.fleet.jobs import JobResult
 from saltext_wgmesh.master.records.silence import VOTE_LOST_AFTER, VOTE_LOST_RUNS
 from tests.unit.harness.fake_master import FakeFleet
 from tests.unit.master.fleet.test_link_survey import report
@@ -24,10 +25,10 @@ EVERY = 60.0
 class _Fleet(FakeFleet):
     """Nodes that answer questions late are heard by a later run."""
 
-    def late_returns(self, unanswered: Mapping[str, str]) -> dict[str, Any]:
+    def late_returns(self, unanswered: Mapping[str, str]) -> JobResult:
         master = self._master
         slow = {n: float(job) + master.delays.get(n, 0.0) for n, job in unanswered.items() if n in master.answers}
-        return {n: master.answers[n] for n, at in slow.items() if at <= master.now}
+        return JobResult(returned={n: master.answers[n] for n, at in slow.items() if at <= master.now})
 
 
 class SlowNodes(NineNodes):

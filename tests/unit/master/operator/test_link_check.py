@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from saltext_wgmesh.core.liveness.link_report import LinkState
-from saltext_wgmesh.master.operator import link_check, status
+from saltext_wgmesh.master.operator import link_check, plain, status
 from tests.unit.harness.fake_master import FakeFleet, FakeMaster, link_reports, reachable_by_commands
 
 UP, NEW, DOWN = LinkState.UP, LinkState.NEW, LinkState.DOWN
@@ -95,14 +95,14 @@ def test_minion_that_stopped_is_not_down(master):
     """Its link carries on, as the relay reports."""
     master.off = {"a"}
     assert down(master) == ()
-    found = status.with_exit_status(status.status(master.opts))
+    found = plain.with_exit_status(status.status(master.opts))
     assert (found["wg0"]["nodes"]["a"]["answers"], "down" in found["wg0"], "retcode" in found) == (False, False, False)
 
 
 def test_status_of_dead_link_has_exit_status(master):
     """salt-run exits with 1, and ``down`` says for which link; without questions only outages count."""
-    assert "retcode" not in status.with_exit_status(status.status(master.opts))
+    assert "retcode" not in plain.with_exit_status(status.status(master.opts))
     master.states["r1"]["a"] = DOWN
-    found = status.with_exit_status(status.status(master.opts))
+    found = plain.with_exit_status(status.status(master.opts))
     assert (found["wg0"]["down"], found["retcode"]) == (["a--r1"], 1)
-    assert "retcode" not in status.with_exit_status(status.status(master.opts, live=False))
+    assert "retcode" not in plain.with_exit_status(status.status(master.opts, live=False))

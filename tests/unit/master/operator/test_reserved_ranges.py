@@ -26,10 +26,10 @@ def test_address_in_reserved_range_is_a_warning(world: FakeMaster) -> None:
         "write this or another one as its address, or take it out of reserved"
     )
     planned = show.plan(world.opts)["wg0"]
-    assert (planned["warnings"], planned["changes"], planned["proof"]) == ([warning], {}, "holds")
+    assert (planned.warnings, planned.changes, planned.verdict.plain()) == ((warning,), {}, "holds")
     report = world.run()
     assert (report.warnings, report.published) == ((warning,), False)
     nodes = {**world.policy["wg0"]["nodes"], "a": {"address": address}}
     world.policy = {"wg0": {**world.policy["wg0"], "nodes": nodes}}
-    assert "warnings" not in show.plan(world.opts)["wg0"]
+    assert show.plan(world.opts)["wg0"].warnings == ()
     assert world.run().warnings == ()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from salt.exceptions import SaltCacheError
 
 from saltext_wgmesh.core.errors import NoPolicyError, PlanError, PolicyError, Problem, WgmeshError
-from saltext_wgmesh.master.operator import run_converge
+from saltext_wgmesh.master.operator import plain, run_converge
 from saltext_wgmesh.master.records import inventory
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.report import MeshReport
@@ -80,7 +80,7 @@ def queued(opts: dict[str, Any]) -> frozenset[Request]:
 def test_clean_run_returns_its_report(opts, use):
     """The report stands under the mesh's name, without an exit status."""
     fake = use([report(published=True, applied=("a",))])
-    assert run_converge.run_converge(opts, DRAIN) == {
+    assert run_converge.run_converge(opts, DRAIN).as_dict() == {
         "wg0": {"mesh": "wg0", "generation": 3, "published": True, "applied": ["a"]}
     }
     assert fake.requests == [ConvergeRequest(drain=frozenset({"r1"}))]
@@ -89,7 +89,7 @@ def test_clean_run_returns_its_report(opts, use):
 def test_run_that_needs_attention_has_exit_status(opts, use):
     """salt-run exits with 1."""
     use([report(failed={"a": "no disk"})])
-    found = run_converge.run_converge(opts)
+    found = run_converge.run_converge(opts).as_dict()
     assert found["retcode"] == 1
     assert found["wg0"]["failed"] == {"a": "no disk"}
 
@@ -97,14 +97,14 @@ def test_run_that_needs_attention_has_exit_status(opts, use):
 def test_run_with_dead_link_has_exit_status(opts, use):
     """A mesh that carries nothing is no success, though all nodes have applied their views."""
     use([report(published=True, applied=("a",))], down=("a--r1",))
-    found = run_converge.run_converge(opts)
+    found = run_converge.run_converge(opts).as_dict()
     assert (found["retcode"], found["wg0"]["down"]) == (1, ["a--r1"])
 
 
 def test_background_run_asks_for_no_links(opts, use):
     """The schedule's runs go by the health: nobody waits for their exit status."""
     use([report(down=("a--r1",))], down=("b--r1",))
-    found = run_converge.run_converge({**opts, "__cli": "salt-master"})
+    found = run_converge.run_converge({**opts, "__cli": "salt-master"}).as_dict()
     assert (found["retcode"], found["wg0"]["down"]) == (1, ["a--r1"])
 
 
@@ -118,7 +118,7 @@ def test_unresponsive_nodes_are_asked_once_more(opts, use):
 def test_transition_goes_on_in_the_same_run(opts, use):
     """Until no step is due; what the rounds did is reported together."""
     fake = use([report(has_follow_up=True, applied=("a",))], [report(has_follow_up=True)], [report(applied=("b",))])
-    found = run_converge.run_converge(opts)
+    found = run_converge.run_converge(opts).as_dict()
     step = ConvergeRequest(continue_transition=True)
     assert fake.requests == [ConvergeRequest.EMPTY, step, step]
     assert found["wg0"]["applied"] == ["a", "b"]
@@ -150,7 +150,7 @@ def background(opts):
 def test_background_failure_is_logged_once(opts, use, caplog, error):
     """The schedule repeats it each minute: one line, without a traceback, and nothing is raised."""
     use(*[error] * 3)
-    assert [background(opts) for _ in range(3)] == [{"error": str(error), "retcode": 1}] * 3
+    assert [background(opts).as_dict() for _ in range(3)] == [{"error": str(error), "retcode": 1}] * 3
     (record,) = caplog.records
     assert str(error) in record.getMessage()
     assert not record.exc_info
@@ -221,7 +221,7 @@ def test_background_call_during_a_run_returns_at_once(opts, use):
     """Its request is queued for the next round."""
     fake = use()
     with RunQueue(queue_dir(opts)).exclusive():
-        found = run_converge.run_converge({**opts, "__cli": "salt-master"}, HINT)
+        found = plain.converged(run_converge.run_converge({**opts, "__cli": "salt-master"}, HINT))
     assert isinstance(found, str)
     assert "in progress" in found
     assert fake.requests == []
@@ -234,7 +234,7 @@ def test_interactive_call_gives_up_after_the_timeout(opts, use, monkeypatch):
     monkeypatch.setattr(run_converge, "QUEUE_LOCK_TIMEOUT", 0.2)
     monkeypatch.setattr(run_converge, "RUN_POLL_INTERVAL", 0.05)
     with RunQueue(queue_dir(opts)).exclusive():
-        found = run_converge.run_converge(opts, DRAIN)
+        found = plain.converged(run_converge.run_converge(opts, DRAIN))
     assert found["retcode"] == 1
     assert "queued" in found["busy"]
     assert fake.requests == []
@@ -247,7 +247,9 @@ def test_interactive_call_runs_when_the_other_has_ended(opts, use, monkeypatch):
     other = RunQueue(queue_dir(opts)).exclusive()
     other.__enter__()
     monkeypatch.setattr(run_converge.time, "sleep", lambda _seconds: other.__exit__(None, None, None))
-    assert run_converge.run_converge(opts, DRAIN) == {"wg0": {"mesh": "wg0", "generation": 3, "published": False}}
+    assert run_converge.run_converge(opts, DRAIN).as_dict() == {
+        "wg0": {"mesh": "wg0", "generation": 3, "published": False}
+    }
     assert fake.requests == [ConvergeRequest(drain=frozenset({"r1"}))]
 
 

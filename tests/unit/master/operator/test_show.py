@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from saltext_wgmesh.core.errors import LedgerError
-from saltext_wgmesh.master.operator import drain, rollback, show
+from saltext_wgmesh.master.operator import drain, plain, rollback, show
+from saltext_wgmesh.master.operator.converge_result import PIN_ENDED, ConvergeResult
+from saltext_wgmesh.master.operator.proof_verdict import HOLDS, NOTHING_TO_PROVE, MeshVerdicts, ProofVerdict
 from tests.unit.harness.fake_master import FakeMaster, reachable_by_commands
 
 
@@ -19,22 +21,26 @@ def master(monkeypatch: pytest.MonkeyPatch) -> FakeMaster:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "verdict"), [((), show.NOTHING_TO_PROVE), (("r1",), show.NOTHING_TO_PROVE), (("r1", "a"), show.HOLDS)]
+    ("nodes", "verdict"), [((), NOTHING_TO_PROVE), (("r1",), NOTHING_TO_PROVE), (("r1", "a"), HOLDS)]
 )
 def test_proof_holds_for_pairs_alone(monkeypatch, nodes, verdict):
     """A mesh in which no node must reach another has proved nothing."""
     made = FakeMaster()
     made.mine = {node: facts for node, facts in made.mine.items() if node in nodes}
     reachable_by_commands(made, monkeypatch)
-    assert show.proof(made.opts)["wg0"]["next"] == verdict
-    assert show.plan(made.opts)["wg0"]["proof"] == verdict
-    assert "retcode" not in show.with_proof_status(show.proof(made.opts))
+    assert plain.with_exit_status(show.proof(made.opts)) == {"wg0": {"next": verdict}}
+    assert show.plan(made.opts)["wg0"].as_dict()["proof"] == verdict
 
 
 def test_failed_proof_has_exit_status():
-    """salt-run exits with 1."""
-    verdicts = {"wg0": {"next": show.HOLDS, "published": ["a does not reach b"]}}
-    assert show.with_proof_status(verdicts) == {**verdicts, "retcode": 1}
+    """salt-run exits with 1, whichever of the two plans has the problem."""
+    holds, fails = ProofVerdict(problems=(), members=2), ProofVerdict(problems=("a does not reach b",), members=2)
+    published, following = MeshVerdicts(next=holds, published=fails), MeshVerdicts(next=fails)
+    assert plain.with_exit_status({"wg0": published, "wg1": following}) == {
+        "wg0": {"next": HOLDS, "published": ["a does not reach b"]},
+        "wg1": {"next": ["a does not reach b"]},
+        "retcode": 1,
+    }
 
 
 def test_ports_name_callers_and_addresses(master):
@@ -57,7 +63,7 @@ def test_ports_of_empty_mesh_say_so(monkeypatch):
     made = FakeMaster()
     made.mine = {}
     reachable_by_commands(made, monkeypatch)
-    assert show.ports(made.opts, None) == {"wg0": show.NO_PORTS}
+    assert plain.ports(show.ports(made.opts, None)) == {"wg0": plain.NO_PORTS}
     with pytest.raises(LedgerError, match="there is no mesh 'wg9': say mesh=<one of wg0>"):
         show.ports(made.opts, "wg9")
 
@@ -75,13 +81,13 @@ def test_rollback_reports_pin_and_end(master, monkeypatch):
     """The report says to what the mesh is pinned, and until when; each later converge repeats it, until it ends."""
     master.policy["wg0"]["mtu"] = 1400
     master.run()
-    converge = lambda _opts: {name: r.as_dict() for name, r in master.run_all().items()}  # noqa: E731
+    converge = lambda _opts: ConvergeResult(reports=master.run_all())  # noqa: E731
     monkeypatch.setattr(rollback.run_converge, "run_converge", converge)
-    pin = rollback.pin_and_converge(master.opts, 1, None)["wg0"]["policy_pin"]
+    pin = rollback.pin_and_converge(master.opts, 1, None).as_dict()["wg0"]["policy_pin"]
     assert pin["generation"] == 1
     assert pin["remedy"].startswith("ends when the mesh's policy in the pillar changes")
     assert master.run().as_dict()["policy_pin"] == pin
-    assert rollback.pin_and_converge(master.opts, 0, "wg0")["wg0"]["policy_pin"] == rollback.PIN_ENDED
+    assert rollback.pin_and_converge(master.opts, 0, "wg0").as_dict()["wg0"]["policy_pin"] == PIN_ENDED
     assert "policy_pin" not in master.run().as_dict()
     rollback.pin_and_converge(master.opts, 1, None)
     master.policy["wg0"]["mtu"] = 1390

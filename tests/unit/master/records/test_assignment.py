@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saltext_wgmesh.master.records.assignment import Assignment, AssignmentKind, view_from_dict
+from saltext_wgmesh.master.records.assignment import Assignment, AssignmentKind, StoredAssignment, view_from_dict
 from tests.unit.harness.generations import view
 
 KINDS = [kind for kind in AssignmentKind if kind is not AssignmentKind.VIEW]
@@ -39,7 +39,30 @@ def test_digests_differ_by_kind_and_reason():
     assert all(len(digest) == 64 and int(digest, 16) >= 0 for digest in digests)
 
 
-@pytest.mark.parametrize("raw", [None, {}, {"reason": "x"}, {"interfaces": [], "schema": 99}])
+@pytest.mark.parametrize("raw", [{}, {"reason": "x"}, {"interfaces": [], "schema": 99}])
 def test_unreadable_view_is_none(raw):
     """Of a view that another version wrote nothing is known."""
     assert view_from_dict(raw) is None
+
+
+def test_stored_assignment_keeps_its_content():
+    """The pillar gets it unchanged, and the view is the same."""
+    stored = StoredAssignment.of(Assignment.of_view(view("a", 1400)), 7)
+    assert StoredAssignment.from_dict(stored.as_dict()) == stored
+    assert stored.as_dict() == {**Assignment.of_view(view("a", 1400)).as_dict(), "generation": 7}
+    assert (stored.view(), stored.is_damaged) == (view("a", 1400), False)
+
+
+def test_changed_view_in_record_is_damage():
+    """Its digest tells. An assignment without a view has nothing to compare."""
+    raw = StoredAssignment.of(Assignment.of_view(view("a", 1400)), 7).as_dict()
+    assert StoredAssignment.from_dict({**raw, "mtu": 7}).is_damaged
+    assert not StoredAssignment.of(Assignment.without_view(AssignmentKind.LEAVE, "x"), 7).is_damaged
+
+
+@pytest.mark.parametrize("changed", [{"generation": "7"}, {"digest": None}])
+def test_assignment_of_other_types_is_refused(changed):
+    """The node's record then counts as damaged."""
+    raw = StoredAssignment.of(Assignment.of_view(view("a", 1400)), 7).as_dict()
+    with pytest.raises(TypeError):
+        StoredAssignment.from_dict({**raw, **changed})

@@ -124,7 +124,7 @@ def test_rolled_back_view_is_retried_on_request_only(host, watched) -> None:
     bad = with_endpoint(leaf(), 1, NEW)
     offered = {"wg0": bad.as_dict()}
     (first,) = assignments.apply_assignments(host, offered, timeouts=FAST)
-    assert (first.rolled_back, first.digest, first.summary()["rolled_back"]) == (True, leaf().digest(), True)
+    assert (first.rolled_back, first.digest, first.as_dict()["rolled_back"]) == (True, leaf().digest(), True)
     assert str(first.error).startswith("rolled back: n1 is no longer reachable")
     steps = len(watcher.admin_down)
     (second,) = assignments.apply_assignments(host, offered, timeouts=FAST)

@@ -13,6 +13,7 @@ from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.minion.apply import assignments, await_push, health_check, journal, preconditions
 from saltext_wgmesh.minion.state import keys, store
 from saltext_wgmesh.minion.state.store import RolledBackView, Store
+from saltext_wgmesh.minion.state.view_result import ViewResult
 from tests.nodeviews import leaf
 from tests.unit.harness.fakehost import FakeHost
 
@@ -105,7 +106,7 @@ def test_outcome_of_former_version_is_read(host: FakeHost, folder: Path) -> None
     former = {"wg0": {"digest": "d", "generation": 7, "error": "n1 was lost", "taken_back": True}}
     (host.state_dir / store.OUTCOMES).write_text(json.dumps(former))
     (result,) = await_push.await_push(host, (0, 0), 5.0, lambda: None) or ()
-    assert result == assignments.ViewResult(mesh="wg0", digest="d", generation=7, error="n1 was lost", rolled_back=True)
+    assert result == ViewResult(mesh="wg0", digest="d", generation=7, error="n1 was lost", rolled_back=True)
     assert assignments.is_stale(host, {"wg0": {"generation": 6}})
 
 

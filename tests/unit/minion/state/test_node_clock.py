@@ -15,6 +15,7 @@ from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, Link
 from saltext_wgmesh.minion.apply import await_push, preconditions
 from saltext_wgmesh.minion.state import admin_down, link_report_file, psk_files, store
 from saltext_wgmesh.minion.state.store import RolledBackView, Store
+from saltext_wgmesh.minion.state.view_result import ViewResult
 from saltext_wgmesh.minion.watcher.link_verdict import remembered_hold_down
 from tests import nodeviews
 from tests.unit.harness.fakehost import FakeHost, Kernel
@@ -153,11 +154,11 @@ def test_rolled_back_view_of_future_is_tried(host: FakeHost, jump: float) -> Non
 @pytest.mark.parametrize("jump", JUMPS)
 def test_push_is_seen_whatever_clock_says(host: FakeHost, clock: Clock, jump: float) -> None:
     """A push that arrives after the clock was set ends the wait; results from before it do not."""
-    store.set_outcomes(host, {"wg0": {"digest": "1"}})
+    store.set_outcomes(host, {"wg0": ViewResult(mesh="wg0", digest="1")})
     before = store.outcomes_version(host)
     assert await_push.await_push(host, before, 0.0, lambda: None) is None
     clock.ahead = jump
-    store.set_outcomes(host, {"wg0": {"digest": "2"}})
+    store.set_outcomes(host, {"wg0": ViewResult(mesh="wg0", digest="2")})
     path = host.state_dir / store.OUTCOMES
     os.utime(path, (time.time(),) * 2)
     (result,) = await_push.await_push(host, before, 5.0, lambda: None) or ()

@@ -16,6 +16,7 @@ from saltext_wgmesh.core.keys import psk
 from saltext_wgmesh.minion.apply import journal, preconditions
 from saltext_wgmesh.minion.state import keys, store
 from saltext_wgmesh.minion.state.store import Store
+from saltext_wgmesh.minion.state.view_result import ViewResult
 from tests.unit.harness.fake_watcher import NEW, with_endpoint
 from tests.unit.harness.fakehost import FakeHost, Kernel
 from tests.unit.harness.recorded import PRESHARED_KEY, former_digest, lay_out_node
@@ -115,8 +116,8 @@ def test_killed_apply_can_be_recovered(host, wg0):
 
 def test_outcomes_of_the_last_offers_are_kept(host):
     told = store.outcomes(host)
-    assert told["wg1"] == {"digest": OTHER_MESH, "generation": 1}
-    assert (told["wg0"]["digest"], told["wg0"]["generation"], told["wg0"]["rolled_back"]) == (APPLIED, 4, True)
+    assert told["wg1"] == ViewResult(mesh="wg1", digest=OTHER_MESH, generation=1)
+    assert (told["wg0"].digest, told["wg0"].generation, told["wg0"].rolled_back) == (APPLIED, 4, True)
     assert store.published_underlay(host) == ("192.0.2.5",)
 
 

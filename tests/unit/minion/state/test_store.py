@@ -16,6 +16,7 @@ from saltext_wgmesh.minion.reporting.events import EventSource
 from saltext_wgmesh.minion.state import keys
 from saltext_wgmesh.minion.state import store as stored
 from saltext_wgmesh.minion.state.store import Owned, RolledBackView, Store
+from saltext_wgmesh.minion.state.view_result import ViewResult
 from tests import nodeviews
 from tests.nodeviews import peer, relay
 from tests.unit.harness.fakehost import FakeHost, Kernel
@@ -92,9 +93,10 @@ def test_apply_replaces_any_damaged_file(applied, name, damage):
 def test_damaged_file_of_node_is_replaced(applied, name, damage):
     """The record of outcomes and that of published addresses are written again by the next run."""
     (applied.host.state_dir / name).write_bytes(damage)
-    stored.set_outcomes(applied.host, {"wg0": {"digest": "d"}})
+    result = ViewResult(mesh="wg0", digest="d")
+    stored.set_outcomes(applied.host, {"wg0": result})
     stored.set_published_underlay(applied.host, ["192.0.2.1"])
-    assert stored.outcomes(applied.host) == {"wg0": {"digest": "d"}}
+    assert stored.outcomes(applied.host) == {"wg0": result}
     assert stored.published_underlay(applied.host) == ("192.0.2.1",)
 
 
