@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 from bench.twosites import LEAVES, NODES, OVERLAY, RELAYS, TOPOLOGY
-from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
+from saltext_wgmesh.minion.watcher.instance import WATCHER_COMMAND
 from tests.lab import planned, processes
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine

@@ -24,7 +24,7 @@ from saltext_wgmesh.core.inputs import policy
 from saltext_wgmesh.core.model.plan import Allocations
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.core.planning import planner
-from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
+from saltext_wgmesh.minion.watcher.instance import WATCHER_COMMAND
 from tests.lab import processes
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine

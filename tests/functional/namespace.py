@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
+from saltext_wgmesh.minion.watcher.instance import WATCHER_COMMAND
 from tests.lab.wait import wait_until
 
 CLONE_FS = 0x00000200

@@ -28,14 +28,14 @@ from saltext_wgmesh.minion.apply import apply, comparison, removal
 from saltext_wgmesh.minion.state import keys, link_report_file
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher import loop, service
-from saltext_wgmesh.minion.watcher.process import (
+from saltext_wgmesh.minion.watcher.instance import (
     INSTALLED_VERSION,
-    LOG_FILE,
     SUPERVISOR_LOCK,
     WATCHER_COMMAND,
     WATCHER_LOCK,
     read_pid_file,
 )
+from saltext_wgmesh.minion.watcher.process import LOG_FILE
 from tests.functional import intruder, namespace
 from tests.lab.wait import wait_until
 from tests.nodeviews import NETWORKS, leaf, relay
@@ -239,8 +239,9 @@ def test_restart_leaves_right_routes_alone(node, watchers, tmp_path):
     log = Host().run_dir / LOG_FILE
     try:
         service.ensure_running(Host())
-        # The line comes after the first reconciliation, and long before the grace of the links ends.
         wait_until(lambda: "watching 2 links" in log.read_text(), 20, "the watcher to have started", every=0.02)
+        # The first reconciliation follows at once, and the grace of the links ends after more than 3 s.
+        time.sleep(1.5)
     finally:
         monitor.terminate()
         seen, _ = monitor.communicate(timeout=10)

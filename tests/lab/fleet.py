@@ -14,7 +14,7 @@ from typing import Any
 
 import salt.config
 
-from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
+from saltext_wgmesh.minion.watcher.instance import WATCHER_COMMAND
 
 from . import saltconf
 from .machine import CommandFailed, Machine, signal_child

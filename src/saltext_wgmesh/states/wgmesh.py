@@ -30,7 +30,7 @@ from saltext_wgmesh.minion.state import key_holder, keys, store
 from saltext_wgmesh.minion.state.key_holder import Minion
 from saltext_wgmesh.minion.system.host import Host
 from saltext_wgmesh.minion.watcher import service
-from saltext_wgmesh.minion.watcher.process import INSTALLED_VERSION
+from saltext_wgmesh.minion.watcher.instance import INSTALLED_VERSION
 
 __virtualname__ = "wgmesh"
 

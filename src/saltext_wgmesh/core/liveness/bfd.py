@@ -201,11 +201,37 @@ class Session:
         """Return when ``tick`` must be called next; infinity: only a packet can change the session."""
         return min(self._expires_at, self._next_tx if self._sends else float("inf"))
 
+    @property
+    def usual_detection_time(self) -> float:
+        """Seconds in which the remote end finds this one down, if both ends have the same interval and multiplier."""
+        return self._multiplier * self._interval / 1e6
+
     def set_multiplier(self, multiplier: int) -> None:
         """Announce *multiplier* in all packets from now on; this needs no poll (section 6.8.3)."""
         self._multiplier = multiplier
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the session is in state Down, and has received no packet since it was created or timed out."""
+        return self.state is BfdState.DOWN and not self.remote_discriminator and self.diagnostic == Diagnostic.NONE
+
     # -- events -----------------------------------------------------------------------------------------
+
+    def await_remote(self, until: float) -> None:
+        """Send nothing before *until*, unless a packet arrives.
+
+        A packet in state Down would end a session that the remote end has with an earlier process (section 6.8.6).
+        """
+        self._next_tx = until
+
+    def resume(self, now: float) -> None:
+        """Be up, in place of the session that an earlier process had with the remote end.
+
+        The remote end is up and learns the new discriminator from the next packet. A discriminator may change while a
+        session is up (section 6.3).
+        """
+        if self.is_untouched:
+            self._go(BfdState.UP, Diagnostic.NONE, now)
 
     def receive(self, packet: Packet, now: float) -> Packet | None:
         """Process *packet*, and return the packet to send at once; None: there is none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.bfd_auth import Authentication, Authenticity
@@ -26,6 +26,8 @@ class MonitoredLink:
     """Until then a session that never was up is not taken for down."""
     is_relay: bool
     """Whether the neighbour is a relay."""
+    resumable_until: float = 0.0
+    """Until then the neighbour may go on with the session that it has with the watcher before."""
     hold_down: HoldDown = field(default_factory=HoldDown)
     up_since: float | None = None
     """When the session came up; None while it is not up. A blackhole restarts it."""
@@ -62,6 +64,33 @@ class MonitoredLink:
     def name(self) -> str:
         """The neighbour's name."""
         return self.peer.node
+
+    def await_former_session(self, now: float) -> None:
+        """Send nothing for as long as the neighbour has its session with the watcher before: its next packet shows it.
+
+        A packet in state Down would end that session.
+        """
+        silence = self.session.usual_detection_time
+        self.session.await_remote(now + silence)
+        self.grace_until += silence
+        self.resumable_until = self.grace_until
+
+    def may_resume(self, now: float) -> bool:
+        """Return whether packets of the session with the watcher before count: until the neighbour knows this one."""
+        return now < self.resumable_until and (self.session.is_untouched or self.session.state is bfd.BfdState.UP)
+
+    def receive(self, packet: bfd.Packet, now: float) -> bfd.Packet | None:
+        """Process *packet* of the neighbour, and return the packet to send at once; None: there is none.
+
+        The neighbour's session with the watcher before goes on: it goes down at neither end.
+        """
+        own = self.session.discriminator
+        if packet.your_discriminator == own:
+            self.resumable_until = 0.0
+        elif packet.your_discriminator and self.may_resume(now):
+            self.session.resume(now)
+            packet = replace(packet, your_discriminator=own)
+        return self.session.receive(packet, now)
 
     def accepts(self, received: Received, now: float) -> bool:
         """Return whether *received* counts for the session: a packet of another program on the neighbour does not.

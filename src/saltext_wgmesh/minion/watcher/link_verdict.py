@@ -17,6 +17,7 @@ from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.hold_down import HOLD_CEILING, HoldDown
 from saltext_wgmesh.core.liveness.link_report import DownLink, DownLinks, LinkReport, LinkState, LinkStatus
 from saltext_wgmesh.core.model.addresses import address_family
+from saltext_wgmesh.core.model.stored_time import plausible
 from saltext_wgmesh.core.model.view import Kind
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 
@@ -278,13 +279,18 @@ class _Down(Mapping[str, DownLink]):
         return sum(1 for _ in self)
 
 
-def remembered_hold_down(reported: LinkStatus | None, now: float, wall_clock: float) -> HoldDown:
-    """The hold-down of a link that an earlier watcher *reported*; None: it reported none.
+def recall(link: MonitoredLink, reported: LinkStatus, now: float, wall_clock: float) -> None:
+    """Have *link*, which is new, go on from the state that an earlier watcher *reported*; the times are as below."""
+    link.state, link.since = reported.state, plausible(reported.since, wall_clock)
+    link.grace_until = now + STABLE_AFTER
+    link.hold_down = remembered_hold_down(reported, now, wall_clock)
+
+
+def remembered_hold_down(reported: LinkStatus, now: float, wall_clock: float) -> HoldDown:
+    """The hold-down of a link that an earlier watcher *reported*.
 
     *now* is of the monotonic clock, *wall_clock* in seconds since the epoch, as ``reported.since`` is.
     """
-    if reported is None:
-        return HoldDown()
     up_at = now - max(0.0, wall_clock - reported.since) if reported.state is LinkState.UP else None
     return HoldDown(hold=min(reported.hold, HOLD_CEILING), up_at=up_at)
 

@@ -85,11 +85,31 @@ class Loop:
         self._is_lookup_due = False
         """Whether the transport has to be told of links."""
         self._errors = ErrorLog(log)
+        self._is_preparing = False
 
-    def run(self) -> None:
-        """Monitor until the process is ended."""
+    def prepare(self) -> None:
+        """Read all views and build their links. Nothing of the node changes: a former watcher still runs."""
+        self._is_preparing = True
+        finish(self._reload_steps())
+        self._is_preparing = False
+
+    def run(self, *, is_successor: bool) -> None:
+        """Monitor what is prepared, and all later views, until the process is ended; *is_successor* as of ``begin``."""
+        self.begin(is_successor=is_successor)
         while True:
             self.turn()
+
+    def begin(self, *, is_successor: bool) -> None:
+        """Open the sockets of what is prepared, before anything else: the neighbours wait.
+
+        *is_successor*: a former watcher ran until this moment, so the neighbours have their sessions with it still.
+        """
+        now = time.monotonic()
+        for mesh in self._meshes.values():
+            mesh.begin(is_successor=is_successor)
+            mesh.apply_admin_down(now)
+        finish(self._lookup_steps())
+        self._views_changed()
 
     def turn(self) -> None:
         """Handle the packets and timers that are due, and do one slice of all other work. Wait if there is none."""
@@ -137,7 +157,7 @@ class Loop:
     def _on_packet(self, mesh: MeshMonitor, link: MonitoredLink, packet: bfd.Packet) -> None:
         """Handle a control packet for *link*."""
         now = time.monotonic()
-        answer = link.session.receive(packet, now)
+        answer = link.receive(packet, now)
         if answer is not None:
             self._transport.send(mesh, link, answer)
         self._follow_session(mesh, link, now)
@@ -181,12 +201,15 @@ class Loop:
         """Follow the views on disk, and what other programs do to routes and keys."""
         if (yield from self._reload_steps()):
             self._is_lookup_due = True
-            # The garbage collector would walk all links of a view again and again, each time for longer than a slice.
-            gc.freeze()
-            self._relay_check.watch({name: mesh.view for name, mesh in self._meshes.items()})
+            self._views_changed()
         for mesh in tuple(self._meshes.values()):
             yield from mesh.follow_kernel_steps(now)
         yield from self._reconcile_steps(now)
+
+    def _views_changed(self) -> None:
+        # The garbage collector would walk all links of a view again and again, each time for longer than a slice.
+        gc.freeze()
+        self._relay_check.watch({name: mesh.view for name, mesh in self._meshes.items()})
 
     def _maintenance_steps(self, now: float) -> Steps[None]:
         self._transport.resume()
@@ -299,6 +322,8 @@ class Loop:
         except ViewError:
             del self._meshes[view.mesh]
             raise
+        if not self._is_preparing:
+            mesh.begin()
 
 
 @dataclass(slots=True)

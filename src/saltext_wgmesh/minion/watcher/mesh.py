@@ -11,10 +11,9 @@ from collections.abc import Set
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.keys.bfd_keys import link_keys
 from saltext_wgmesh.core.liveness import bfd
-from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState
+from saltext_wgmesh.core.liveness.link_report import LinkState
 from saltext_wgmesh.core.model.addresses import host_prefixes
 from saltext_wgmesh.core.model.policy import Bfd, Role
-from saltext_wgmesh.core.model.stored_time import plausible
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
 from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
 from saltext_wgmesh.minion.system import peer_keys
@@ -24,10 +23,9 @@ from saltext_wgmesh.minion.watcher.error_log import ErrorLog
 from saltext_wgmesh.minion.watcher.link import MonitoredLink
 from saltext_wgmesh.minion.watcher.link_verdict import (
     NEW_LINK_GRACE,
-    STABLE_AFTER,
     LinkVerdict,
     link_status,
-    remembered_hold_down,
+    recall,
 )
 from saltext_wgmesh.minion.watcher.rehandshake import Rehandshaker
 from saltext_wgmesh.minion.watcher.route_updater import RouteUpdater
@@ -48,7 +46,7 @@ class MeshMonitor:
     """The links of one view. Nothing of the node changes but the routes and, for a handshake, the peers of the view."""
 
     def __init__(self, host: Host, view: View, *, load: bool = True) -> None:
-        """Monitor *view*; *load* False: not before the ``load_steps`` were taken."""
+        """Monitor *view*; *load* False: not before the ``load_steps`` were taken and the monitor has begun."""
         self.host = host
         self.links: dict[str, MonitoredLink] = {}
         """Keyed by neighbour."""
@@ -65,13 +63,11 @@ class MeshMonitor:
         self._peer_keys = PeerKeyTracker(host)
         self._keys_checked_at = 0.0
         self._errors = ErrorLog(log)
-        reported = link_report_file.read_report(host, view.mesh)
-        # A report that the beacon wrote while no watcher ran comes from counters, which tell nothing of idle links.
-        self._reported = reported if reported and reported.from_watcher else None
-        """The report of an earlier watcher, if one ran, until the first view is loaded."""
         self._install(view, {}, RouteUpdater(host, view, load=False))
         if load:
             finish(self.load_steps(view))
+            self.begin()
+            finish(self.reconcile_steps())
 
     # -- the view ---------------------------------------------------------------------------------------
 
@@ -82,37 +78,55 @@ class MeshMonitor:
     def update_steps(self, view: View) -> Steps[None]:
         """Monitor *view* from now on. Links that stay as they were keep their sessions."""
         yield from self._rehandshaker.stop_steps()
-        yield from self.load_steps(view, delete_stale=True)
+        yield from self.load_steps(view)
+        yield from self.reconcile_steps(delete_stale=True)
 
     def stop_steps(self) -> Steps[None]:
         """End what was begun for the view. The mesh is monitored no longer, and writes no report."""
         self.is_stopped = True
         yield from self._rehandshaker.stop_steps()
 
-    def load_steps(self, view: View, *, delete_stale: bool = False) -> Steps[None]:
-        """Take up the links of *view*, and have the kernel's routes follow; *delete_stale* as of ``RouteUpdater``.
+    def begin(self, *, is_successor: bool = False) -> None:
+        """Go on from the states that the watcher before has reported, if one ran. Routes follow in the next round.
+
+        *is_successor*: it ran until this moment, and the links go on with its sessions. Sockets do not wait for routes:
+        those of the kernel are still as the watcher before has set them.
+        """
+        reported = link_report_file.read_report(self.host, self.view.mesh)
+        # A report that the beacon wrote while no watcher ran comes from counters, which tell nothing of idle links.
+        if reported and reported.from_watcher:
+            now, wall_clock = time.monotonic(), time.time()
+            for name in reported.links.keys() & self.links.keys():
+                recall(self.links[name], reported.links[name], now, wall_clock)
+                if is_successor:
+                    self.links[name].await_former_session(now)
+            self.verdict = self._new_verdict(self.view, self.links)
+        self._is_out_of_step = True
+
+    def load_steps(self, view: View) -> Steps[None]:
+        """Take up the links of *view*. Nothing of the node changes.
 
         Until the links and routes of the view are complete, those of the view before are in use.
         """
         routes = RouteUpdater(self.host, view, load=False)
         yield from routes.load_steps()
-        links = yield from self._links_steps(view, self._reported)
-        # States of an earlier watcher count once. Afterwards this watcher knows better.
-        self._reported = None
+        links = yield from self._links_steps(view)
         self._install(view, links, routes)
-        yield from self.reconcile_steps(delete_stale=delete_stale)
 
     def _install(self, view: View, links: dict[str, MonitoredLink], routes: RouteUpdater) -> None:
         self.view, self.links, self.routes = view, links, routes
         self.source = view.addresses[0]
-        self.verdict = LinkVerdict(mesh=view.mesh, links=links, drained_relays=frozenset(view.drained_relays))
+        self.verdict = self._new_verdict(view, links)
         self._rehandshaker = Rehandshaker(self.host, view, self._peer_keys)
         self._held = {name for name, link in links.items() if link.session.state is bfd.BfdState.ADMIN_DOWN}
         self._with_two_keys = tuple(link for link in links.values() if link.peer.next_key)
         self._refresh_indices()
         self.is_report_due = True
 
-    def _links_steps(self, view: View, reported: LinkReport | None) -> Steps[dict[str, MonitoredLink]]:
+    def _new_verdict(self, view: View, links: dict[str, MonitoredLink]) -> LinkVerdict:
+        return LinkVerdict(mesh=view.mesh, links=links, drained_relays=frozenset(view.drained_relays))
+
+    def _links_steps(self, view: View) -> Steps[dict[str, MonitoredLink]]:
         own_keys = self._own_keys()
         leaves = sum(len(i.peers) for i in view.interfaces if i.kind is Kind.ACCESS) if view.forward else 0
         links: dict[str, MonitoredLink] = {}
@@ -125,7 +139,7 @@ class MeshMonitor:
                     old = self.links.get(peer.node)
                     # The session of a link that stays goes on: a new one would have to come up first.
                     if old is None or not _is_same_link(old, peer, interface):
-                        old = _new_link(view.bfd, peer, interface, interval, reported)
+                        old = _new_link(view.bfd, peer, interface, interval)
                     links[peer.node] = old
                     _reconfigure(old, peer, interface, is_relay)
                     old.session.set_interval(interval, time.monotonic())
@@ -175,6 +189,7 @@ class MeshMonitor:
 
     def reconcile_steps(self, *, delete_stale: bool = False) -> Steps[None]:
         """The same for all links, compared with the routes that the kernel has now instead of those set last."""
+        self._is_out_of_step = False
         self.verdict.announce_path_state()
         yield from self.routes.reconcile_steps(self.verdict, self.indices.keys(), delete_stale=delete_stale)
 
@@ -221,7 +236,6 @@ class MeshMonitor:
         """Do what is due by time and waits for programs: move keys of neighbours, restore lost routes."""
         yield from self._track_keys_steps(now)
         if self._is_out_of_step:
-            self._is_out_of_step = False
             yield from self.reconcile_steps()
 
     def _maintain_link(self, link: MonitoredLink, now: float) -> None:
@@ -306,22 +320,18 @@ def _leads_to_relay(view: View, interface: Interface) -> bool:
     return interface.kind is Kind.TRUNK or (interface.kind is Kind.UPLINK and view.role is Role.LEAF)
 
 
-def _new_link(
-    timing: Bfd, peer: Peer, interface: Interface, interval: int, reported: LinkReport | None
-) -> MonitoredLink:
-    """A link with a new session; *interval* is in microseconds, *reported* is of an earlier watcher."""
-    now, wall_clock = time.monotonic(), time.time()
-    known = reported.links.get(peer.node) if reported else None
+def _new_link(timing: Bfd, peer: Peer, interface: Interface, interval: int) -> MonitoredLink:
+    """A link with a new session; *interval* is in microseconds."""
+    now = time.monotonic()
     session = bfd.Session(discriminator=new_discriminator(), interval=interval, multiplier=timing.multiplier)
     return MonitoredLink(
         peer=peer,
         interface=interface,
         session=session,
-        state=known.state if known else LinkState.NEW,
-        since=plausible(known.since, wall_clock) if known else wall_clock,
-        grace_until=now + (STABLE_AFTER if known else NEW_LINK_GRACE),
+        state=LinkState.NEW,
+        since=time.time(),
+        grace_until=now + NEW_LINK_GRACE,
         is_relay=False,
-        hold_down=remembered_hold_down(known, now, wall_clock),
         down_since=now,
         admin_down_at=now,
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import resource
@@ -18,21 +17,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
+from saltext_wgmesh.minion.watcher.instance import (
+    SUPERVISE,
+    SUPERVISOR_LOCK,
+    WATCHER_COMMAND,
+    WATCHER_LOCK,
+    Tenure,
+    former_program,
+    is_held,
+    single_instance,
+)
 from saltext_wgmesh.minion.watcher.loop import Loop
-from saltext_wgmesh.version import __version__
 
 RESTART_AFTER = 1.0
 """Seconds between the end of a watcher and the start of the next."""
-WATCHER_COMMAND = (sys.executable, "-I", "-m", "saltext_wgmesh.minion.watcher.process")
-"""Isolated: neither the folder in which it is started nor PYTHONPATH decides what is imported."""
-WATCHER_LOCK = "watch.lock"
-"""Below ``run_dir``, as are the other files. Watchers of all versions take the same lock, so only one of them runs."""
-SUPERVISOR_LOCK = "supervise.lock"
 LOG_FILE = "watch.log"
 MAX_LOG_SIZE = 1_000_000
 """Bytes from which on a log is put aside."""
@@ -43,41 +44,6 @@ WATCHER_COMMAND_TIMEOUT = 20.0
 AUTOGROUP = Path("/proc/self/autogroup")
 PRIORITY = -15
 """As of nice(1): on a busy node a delay of the watcher's own would look like dead links."""
-PID_FILE = "watch.pid"
-INSTALLED_VERSION = __version__
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningWatcher:
-    """The watcher that holds the lock, by its own pid file, which is JSON."""
-
-    pid: int
-    version: str
-    """The version of the package."""
-
-
-@contextlib.contextmanager
-def single_instance(host: Host, lock_name: str = WATCHER_LOCK) -> Iterator[bool]:
-    """Hold the lock *lock_name* until the end of the block; yield False if another process holds it.
-
-    The default is the watcher's lock, so False means that a watcher runs on this node.
-    """
-    host.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    handle = files.try_lock(host.run_dir / lock_name, host.proc)
-    try:
-        yield handle is not None
-    finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def read_pid_file(host: Host) -> RunningWatcher | None:
-    """The pid file that the watcher wrote when it started; None if there is none that can be read."""
-    try:
-        raw = json.loads((host.run_dir / PID_FILE).read_text())
-        return RunningWatcher(pid=int(raw["pid"]), version=str(raw["version"]))
-    except (OSError, *files.DAMAGE):
-        return None
 
 
 def supervise(host: Host) -> None:
@@ -87,11 +53,20 @@ def supervise(host: Host) -> None:
     """
     path = host.run_dir / LOG_FILE
     while True:
-        with _opened_log(path) as log_file, contextlib.suppress(OSError):
-            watcher = subprocess.Popen(WATCHER_COMMAND, stdout=log_file, stderr=log_file)
-            while not _has_ended(watcher):
-                bound_log(path)
+        if _lacks_watcher(host):
+            with _opened_log(path) as log_file, contextlib.suppress(OSError):
+                watcher = subprocess.Popen(WATCHER_COMMAND, stdout=log_file, stderr=log_file)
+                while not _has_ended(watcher):
+                    bound_log(path)
         time.sleep(RESTART_AFTER)
+
+
+def _lacks_watcher(host: Host) -> bool:
+    """Whether a watcher started now would run: none of the installed version does, such as one of an ended supervisor.
+
+    A former one runs until the new one is ready.
+    """
+    return not is_held(host, WATCHER_LOCK) or former_program(host, WATCHER_LOCK) is not None
 
 
 @contextlib.contextmanager
@@ -135,24 +110,28 @@ def bound_log(path: Path) -> None:
 
 
 def main() -> int:
-    """Watch, or supervise, unless another process does already; the exit status."""
+    """Watch, or supervise, unless another process does already; the exit status.
+
+    A former program goes on until this one has imported all modules, and as a watcher has read its views.
+    """
     host = Host()
-    if "--supervise" in sys.argv[1:]:
-        with single_instance(host, SUPERVISOR_LOCK) as is_free:
-            if is_free:
+    if SUPERVISE in sys.argv[1:]:
+        with single_instance(host, SUPERVISOR_LOCK) as tenure:
+            if tenure is not Tenure.REFUSED:
                 supervise(host)
         return 0
     # The journal has the time itself (systemd.exec(5), JOURNAL_STREAM).
     time_of_day = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
     logging.basicConfig(level=logging.INFO, format=f"{time_of_day}%(message)s", stream=sys.stderr)
-    with single_instance(host) as is_free:
-        if not is_free:
+    _raise_priority()
+    _raise_file_limit()
+    loop = Loop(dataclasses.replace(host, command_timeout=WATCHER_COMMAND_TIMEOUT))
+    loop.prepare()
+    with single_instance(host) as tenure:
+        if tenure is Tenure.REFUSED:
             print("another watcher runs on this node", file=sys.stderr)
             return 0
-        _raise_priority()
-        _raise_file_limit()
-        _write_pid_file(host)
-        Loop(dataclasses.replace(host, command_timeout=WATCHER_COMMAND_TIMEOUT)).run()
+        loop.run(is_successor=tenure is Tenure.SUCCESSOR)
     return 0
 
 
@@ -169,12 +148,6 @@ def _raise_file_limit() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _write_pid_file(host: Host) -> None:
-    content = RunningWatcher(pid=os.getpid(), version=INSTALLED_VERSION)
-    with contextlib.suppress(OSError):
-        (host.run_dir / PID_FILE).write_text(json.dumps(dataclasses.asdict(content)))
 
 
 if __name__ == "__main__":

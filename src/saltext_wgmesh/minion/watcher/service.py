@@ -12,15 +12,17 @@ import time
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.minion.system import files
 from saltext_wgmesh.minion.system.host import Host
-from saltext_wgmesh.minion.watcher.process import (
+from saltext_wgmesh.minion.watcher.instance import (
     INSTALLED_VERSION,
-    PRIORITY,
+    SUPERVISE,
     SUPERVISOR_LOCK,
     WATCHER_COMMAND,
     WATCHER_LOCK,
+    is_held,
+    is_other_program,
     read_pid_file,
-    single_instance,
 )
+from saltext_wgmesh.minion.watcher.process import PRIORITY
 
 START_TIMEOUT = 30.0
 """Seconds for a watcher to start, or to stop. A small or busy node takes 10 s for the two Python processes."""
@@ -31,7 +33,8 @@ def unit() -> str:
 
     It is restarted without limit: by default systemd gives up after five starts in ten seconds. ``KillMode=process``
     leaves a recovery of an apply running when the watcher is stopped. Home folders are read-only and not hidden, since
-    Python may be installed in one.
+    Python may be installed in one. A restart by systemd ends the former watcher before it starts the new one, so the
+    node has none while Python starts.
     """
     return f"""\
 [Unit]
@@ -57,9 +60,8 @@ WantedBy=multi-user.target
 
 def running_version(host: Host) -> str | None:
     """The package version of the watcher that runs on this node; None if none does."""
-    with single_instance(host) as is_free:
-        if is_free:
-            return None
+    if not is_held(host, WATCHER_LOCK):
+        return None
     watcher = read_pid_file(host)
     return watcher.version if watcher else "unknown"
 
@@ -67,27 +69,24 @@ def running_version(host: Host) -> str | None:
 def is_current(host: Host) -> bool:
     """Whether a watcher of the installed version runs, and its supervisor, if there is one, starts the same program."""
     # The programs first: a former one that ends in between is then no watcher of the installed version.
-    is_former = any(_is_former_program(host, lock) for lock in (WATCHER_LOCK, SUPERVISOR_LOCK))
+    is_former = any(is_other_program(host, lock) for lock in (WATCHER_LOCK, SUPERVISOR_LOCK))
     return not is_former and running_version(host) == INSTALLED_VERSION
 
 
 def ensure_running(host: Host) -> None:
     """Have a watcher of the installed version run, with a supervisor that restarts it. Both outlive the caller.
 
-    HostError if none runs within START_TIMEOUT seconds.
+    Former ones run until the new ones are ready, and are ended by them. HostError if the new watcher does not run
+    within START_TIMEOUT seconds: then a former one runs on.
     """
     deadline = time.monotonic() + START_TIMEOUT
-    if _is_former_program(host, SUPERVISOR_LOCK):
-        # A supervisor of an earlier version holds the command of that version, which may be no module any longer.
-        _end_holder(host, SUPERVISOR_LOCK, deadline)
-    if running_version(host) is not None and not is_current(host):
-        _end_watcher(host, deadline)
     # If there is a supervisor already, this one ends at once and the other starts the new watcher.
     start_supervisor()
     while not is_current(host):
         if time.monotonic() > deadline:
             command = " ".join(WATCHER_COMMAND)
-            raise HostError(f"no watcher runs {START_TIMEOUT:g} s after its start: run {command} to see why")
+            text = f"the installed watcher does not run {START_TIMEOUT:g} s after its start: run {command} to see why"
+            raise HostError(text)
         time.sleep(0.1)
 
 
@@ -108,7 +107,7 @@ def watcher_pids(host: Host) -> list[int]:
 def start_supervisor() -> None:
     """Start a supervisor in a session of its own, without any of our files or folders."""
     subprocess.Popen(
-        (*WATCHER_COMMAND, "--supervise"),
+        (*WATCHER_COMMAND, SUPERVISE),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -125,19 +124,6 @@ def _holder(host: Host, lock: str) -> int | None:
     return files.holder(host.run_dir / lock, host.proc)
 
 
-def _end_watcher(host: Host, deadline: float) -> None:
-    """End the watcher of the pid file, or return at *deadline* of the monotonic clock."""
-    watcher = read_pid_file(host)
-    if watcher is None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(watcher.pid, signal.SIGTERM)
-    while files.is_locked(host.run_dir / WATCHER_LOCK) and read_pid_file(host) == watcher:
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.1)
-
-
 def _end_holder(host: Host, lock: str, deadline: float) -> None:
     """End the process that holds *lock*; HostError if it still runs at *deadline* of the monotonic clock."""
     ended = 0
@@ -149,16 +135,3 @@ def _end_holder(host: Host, lock: str, deadline: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(ended, signal.SIGTERM)
         time.sleep(0.1)
-
-
-def _is_former_program(host: Host, lock: str) -> bool:
-    """Whether *lock* is held by a process that was started as another module than the present watcher's."""
-    pid = _holder(host, lock)
-    if pid is None:
-        return False
-    try:
-        command = (host.proc / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return False
-    # A process that is ending has an empty command line. It holds its lock still, and is not the present program.
-    return WATCHER_COMMAND[-1].encode() not in command.split(b"\0")

@@ -276,11 +276,15 @@ class Transport:
         """The link of *packet*; None if there is none.
 
         It is found by our discriminator once the neighbour knows it (section 6.8.6), since its address may change.
-        Until then the address decides.
+        Until then the address decides, also if a watcher before had that discriminator.
         """
+        by_address = self._by_address.get((received.interface, received.source))
         if not packet.your_discriminator:
-            return self._by_address.get((received.interface, received.source))
+            return by_address
         found = self._by_discriminator.get(packet.your_discriminator)
+        if found is None and packet.state is bfd.BfdState.UP:
+            # The neighbour may have the session still that it had with the watcher before.
+            return by_address if by_address and by_address[1].may_resume(time.monotonic()) else None
         return found if found and found[0].indices.get(found[1].interface.name) == received.interface else None
 
     # -- probes through relays --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 
 from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, Route, View
-from saltext_wgmesh.minion.watcher.process import WATCHER_COMMAND
+from saltext_wgmesh.minion.watcher.instance import WATCHER_COMMAND
 
 from ... import faults
 from ...lab import Lab

@@ -15,7 +15,7 @@ from saltext_wgmesh.core.inputs import policy
 from saltext_wgmesh.minion.state import admin_down, keys, link_report_file, store
 from saltext_wgmesh.minion.state.store import Store
 from saltext_wgmesh.minion.system.host import Host
-from saltext_wgmesh.minion.watcher import process
+from saltext_wgmesh.minion.watcher import instance, process
 
 CLASHING = ("m813", "m2055")
 """Two names of which CRC-32 makes one table."""
@@ -61,8 +61,9 @@ def shared_files() -> set[Path]:
     """Return the paths on a node that are those of no mesh."""
     host = Host()
     state = {host.state_dir / name for name in (store.OUTCOMES, store.UNDERLAY, constants.LOST_KEY_FILE, keys.LOCK)}
-    names = (process.WATCHER_LOCK, process.SUPERVISOR_LOCK, process.LOG_FILE, process.PID_FILE)
-    return {*state, *(host.run_dir / name for name in names)}
+    locks = (instance.WATCHER_LOCK, instance.SUPERVISOR_LOCK)
+    pid_files = {instance.pid_file(host, lock) for lock in locks}
+    return {*state, *pid_files, *(host.run_dir / name for name in (*locks, process.LOG_FILE))}
 
 
 @given(first=MESH_NAMES, second=MESH_NAMES)

@@ -357,11 +357,6 @@ def test_hold_down_is_remembered_unless_long_up(state, seconds_ago, hold):
     assert remembered_hold_down(reported, now, EPOCH).went_down(now).hold == hold
 
 
-def test_hold_down_of_an_unknown_link_is_empty():
-    """No earlier watcher has reported it."""
-    assert remembered_hold_down(None, 1_000.0, EPOCH).hold == 0.0
-
-
 def test_hold_down_survives_a_clock_set_back():
     """A report from the future counts as one of now."""
     reported = LinkStatus(neighbour="n1", interface="wg0-1", state=UP, since=EPOCH + 3600, hold=8.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
-from saltext_wgmesh.core.liveness.link_report import LinkState
+from saltext_wgmesh.core.liveness.link_report import LinkReport, LinkState, LinkStatus
 from saltext_wgmesh.minion.state import link_report_file
 from saltext_wgmesh.minion.watcher.loop import ROUTES_EVERY, Loop
 from tests import nodeviews
@@ -54,6 +54,51 @@ def test_new_view_is_monitored(host, loop):
     assert reported(host, "wg0") is None
     maintain(loop)
     assert reported(host, "wg0") == {"n1": LinkState.NEW, "n2": LinkState.NEW}
+
+
+def test_prepared_loop_changes_nothing(host, loop):
+    """A former watcher still runs: no program is run, no socket opened and no report written until the loop begins."""
+    write_view(host, "wg0")
+    link_report_file.write_report(host, former_report())
+    before = contents(host)
+    loop.prepare()
+    assert (contents(host), host.kernel.ran, loop._transport._families) == (before, [], {})
+    assert states_of(loop) == {"n1": LinkState.NEW, "n2": LinkState.NEW}
+
+
+@pytest.mark.parametrize("is_successor", [True, False])
+def test_begun_loop_has_states_of_last_report(host, loop, is_successor):
+    """The former watcher wrote it after this one was prepared. Only a successor waits for the neighbours' sessions."""
+    write_view(host, "wg0")
+    loop.prepare()
+    link_report_file.write_report(host, former_report())
+    loop.begin(is_successor=is_successor)
+    assert states_of(loop) == {"n1": LinkState.DOWN, "n2": LinkState.UP}
+    now = time.monotonic()
+    assert [link.may_resume(now) for link in loop._meshes["wg0"].links.values()] == [is_successor] * 2
+    # Only after the sockets are routes compared, and no program is waited for until then.
+    assert host.kernel.ran == []
+    maintain(loop)
+    assert host.kernel.ran
+    assert reported(host, "wg0") == {"n1": LinkState.DOWN, "n2": LinkState.UP}
+
+
+def former_report():
+    """A report of the watcher before: the first relay is down."""
+    states = {"n1": LinkState.DOWN, "n2": LinkState.UP}
+    links = {n: LinkStatus(neighbour=n, interface="wg0-u1", state=s, since=time.time() - 7) for n, s in states.items()}
+    return LinkReport(mesh="wg0", from_watcher=True, links=MappingProxyType(links))
+
+
+def states_of(loop):
+    """Neighbour → state, in the loop itself."""
+    return {name: link.state for name, link in loop._meshes["wg0"].links.items()}
+
+
+def contents(host):
+    """All files of the node, with what they hold."""
+    folders = (host.run_dir, host.state_dir, host.conf_dir)
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
 
 
 def test_removed_view_ends_monitoring_and_report(host, loop):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_wgmesh.minion.watcher import process
+from saltext_wgmesh.minion.watcher import instance, process
 from tests.unit.harness.fakehost import FakeHost, Kernel
 
 SIZE = 1000
@@ -86,3 +87,36 @@ def test_last_text_is_kept_in_order(host, written):
             assert everything.endswith(kept)
             assert max(sizes(host).values()) <= SIZE
             assert len(kept) >= min(len(everything), 1)
+
+
+def test_watcher_prepares_before_it_ends_former(tmp_path, monkeypatch):
+    """The node is without a watcher from the end of the former one until the loop runs: nothing else comes between."""
+    made, done = FakeHost.below(tmp_path, Kernel()), []
+
+    @contextmanager
+    def locked(_host):
+        done.append("lock")
+        yield instance.Tenure.SUCCESSOR
+
+    def noted(name):
+        return lambda *_, **given: done.append((name, given) if given else name)
+
+    for name in ("_raise_priority", "_raise_file_limit"):
+        monkeypatch.setattr(process, name, noted(name))
+    monkeypatch.setattr(process, "Host", lambda: made)
+    monkeypatch.setattr(process, "single_instance", locked)
+    monkeypatch.setattr(process, "Loop", lambda _host: SimpleNamespace(prepare=noted("prepare"), run=noted("run")))
+    monkeypatch.setattr("sys.argv", ["process"])
+    assert process.main() == 0
+    assert done == ["_raise_priority", "_raise_file_limit", "prepare", "lock", ("run", {"is_successor": True})]
+
+
+def test_supervisor_starts_no_watcher_beside_installed_one(host, monkeypatch):
+    """The watcher of a supervisor that ended runs on. Another one would only find it, again and again."""
+    with instance.single_instance(host):
+        monkeypatch.setattr(process, "former_program", lambda *_: None)
+        supervised(host, monkeypatch, "echo started")
+        assert not (host.run_dir / "watch.log").exists()
+        monkeypatch.setattr(process, "former_program", lambda *_: 4711)
+        supervised(host, monkeypatch, "echo started")
+        assert (host.run_dir / "watch.log").read_text() == "started\n"

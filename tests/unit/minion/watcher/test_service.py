@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from saltext_wgmesh.minion.watcher import service
-from saltext_wgmesh.minion.watcher.process import (
+from saltext_wgmesh.minion.watcher.instance import (
     INSTALLED_VERSION,
-    PID_FILE,
     SUPERVISOR_LOCK,
     WATCHER_COMMAND,
     WATCHER_LOCK,
+    pid_file,
     single_instance,
 )
 from tests.unit.harness.fakehost import FakeHost, Kernel
@@ -41,7 +41,7 @@ def run_as(host, watcher, supervisor, version=INSTALLED_VERSION):
         (process / "fd" / "3").symlink_to(host.run_dir / lock)
         # The device is another than stat(2) gives, as on btrfs.
         (process / "fdinfo" / "3").write_text(f"pos:\t0\nlock:\t1: FLOCK  ADVISORY  WRITE {pid} 00:fff:1 0 EOF\n")
-    (host.run_dir / PID_FILE).write_text(json.dumps({"pid": WATCHER_PID, "version": version}))
+    pid_file(host, WATCHER_LOCK).write_text(json.dumps({"pid": WATCHER_PID, "version": version}))
 
 
 def test_installed_watcher_and_supervisor_are_current(host):
@@ -82,7 +82,7 @@ def test_hidden_processes_count_as_current(host):
 @pytest.mark.parametrize("text", ["", "{", "[1]"], ids=["empty", "cut off", "no record"])
 def test_unreadable_pid_file_is_an_unknown_version(host, text):
     """A watcher runs, so its lock is held."""
-    (host.run_dir / PID_FILE).write_text(text)
+    pid_file(host, WATCHER_LOCK).write_text(text)
     assert service.running_version(host) == "unknown"
 
 
@@ -90,6 +90,6 @@ def test_free_lock_means_no_watcher_runs(tmp_path):
     """Whatever an earlier watcher has left."""
     host = FakeHost.below(tmp_path, Kernel())
     host.run_dir.mkdir()
-    (host.run_dir / PID_FILE).write_text(json.dumps({"pid": 1, "version": "0.0.9"}))
+    pid_file(host, WATCHER_LOCK).write_text(json.dumps({"pid": 1, "version": "0.0.9"}))
     assert service.running_version(host) is None
     assert not service.is_current(host)

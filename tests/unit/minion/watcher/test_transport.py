@@ -57,9 +57,9 @@ class Relay:
     def discriminator_of(self, name):
         return self.monitor.links[name].session.discriminator
 
-    def control_packet(self, your_discriminator, source, device, ttl=255):
+    def control_packet(self, your_discriminator, source, device, ttl=255, state=bfd.BfdState.DOWN):
         """Receive a control packet."""
-        data = replace(PACKET, your_discriminator=your_discriminator).encode()
+        data = replace(PACKET, state=state, your_discriminator=your_discriminator).encode()
         self.transport._on_datagram(Received(data, source, 50_000, INDICES[device], ttl, OWN))
 
     def probe_reply(self, name, source, reflector=None, port=constants.SBFD_PORT):
@@ -95,6 +95,21 @@ def test_packet_counts_from_address_of_view_alone(relay, meant, source, device, 
     owner = next((name for name, addresses in ADDRESSES.items() if source in addresses), None)
     is_right = owner is not None and meant in (owner, None) and device == DEVICES[owner] and ttl == 255
     assert relay.counted == ([owner] if is_right else [])
+
+
+@pytest.mark.parametrize("state", bfd.BfdState)
+@pytest.mark.parametrize("until", [0.0, float("inf")], ids=["first watcher", "successor"])
+def test_unknown_discriminator_counts_for_successor_alone(relay, monkeypatch, state, until):
+    """If the neighbour is up: it has its session with the watcher before. It counts from its own address and device."""
+    monkeypatch.setattr(relay.monitor.links["n2"], "resumable_until", until)
+    relay.counted.clear()
+    relay.control_packet(99, N2, DEVICES["n2"], state=state)
+    assert relay.counted == (["n2"] if until and state is bfd.BfdState.UP else [])
+    relay.counted.clear()
+    relay.control_packet(99, N3, DEVICES["n2"], state=state)
+    relay.control_packet(99, N2, DEVICES["n3"], state=state)
+    relay.control_packet(99, N2, DEVICES["n2"], ttl=254, state=state)
+    assert relay.counted == []
 
 
 def test_probe_reply_counts_from_probed_relay_alone(relay):
