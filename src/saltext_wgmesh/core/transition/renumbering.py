@@ -4,13 +4,14 @@ A node moves in three steps, each a generation:
 
 1. It has its present and its new addresses, and sends from the present ones.
 2. It sends from the new addresses, and neighbours probe it there.
-3. It has the new addresses only.
+3. It has the new addresses only, as all others do.
 
 Each step waits until all nodes have applied the step before.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
@@ -23,62 +24,74 @@ Addresses = tuple[str, ...]
 """The addresses of one node. The first of each family is its source; neighbours probe the first of all."""
 
 
+class _Stage(enum.Enum):
+    ADD = "add"
+    SWITCH = "switch"
+    REMOVE = "remove"
+
+
 def dual_addresses(published: PublishedStep, after: Plan) -> dict[str, Addresses]:
     """Return node → its addresses in the next step, for the nodes whose addresses are not those of *after* yet.
 
     A node that does not answer may have links that carry, and accepts nothing from an address that it does not know. So
-    each step waits for it, unless it is down. An address that another node still has is not assigned before that node
-    has left it.
+    each step waits for it, unless it is down. No address is removed before all nodes send from their new ones, so that
+    each relay has all networks. An address that another node still has is not assigned before that node has left it.
 
     Raises PlanError if nodes exchange addresses, since each of them would wait for the other.
     """
     before = published.plan.members
-    all_applied = _all_applied(published)
     has = {node: before[node].addresses for node in after.members if node in before}
-    waits_for = _waits_for(has, after)
+    moving = published.transition.dual_addresses.keys() & has.keys()
+    goals = {
+        n: after.members[n].addresses for n, own in has.items() if n in moving or own != after.members[n].addresses
+    }
+    waits_for = _waits_for(has, goals)
     _refuse_exchange(waits_for, after)
+    if moving and not _all_applied(published):
+        blocked = {**dict.fromkeys(waits_for), **dict.fromkeys(moving)}
+        stages = {n: _stage(has[n], goals[n], is_moving=False) for n in goals if n not in blocked}
+        return {n: has[n] for n in blocked} | _in_stages(has, goals, stages, is_complete=False)
+    stages = {n: _stage(has[n], goals[n], is_moving=n in moving) for n in goals if n not in waits_for}
+    return {n: first_of_each_family(has[n]) for n in waits_for} | _in_stages(has, goals, stages, is_complete=True)
+
+
+def _in_stages(
+    has: Mapping[str, Addresses], goals: Mapping[str, Addresses], stages: Mapping[str, _Stage], *, is_complete: bool
+) -> dict[str, Addresses]:
+    """Return node → its next addresses, if it is on the way after that; *is_complete*: no other node holds it up."""
+    may_remove = is_complete and all(stage is _Stage.REMOVE for stage in stages.values())
     found: dict[str, Addresses] = {}
-    for node, addresses in has.items():
-        goal = after.members[node].addresses
-        if goal == addresses:
-            continue
-        is_moving = node in published.transition.dual_addresses
-        if is_moving and not all_applied:
-            step = addresses
-        elif node in waits_for:
-            step = first_of_each_family(addresses)
-        elif is_moving or _changes_source(addresses, goal):
-            step = _next_addresses(addresses, goal, is_moving)
-        else:
-            step = goal
-        if step != goal:
-            found[node] = step
+    for node, stage in stages.items():
+        sources, goal = first_of_each_family(has[node]), goals[node]
+        if stage is _Stage.ADD:
+            # The addresses of a move that was given up are dropped, so that a node never has three of a family.
+            both = (*sources, *(a for a in goal if a not in sources))
+            # One more family is no reason for steps.
+            found |= {node: both} if both != goal else {}
+        elif stage is _Stage.SWITCH:
+            found[node] = (*goal, *(a for a in sources if a not in goal))
+        elif not may_remove:
+            found[node] = has[node]
     return found
+
+
+def _stage(has: Addresses, goal: Addresses, *, is_moving: bool) -> _Stage:
+    changes_source = _changes_source(has, goal)
+    # Even a node that has all its new addresses waits: neighbours do not listen for packets from each of them yet.
+    if not set(goal) <= set(has) or (changes_source and not is_moving):
+        return _Stage.ADD
+    return _Stage.SWITCH if changes_source else _Stage.REMOVE
+
+
+def _changes_source(has: Addresses, goal: Addresses) -> bool:
+    """Return whether a node with *goal* sends from other addresses than with *has*, or is probed at another one."""
+    old, new = ({address_family(a): a for a in first_of_each_family(some)} for some in (has, goal))
+    return has[0] != goal[0] or any(old[family] != new[family] for family in old.keys() & new.keys())
 
 
 def _all_applied(published: PublishedStep) -> bool:
     down = published.health.down_nodes
     return all(published.evidence.has_applied(node) for node in published.plan.members if node not in down)
-
-
-def _next_addresses(has: Addresses, goal: Addresses, is_moving: bool) -> Addresses:
-    sources = first_of_each_family(has)
-    # Even a node that has all its new addresses waits: neighbours do not listen for packets from each of them yet.
-    if not is_moving or not set(goal) <= set(has):
-        # The addresses of a move that was given up are dropped, so that a node never has three of a family.
-        return (*sources, *(a for a in goal if a not in sources))
-    if _changes_source(has, goal):
-        return (*goal, *(a for a in sources if a not in goal))
-    return goal
-
-
-def _changes_source(has: Addresses, goal: Addresses) -> bool:
-    """Return whether a node with *goal* sends from other addresses than with *has*, or is probed at another one.
-
-    A family that the node gets or loses beside that is no reason for steps.
-    """
-    old, new = ({address_family(a): a for a in first_of_each_family(some)} for some in (has, goal))
-    return has[0] != goal[0] or any(old[family] != new[family] for family in old.keys() & new.keys())
 
 
 # --- addresses of other nodes --------------------------------------------------------------------------
@@ -88,12 +101,12 @@ def _holders(has: Mapping[str, Addresses]) -> dict[str, str]:
     return {address: node for node, addresses in has.items() for address in addresses}
 
 
-def _waits_for(has: Mapping[str, Addresses], after: Plan) -> dict[str, set[str]]:
-    """Return node → the other nodes that have one of its addresses of *after* at present."""
-    holders = _holders(has)
+def _waits_for(has: Mapping[str, Addresses], goals: Mapping[str, Addresses]) -> dict[str, set[str]]:
+    """Return node → the other nodes that have one of its addresses of *goals* at present."""
+    holders = _holders(has) if goals else {}
     found: dict[str, set[str]] = {}
-    for node in has:
-        others = {holders.get(address, node) for address in after.members[node].addresses} - {node}
+    for node, goal in goals.items():
+        others = {holders.get(address, node) for address in goal} - {node}
         if others:
             found[node] = others
     return found
@@ -130,10 +143,11 @@ def former_networks(published: Plan, after: Plan, dual: Mapping[str, Addresses])
 
 
 def waiting_nodes(published: PublishedStep, after: Plan, former: Sequence[str]) -> frozenset[str]:
-    """Return the nodes of *after* that cannot join yet, since they are new and one of two things holds.
+    """Return the nodes of *after* that cannot join yet, since they are new and one of three things holds.
 
     - A network of the node overlaps one of the *former* ones: routes of the mesh would take the node's own packets.
     - Another node still has an address that is to be the new node's, or has not applied that it leaves it.
+    - The node is a relay without the family of a *former* network: it would drop what others send by it.
 
     Not all relays of *after* are among them, since no leaf could stay without a relay.
     """
@@ -145,13 +159,17 @@ def waiting_nodes(published: PublishedStep, after: Plan, former: Sequence[str]) 
     found = {n for n, m in new.items() if not holders.keys().isdisjoint(m.addresses)}
     if not _all_applied(published):
         found |= published.transition.waiting_nodes & new.keys()
-    found |= {n for n, m in new.items() if former and _overlaps(m, former)}
+    found |= {n for n, m in new.items() if former and (_overlaps(m, former) or _lacks_family(m, former))}
     relays = {node for node, member in after.members.items() if member.is_relay}
     return frozenset(found - relays if relays <= found else found)
 
 
 def _overlaps(member: Member, networks: Iterable[str]) -> bool:
     return any(_share(own, network) for own in _own_prefixes(member) for network in networks)
+
+
+def _lacks_family(member: Member, networks: Iterable[str]) -> bool:
+    return member.is_relay and not {*map(address_family, networks)} <= {*map(address_family, member.addresses)}
 
 
 def _own_prefixes(member: Member) -> Iterator[str]:
