@@ -149,7 +149,7 @@ def test_allocated_former_address_is_given_to_none(fleet):
     assert len(own) == len(set(own)) == len(last.members) == 6
 
 
-def test_node_with_a_lan_in_the_former_network_waits(fleet):
+def test_node_with_lan_in_former_network_waits(fleet):
     """Routes of the mesh would take the node's own packets. It joins when the network has gone."""
     fleet.mine["c"] = mine("c", networks=["10.0.7.0/24"])
     fleet.policy["wg0"]["nodes"]["c"] = {"site": "s"}
