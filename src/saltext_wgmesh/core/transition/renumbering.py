@@ -113,14 +113,24 @@ def _waits_for(has: Mapping[str, Addresses], goals: Mapping[str, Addresses]) -> 
 
 
 def _refuse_exchange(waits_for: Mapping[str, set[str]], after: Plan) -> None:
-    left = dict(waits_for)
-    while free := [node for node, others in left.items() if not others & left.keys()]:
-        for node in free:
-            del left[node]
+    """Raise PlanError if nodes wait for each other in a circle."""
+    left = {node: others & waits_for.keys() for node, others in waits_for.items()}
+    waiting: dict[str, list[str]] = {}
+    for node, others in left.items():
+        for other in others:
+            waiting.setdefault(other, []).append(node)
+    # A thousand nodes may each take over the next one's address, so each node is looked at once.
+    free = [node for node, others in left.items() if not others]
+    while free:
+        done = free.pop()
+        del left[done]
+        for node in waiting.get(done, ()):
+            left[node].discard(done)
+            free += [] if left[node] else [node]
     problems = [
         Problem(
             path=f"wgmesh:{after.mesh}:nodes:{node}:address",
-            message=f"one of its addresses is still that of {', '.join(sorted(others))}, which waits for it in turn",
+            message=f"{', '.join(sorted(others))} has one of its addresses, and waits for it in turn",
             remedy="give one of them an address that is free, converge, and then the address that it is to have",
         )
         for node, others in left.items()
@@ -136,10 +146,10 @@ def former_networks(published: Plan, after: Plan, dual: Mapping[str, Addresses])
     """Return the networks of *published* that *after* lacks and that have an address of *dual*, in their order."""
     if not dual or set(published.networks) <= set(after.networks):
         return ()
-    present = [ip_network(n) for n in after.networks]
+    present, known = ([ip_network(n) for n in plan.networks] for plan in (after, published))
     addresses = (ip_address(a) for listed in dual.values() for a in listed)
     outside = [a for a in addresses if not any(a in network for network in present)]
-    return tuple(n for n in published.networks if any(a in ip_network(n) for a in outside))
+    return tuple(str(n) for n in known if any(a in n for a in outside))
 
 
 def waiting_nodes(published: PublishedStep, after: Plan, former: Sequence[str]) -> frozenset[str]:

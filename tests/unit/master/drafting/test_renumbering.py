@@ -82,6 +82,29 @@ def test_other_network_is_reached_in_steps(fleet, before, after, steps):
     assert fleet.ledger.head("wg0").transition == NO_TRANSITION
 
 
+def test_other_network_and_relays_change_together(fleet):
+    """A relay that leaves is drained by the published policy first; one that becomes a leaf is renumbered, too."""
+    first = runs(fleet)[-1]
+    change(fleet, network=NEW, sites={"s": {"relays": ["r2", "r4"]}}, prune_guard=100)
+    nodes = {n: rule for n, rule in fleet.policy["wg0"]["nodes"].items() if n != "r1"}
+    fleet.mine["r4"] = mine("r4")
+    change(fleet, nodes={"r4": {"role": "relay", "endpoint": "203.0.113.4"}, **nodes, "r3": {"site": "s"}})
+    seen = runs(fleet, most=20)
+    for old, new in pairwise([first, *seen]):
+        common = {n: new for n in old.members if n in new.members}
+        for late in common:
+            plan = mixed({**common, late: old}, first) if common.keys() == new.members.keys() else new
+            assert [t for t in unheard(plan) if "r1" not in t] == []
+    assert inside(seen[-1], [NEW])
+    assert {n: m.role.value for n, m in seen[-1].members.items()} == {
+        "a": "leaf",
+        "b": "leaf",
+        "r2": "relay",
+        "r3": "leaf",
+        "r4": "relay",
+    }
+
+
 def test_block_of_a_site_moves_with_the_network(fleet):
     """Its nodes have addresses in the new block at the end."""
     fleet.policy["wg0"]["sites"]["s"]["network"] = "10.0.5.0/24"
