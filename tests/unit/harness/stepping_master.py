@@ -31,7 +31,7 @@ class SteppingMaster(FakeMaster):
         self.dead: set[frozenset[str]] = set()
 
     def links(self, nodes: list[str]) -> dict[str, Any]:
-        return {node: self._report(node) for node in nodes if node not in self.off}
+        return {node: self._report(node) for node in nodes if node not in self.off and node in self.plan().views}
 
     def _report(self, node: str) -> dict[str, Any]:
         def state(other: str) -> LinkState:

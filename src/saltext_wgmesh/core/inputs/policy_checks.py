@@ -6,9 +6,9 @@ A check that depends on a field is skipped where that field could not be read, s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network, ip_address, ip_network
 
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.inputs.converters import Problems, name_in_path, quoted, suggestion
@@ -281,6 +281,25 @@ def _check_claims(meshes: Sequence[MeshPolicy], problems: Problems) -> None:
         blamed, other = (wider, narrower) if subnet_is_wider else (narrower, wider)
         message = f"{blamed.prefix} overlaps {other.prefix} of {other.path}"
         problems.add(blamed.path, message, "choose prefixes that are apart")
+
+
+def check_former_networks(
+    meshes: Sequence[MeshPolicy], former: Mapping[str, Iterable[str]], problems: Problems
+) -> None:
+    """Add a problem for each network or subnet of another mesh, and each endpoint, in a network of *former*.
+
+    *former* is mesh → the networks that its nodes are leaving. The mesh's own subnets and networks wait by themselves.
+    """
+    listed = ((mesh, ip_network(network)) for mesh, networks in former.items() for network in networks)
+    leaving = [AddressClaim(prefix=n, kind=ClaimKind.FORMER, mesh=m, path=f"{mesh_path(m)}:network") for m, n in listed]
+    for pair in overlaps([*_claims(meshes), *leaving]):
+        old, new = sorted(pair, key=lambda claim: claim.kind is not ClaimKind.FORMER)
+        if old.kind is not ClaimKind.FORMER or new.kind is ClaimKind.FORMER:
+            continue
+        if new.kind is ClaimKind.ENDPOINT or new.mesh != old.mesh:
+            message = f"{new.prefix} overlaps {old.prefix}, the former {old.path}, in which nodes still have addresses"
+            remedy = f"take it out, converge until transition_waits_for has no {old.prefix}, and write it then"
+            problems.add(new.path, message, remedy)
 
 
 def _claims(meshes: Sequence[MeshPolicy]) -> Iterable[AddressClaim]:

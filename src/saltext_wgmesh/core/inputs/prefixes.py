@@ -182,6 +182,8 @@ class ClaimKind(enum.IntEnum):
     """The part of a mesh's network that belongs to a site."""
     ENDPOINT = 4
     """A host of the underlay."""
+    FORMER = 5
+    """A network that a mesh had, and in which nodes still have addresses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

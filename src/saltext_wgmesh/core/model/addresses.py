@@ -10,6 +10,14 @@ def address_family(address: str) -> int:
     return 6 if ":" in address else 4
 
 
+def first_of_each_family(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return the first address of each family, in the order of *addresses*."""
+    found: dict[int, str] = {}
+    for address in addresses:
+        found.setdefault(address_family(address), address)
+    return tuple(found.values())
+
+
 def host_prefixes(addresses: Iterable[str]) -> tuple[str, ...]:
     """Return each bare address as a prefix of its full length, in the same order."""
     # Plan and proof ask for these oftener than for anything else: the look for the colon saves a call for each address.

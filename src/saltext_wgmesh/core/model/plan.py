@@ -24,7 +24,8 @@ class Allocations:
     """
 
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Node → overlay addresses, one per family; also of nodes that left, until their addresses are released."""
+    """Node → overlay addresses, one per family, and then former ones that the node has still. Nodes that left are
+    listed too, until their addresses are released."""
     relay_numbers: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Relay → its number from 1, from which interface names and trunk ports are made. Numbers are never reused."""
     relays: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -62,7 +63,7 @@ class Member:
     """Those of ``networks`` in which the underlay addresses are; None: not known."""
     addresses: tuple[str, ...]
     """Bare overlay addresses: IPv4 first, then IPv6; only the families that the node has. While a node is renumbered
-    it has two of a family, and the second is about to be removed."""
+    it may have two of a family, in any order. It sends from the first, and neighbours probe the first of all."""
     subnets: tuple[str, ...] = ()
     """The subnets of which the node is the active gateway."""
     standby_subnets: tuple[str, ...] = ()

@@ -47,7 +47,7 @@ class Peer:
 
     node: str
     address: str
-    """The peer's overlay address, which BFD uses; of the family that all nodes of the mesh have."""
+    """The peer's overlay address, which BFD uses; of a family that both nodes have."""
     public_key: str
     endpoint: str | None
     """``host:port``; None: the peer opens the connection."""
@@ -58,6 +58,8 @@ class Peer:
     """A second public key that the peer may start to run at any moment; None: there is none."""
     other_endpoints: tuple[str, ...] = ()
     """More places at which the peer may be reached. They are tried in turn while the link is down."""
+    other_addresses: tuple[str, ...] = ()
+    """More addresses of the peer from which its packets may come, while it is renumbered."""
     psk_ids: tuple[str, ...] = ()
     """Identifiers of the preshared keys of each key in the view's ``keys`` with each key of the peer, in that order.
     Empty: there are no preshared keys."""
@@ -150,6 +152,7 @@ class View:
                             "allowed_ips": list(p.allowed_ips),
                             **({"next_key": p.next_key} if p.next_key else {}),
                             **({"other_endpoints": list(p.other_endpoints)} if p.other_endpoints else {}),
+                            **({"other_addresses": list(p.other_addresses)} if p.other_addresses else {}),
                             **({"psk_ids": list(p.psk_ids)} if p.psk_ids else {}),
                         }
                         for p in i.peers
@@ -283,6 +286,7 @@ def _interface(raw: Mapping[str, Any]) -> Interface:
                 allowed_ips=_prefixes(p["allowed_ips"]),
                 next_key=_optional(p.get("next_key")),
                 other_endpoints=_texts(p.get("other_endpoints", ())),
+                other_addresses=tuple(_address(each) for each in p.get("other_addresses", ())),
                 psk_ids=tuple(_psk_id(name) for name in p.get("psk_ids", ())),
             )
             for p in raw["peers"]

@@ -16,6 +16,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv6Address
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Literal
 
 from netaddr import IPAddress, IPNetwork, IPRange, IPSet
@@ -81,7 +82,7 @@ def assign_addresses(
     Each node gets, in each family, the first of these that exists:
 
     1. the explicit address of its rule;
-    2. its address in the allocations, if the network still contains it;
+    2. the first of its addresses in the allocations that the network still contains;
     3. a free address: from the blocks of its site, else from the network outside all blocks, else from the network.
 
     The explicit addresses of all rules and all allocated addresses are taken, also those of nodes that left. A free
@@ -107,17 +108,23 @@ def assign_addresses(
     return found, problems
 
 
-def updated_addresses(allocations: Allocations, assigned: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def updated_addresses(
+    allocations: Allocations,
+    assigned: Mapping[str, tuple[str, ...]],
+    in_use: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> dict[str, tuple[str, ...]]:
     """Return the addresses of *allocations* after *assigned*.
 
-    Addresses of other nodes stay, and so does an address of a family that the mesh no longer has.
+    Addresses of other nodes stay, and so does an address of a family that the mesh no longer has. A node's former
+    addresses follow the assigned ones while they are *in_use*, so that no other node gets them.
     """
     updated = dict(allocations.addresses)
     for node, addresses in assigned.items():
-        old = updated.get(node, ())
-        if old != addresses:
-            families = {address_family(a): a for a in (*old, *addresses)}
-            updated[node] = tuple(families[v] for v in sorted(families))
+        old, own = updated.get(node, ()), in_use.get(node, addresses)
+        if old != addresses or own != addresses:
+            families = {address_family(a): a for a in (*reversed(old), *addresses)}
+            first = tuple(families[v] for v in sorted(families))
+            updated[node] = (*first, *(a for a in own if a not in first))
     return dict(sorted(updated.items()))
 
 
@@ -169,11 +176,12 @@ def _family(mesh: MeshPolicy, network: IPNetwork, nodes: Mapping[str, NodeRule],
     taken = {address_number(a) for a in explicit.values()}
     for node, addresses in allocations.addresses.items():
         for address in addresses:
-            if address_family(address) == network.version and node not in explicit:
+            if address_family(address) == network.version:
                 value = address_number(address)
                 if first <= value <= last:
-                    allocated[node] = address
                     taken.add(value)
+                    if node not in explicit:
+                        allocated.setdefault(node, address)
     pools = _pools(mesh, network, taken)
     return _Family(mesh=mesh, network=network, explicit=explicit, allocated=allocated, taken=taken, pools=pools)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
 
-from saltext_wgmesh.core.errors import PlanError, Problem
+from saltext_wgmesh.core.errors import PlanError
 from saltext_wgmesh.core.inputs import node_matching
 from saltext_wgmesh.core.liveness.mesh_health import Health
 from saltext_wgmesh.core.model.addresses import address_family
@@ -19,6 +19,7 @@ from saltext_wgmesh.core.model.view import Kind, View
 from saltext_wgmesh.core.planning import (
     addresses,
     direct_links,
+    networks,
     openers,
     relay_assignment,
     relay_choice,
@@ -54,24 +55,33 @@ def plan_mesh(
     """
     # An unproven relay is treated like a drained one: it is linked, and used only where there is no other.
     drained |= transition.unproven_relays
+    policy, mesh = mesh, networks.with_former_networks(mesh, transition.former_networks)
     inputs = _PlanInputs(
-        mesh=mesh, facts=facts, allocations=allocations, health=health, drained=drained, transition=transition
+        mesh=mesh,
+        families=frozenset(n.version for n in policy.networks),
+        facts=facts,
+        allocations=allocations,
+        health=health,
+        drained=drained,
+        transition=transition,
     )
     rules, unplaced = _with_a_way(inputs, *_placeable(inputs))
     relays = _relays(mesh, rules)
     leaves = {node: rule.site for node, rule in rules.items() if rule.role is Role.LEAF}
 
-    assigned, problems = addresses.assign_addresses(mesh, rules, allocations)
+    assigned, problems = addresses.assign_addresses(policy, rules, allocations)
+    # A node in transition has its former addresses too, and only these while it waits for another node.
+    in_use = assigned | {n: own for n, own in transition.dual_addresses.items() if n in assigned}
     # A node that changes its role is a leaf with links of a relay, which are named after its number.
     numbers = relay_numbers.number_relays(
         [*relays, *sorted(transition.role_changes.keys() & rules.keys())], allocations
     )
-    problems += relay_numbers.unusable_numbers(mesh, relays, numbers) + _subnets_without_gateway(mesh)
+    problems += relay_numbers.unusable_numbers(mesh, relays, numbers) + networks.subnets_without_gateway(policy)
     allocated, chosen = _choose_relays(inputs, rules, leaves, relays)
     pools = relay_assignment.nearest_pools(mesh, leaves, relays)
-    choice = relay_choice.choice_of(mesh, assigned, pools)
-    spread = {n: r for n, r in _spread_relays(inputs, chosen, pools).items() if choice.has_area(assigned[n])}
-    members = _members(inputs, rules, assigned, _relays_in_use(inputs, chosen), spread)
+    choice = relay_choice.choice_of(mesh, in_use, pools)
+    spread = {n: r for n, r in _spread_relays(inputs, chosen, pools).items() if choice.has_area(in_use[n])}
+    members = _members(inputs, rules, in_use, _relays_in_use(inputs, chosen), spread)
     linked, direct = _direct_links(inputs, [members[leaf] for leaf in leaves])
     if not relays:
         problems += direct_links.unreachable_pairs(mesh, members, direct)
@@ -86,7 +96,7 @@ def plan_mesh(
         views=_views(inputs, linked, members, direct, numbers, choice),
         unplaced=unplaced,
         allocations=Allocations(
-            addresses=addresses.updated_addresses(allocations, assigned),
+            addresses=addresses.updated_addresses(allocations, assigned, in_use),
             relay_numbers=numbers,
             relays=dict(sorted({**allocations.relays, **allocated}.items())),
         ),
@@ -95,7 +105,8 @@ def plan_mesh(
 
 def membership(mesh: MeshPolicy, facts: Mapping[str, Facts]) -> Membership:
     """Return the members and direct links of every plan of *mesh* with *facts*, in any health and transition."""
-    inputs = _PlanInputs(mesh=mesh, facts=facts, allocations=Allocations())
+    families = frozenset(n.version for n in mesh.networks)
+    inputs = _PlanInputs(mesh=mesh, families=families, facts=facts, allocations=Allocations())
     rules, _ = _placeable(inputs)
     leaves = {node for node, rule in rules.items() if rule.role is Role.LEAF}
     # Direct links depend on neither addresses nor relays, so the members need none.
@@ -109,6 +120,9 @@ class _PlanInputs:
     """The inputs of one plan."""
 
     mesh: MeshPolicy
+    """With the former networks."""
+    families: frozenset[int]
+    """Those of the policy's networks."""
     facts: Mapping[str, Facts]
     allocations: Allocations
     health: Health = NO_TROUBLE
@@ -132,18 +146,19 @@ def _placeable(inputs: _PlanInputs) -> tuple[dict[str, NodeRule], dict[str, str]
         node: replace(rule, role=Role.LEAF) if node in inputs.transition.role_changes else rule
         for node, rule in node_matching.rules_for(inputs.mesh, inputs.facts).items()
     }
-    unplaced = _unplaced(inputs.mesh, rules, inputs.facts)
+    unplaced = _unplaced(inputs, rules)
     return {node: rule for node, rule in rules.items() if node not in unplaced}, unplaced
 
 
-def _unplaced(mesh: MeshPolicy, nodes: Mapping[str, NodeRule], facts: Mapping[str, Facts]) -> dict[str, str]:
+def _unplaced(inputs: _PlanInputs, nodes: Mapping[str, NodeRule]) -> dict[str, str]:
     """Return node → why it can't be placed yet, and what to do, sorted."""
-    versions = {n.version for n in mesh.networks}
-    reasons: dict[str, str] = {}
+    mesh, versions = inputs.mesh, {n.version for n in inputs.mesh.networks}
+    waits = "other nodes still leave addresses that it or its own network is to have; it joins once they have"
+    reasons = dict.fromkeys(nodes.keys() & inputs.transition.waiting_nodes, waits)
     for node, rule in nodes.items():
-        if facts[node].ipv6 or 6 not in versions:
+        if inputs.facts[node].ipv6 or 6 not in versions:
             continue
-        if 4 not in versions:
+        if 4 not in inputs.families:
             reasons[node] = "IPv6 is disabled on it and the mesh has no IPv4 network; enable IPv6 there"
         elif rule.role is Role.RELAY:
             # It would drop the IPv6 packets of all its leaves.
@@ -178,21 +193,6 @@ def _in_rule_order(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]
 def _relays(mesh: MeshPolicy, nodes: Mapping[str, NodeRule]) -> list[str]:
     """Return the relays of *nodes*, in the operator's order."""
     return _in_rule_order(mesh, {n: r for n, r in nodes.items() if r.role is Role.RELAY})
-
-
-def _subnets_without_gateway(mesh: MeshPolicy) -> list[Problem]:
-    """Return a problem for each subnet of a family in which nodes have no address to send from."""
-    versions = {n.version for n in mesh.networks}
-    return [
-        Problem(
-            path=f"wgmesh:{mesh.name}:nodes:{rule.pattern}:routes",
-            message=f"{subnet} is IPv{subnet.version}, and the mesh has no IPv{subnet.version} network",
-            remedy="add one to network, or take the subnet away",
-        )
-        for rule in mesh.nodes
-        for subnet in rule.routes
-        if subnet.version not in versions
-    ]
 
 
 def _gateways(inputs: _PlanInputs, rules: Mapping[str, NodeRule]) -> dict[str, list[str]]:
@@ -230,7 +230,6 @@ def _members(
     for node, rule in rules.items():
         facts = inputs.facts[node]
         role_change = transition.role_changes.get(node)
-        own_addresses = transition.dual_addresses.get(node) or assigned[node]
         socket = _access_socket(inputs, node, rule)
         members[node] = Member(
             node=node,
@@ -246,7 +245,7 @@ def _members(
             networks=facts.networks,
             lans=facts.lans,
             # A kernel without IPv6 refuses such an address, and the whole apply would fail.
-            addresses=own_addresses if facts.ipv6 else tuple(a for a in own_addresses if address_family(a) == 4),
+            addresses=tuple(a for a in assigned[node] if facts.ipv6 or address_family(a) == 4),
             subnets=tuple(sorted(active.get(node, ()), key=addresses.prefix_key)),
             standby_subnets=tuple(sorted(standby.get(node, ()), key=addresses.prefix_key)),
             relays=relays.get(node, ()),
@@ -385,6 +384,7 @@ def _views(
         avoided_links=avoided_links | gateway_move.links_to_avoid(members, direct, moves),
         drained=inputs.drained,
         gateway_moves=moves,
+        renumbered=transition.dual_addresses.keys(),
     )
 
 

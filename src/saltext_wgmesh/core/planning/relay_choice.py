@@ -60,8 +60,10 @@ class Area:
 class RelayChoice:
     """The areas of a mesh, each given as a prefix, and their parts."""
 
-    networks: Mapping[int, str]
-    """Family → the mesh's network."""
+    families: tuple[int, ...]
+    """Those of the mesh's networks."""
+    networks: PrefixBlocks
+    """The mesh's networks: one of each family, and former ones."""
     blocks: PrefixBlocks
     areas: Mapping[str, Area]
     """Prefix → the area."""
@@ -97,12 +99,16 @@ class RelayChoice:
 
     def own_numbers(self, leaf: Member) -> tuple[tuple[str, int], ...]:
         """Return what the choice of *leaf* depends on besides its relays: the areas and parts of its addresses."""
-        families = self.networks if leaf.spread_relays else ()
-        return tuple(item for family in families for item in self._numbers(_address_of(leaf, family)).items())
+        found: dict[str, int] = {}
+        # With a former address, a leaf has areas in the former network too.
+        for address in leaf.addresses if leaf.spread_relays else ():
+            for area, number in self._numbers(address).items():
+                found.setdefault(area, number)
+        return tuple(found.items())
 
     def prefixes(self, leaf: Member) -> dict[str, RelayOrder]:
         """Return the mesh's networks, the areas of *leaf* and their parts → its relays for addresses there."""
-        found = dict.fromkeys(self.networks.values(), leaf.relays)
+        found = dict.fromkeys(self.networks.prefixes, leaf.relays)
         # The block comes last: for its addresses its parts count, and not those of the network.
         for area, number in self.own_numbers(leaf):
             found = {prefix: order for prefix, order in found.items() if not _holds(area, prefix)}
@@ -119,8 +125,8 @@ class RelayChoice:
         if address is None or not self.areas:
             return {}
         if address not in self.numbers:
-            family = address_family(address)
-            prefixes = (self.networks[family], self.blocks.holding(family, address_number(address)))
+            family, number = address_family(address), address_number(address)
+            prefixes = (self.networks.holding(family, number), self.blocks.holding(family, number))
             areas = (area for prefix in prefixes if prefix and (area := self.areas.get(prefix)))
             self.numbers[address] = {area.prefix: area.number(address) for area in areas}
         return self.numbers[address]
@@ -149,20 +155,22 @@ def spread_relays(
 
 def choice_of(mesh: MeshPolicy, assigned: Mapping[str, Iterable[str]], pools: Mapping[str, Pool]) -> RelayChoice:
     """Return the choice for *mesh*; *assigned* is node → its addresses, and *pools* is leaf → its pool of relays."""
-    by_family: dict[int, str] = {network.version: str(network) for network in mesh.networks}
+    networks = prefix_blocks.disjoint(mesh.networks)
     blocks = prefix_blocks.disjoint(n for site in mesh.sites.values() for n in site.networks)
+    families = tuple(dict.fromkeys(n.version for n in mesh.networks))
     is_full = mesh.topology is Topology.FULL
     distinct = set(pools.values())
     spreading = {pool for pool in distinct if len(pool) == 2 or (is_full and len(pool) > 1)}
-    if not spreading or (len(distinct) > 1 and not blocks.starts):
+    has_one_area = not blocks.starts and len(networks.starts) == len(families)
+    if not spreading or (len(distinct) > 1 and has_one_area):
         # The look at all addresses, which takes long in a large mesh, would find no area.
-        return RelayChoice(networks=by_family, blocks=blocks, areas={})
+        return RelayChoice(families=families, networks=networks, blocks=blocks, areas={})
     values: dict[str, list[int]] = {}
     pools_in: dict[str, set[Pool]] = {}
     for leaf, pool in pools.items():
         for address in assigned[leaf]:
             family, number = address_family(address), address_number(address)
-            for prefix in (by_family[family], blocks.holding(family, number)):
+            for prefix in (networks.holding(family, number), blocks.holding(family, number)):
                 if prefix:
                     values.setdefault(prefix, []).append(number)
                     pools_in.setdefault(prefix, set()).add(pool)
@@ -170,7 +178,7 @@ def choice_of(mesh: MeshPolicy, assigned: Mapping[str, Iterable[str]], pools: Ma
     for prefix, (pool, *others) in pools_in.items():
         if not others and pool in spreading:
             areas[prefix] = Area(prefix=prefix, parts=tuple(_divide(prefix, sorted(values[prefix]), len(pool))))
-    return RelayChoice(networks=by_family, blocks=blocks, areas=areas)
+    return RelayChoice(families=families, networks=networks, blocks=blocks, areas=areas)
 
 
 def _address_of(leaf: Member, family: int) -> str | None:

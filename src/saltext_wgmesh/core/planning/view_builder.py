@@ -41,6 +41,8 @@ class ViewBuilder:
     nodes_with_avoided_links: Set[str]
     drained_relays: Set[str]
     gateway_moves: gateway_move.GatewayMoves
+    renumbered: Set[str]
+    """Nodes that send from former addresses, or did so a step ago."""
     # Memos: a part is made when the first view needs it.
     uplinks: dict[tuple[str, str, bool], Interface] = field(default_factory=dict)
     relay_routes: dict[tuple[str, RelayOrder, bool], Route] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class ViewBuilder:
         drained: Set[str],
         gateway_moves: gateway_move.GatewayMoves,
         choice: RelayChoice,
+        renumbered: Set[str],
     ) -> ViewBuilder:
         """Return a builder with all values computed and its memos empty."""
         key = route_aggregation.PrefixSortKeys()
@@ -83,6 +86,7 @@ class ViewBuilder:
             nodes_with_avoided_links=frozenset(node for pair in avoided_links for node in pair),
             drained_relays=drained & leaves_of.keys(),
             gateway_moves=gateway_moves,
+            renumbered=renumbered,
         )
 
 

@@ -33,18 +33,20 @@ def build_views(
     avoided_links: Set[NodePair] = frozenset(),
     drained: Set[str] = frozenset(),
     gateway_moves: gateway_move.GatewayMoves = MappingProxyType({}),
+    renumbered: Set[str] = frozenset(),
 ) -> dict[str, View]:
     """Return node → view, in the order of *members*.
 
     *direct* are the pairs of leaves that are linked directly, *numbers* is relay → its number, and *choice* tells which
     relay a leaf takes. The *avoided_links* stay in the views, and are used only where no other path is up. The relays
     in *drained* are marked, so that no node probes through them. During the moves of subnets in *gateway_moves*, some
-    relays deliver to another gateway than the rest of the mesh.
+    relays deliver to another gateway than the rest of the mesh. The *renumbered* nodes may send from each of their
+    addresses.
     """
     pairs = tuple(direct)
 
     def builder_for(some: Mapping[str, Member]) -> ViewBuilder:
-        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves, choice)
+        return ViewBuilder.of(mesh, some, pairs, numbers, avoided_links, drained, gateway_moves, choice, renumbered)
 
     builder = builder_for(members)
     found = {node: _relay(builder, m) if m.is_relay else _leaf(builder, m) for node, m in members.items()}
@@ -76,11 +78,17 @@ def _view(builder: ViewBuilder, member: Member, interfaces: tuple[Interface, ...
 
 def _has_ipv6(builder: ViewBuilder, member: Member) -> bool:
     """Whether the node's view has IPv6 prefixes: a host with IPv6 disabled can't add such routes."""
-    return len({address_family(a) for a in member.addresses}) == len(builder.networks)
+    return len({address_family(a) for a in member.addresses}) == len({address_family(n) for n in builder.networks})
 
 
 def _visible(builder: ViewBuilder, prefixes: tuple[str, ...], ipv6: bool) -> tuple[str, ...]:
     return prefixes if ipv6 else tuple(p for p in prefixes if address_family(p) == 4)
+
+
+def _probed(builder: ViewBuilder, member: Member, ipv6: bool) -> tuple[str, tuple[str, ...]]:
+    """Return the address at which neighbours probe *member*, and the others from which its packets may come."""
+    first, *others = (a for a in member.addresses if ipv6 or address_family(a) == 4)
+    return first, tuple(others) if member.node in builder.renumbered else ()
 
 
 def _access(builder: ViewBuilder, member: Member, peers: Iterable[Peer]) -> Interface:
@@ -124,9 +132,11 @@ def _direct_peer(builder: ViewBuilder, leaf: Member, name: str, standby: tuple[s
     # In a full topology each node is a peer of all others. Most of these peers are equal, so they are one object.
     key = (name, where, keepalive, standby, ipv6)
     if key not in builder.peers:
+        address, others = _probed(builder, other, ipv6)
         builder.peers[key] = Peer(
             node=name,
-            address=other.addresses[0],
+            address=address,
+            other_addresses=others,
             public_key=other.public_key,
             next_key=other.next_key,
             endpoint=where[0] if where else None,
@@ -146,9 +156,11 @@ def _uplink(builder: ViewBuilder, stem: str, name: str, ipv6: bool) -> Interface
     # One object for all leaves: a plan of many leaves holds as many uplinks as relays.
     if (stem, name, ipv6) not in builder.uplinks:
         relay = builder.members[name]
+        address, others = _probed(builder, relay, ipv6)
         peer = Peer(
             node=name,
-            address=relay.addresses[0],
+            address=address,
+            other_addresses=others,
             public_key=relay.public_key,
             next_key=relay.next_key,
             endpoint=None if relay.endpoint is None else str(relay.endpoint),
@@ -179,7 +191,7 @@ def _leaf_routes(builder: ViewBuilder, leaf: Member, ipv6: bool) -> tuple[Route,
     if shared and key in builder.plain_relay_routes:
         return builder.plain_relay_routes[key]
     choice = builder.relay_choice
-    others = {name: choice.order(leaf, builder.members[name], choice.networks) for name in direct}
+    others = {name: choice.order(leaf, builder.members[name], choice.families) for name in direct}
     others |= dict.fromkeys(leaf.relays, leaf.relays)
     routes = [_deprioritise_avoided(builder, leaf, _toward(builder, n, order, ipv6)) for n, order in others.items()]
     if key not in builder.subnet_routes:
@@ -265,9 +277,11 @@ def _leaf_peer(builder: ViewBuilder, leaf: Member, standby: tuple[str, ...]) -> 
     """
     key = (leaf.node, (), 0, standby, True)
     if key not in builder.peers:
+        address, others = _probed(builder, leaf, True)
         builder.peers[key] = Peer(
             node=leaf.node,
-            address=leaf.addresses[0],
+            address=address,
+            other_addresses=others,
             public_key=leaf.public_key,
             next_key=leaf.next_key,
             endpoint=None,
@@ -289,9 +303,11 @@ def _trunk(builder: ViewBuilder, relay: Member, other: Member, kind: Kind = Kind
     if where is not None:
         port = constants.trunk_port(where.port, builder.numbers[relay.node])
         where = type(where)(host=where.host, port=port)
+    address, others = _probed(builder, other, _has_ipv6(builder, relay))
     peer = Peer(
         node=other.node,
-        address=other.addresses[0],
+        address=address,
+        other_addresses=others,
         public_key=other.public_key,
         next_key=other.next_key,
         endpoint=None if where is None else str(where),

@@ -71,7 +71,8 @@ def _end(tables: ForwardingTables, near: NodeTables, end: LinkEnd, far: NodeTabl
     if peer.psk_ids and near.member.public_key not in near.view.keys:
         message = f"its preshared key with {far.view.node} is not for the public key that it has"
         findings.add("wrong preshared keys", f"node {near.view.node}", message)
-    if peer.address not in far.member.addresses or address_family(peer.address) not in near.families:
+    known = {peer.address, *peer.other_addresses}
+    if not known <= {*far.member.addresses} or address_family(peer.address) not in near.families:
         message = f"it would probe {peer.address}, which is no address of {far.view.node} that it can reach"
         findings.add("wrong addresses to probe", f"node {near.view.node}", message)
 

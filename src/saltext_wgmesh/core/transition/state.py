@@ -58,7 +58,11 @@ class Transition:
     previous_sockets: Mapping[str, AccessSocket] = field(default_factory=lambda: MappingProxyType({}))
     """Node → the socket that it keeps until the nodes before it have moved."""
     dual_addresses: Mapping[str, tuple[str, ...]] = field(default_factory=_none)
-    """Node → all its addresses, while it has some that are removed later. It sends from the first of each family."""
+    """Node → all its addresses, until they are those that it is to have. It sends from the first of each family."""
+    former_networks: tuple[str, ...] = ()
+    """Networks that the policy has replaced, and in which nodes still have addresses."""
+    waiting_nodes: frozenset[str] = frozenset()
+    """Nodes that join after others have left their former addresses."""
     gateway_moves: Mapping[str, GatewayMove] = field(default_factory=lambda: MappingProxyType({}))
     """Subnet → its move from one gateway to another."""
     unproven_relays: frozenset[str] = frozenset()
@@ -99,19 +103,22 @@ class Transition:
     def describe(self) -> list[str]:
         """Return what the next step waits for, sorted.
 
-        Links are written as ``a--b``. Nodes are listed that keep their previous socket, have two addresses of a family,
-        are unproven relays, or change their role. Subnets are those that move to another gateway.
+        Links are written as ``a--b``. Nodes are listed that keep their previous socket, have former addresses or wait
+        for them, are unproven relays, or change their role. Networks are those of former addresses. Subnets are those
+        that move to another gateway. Each is named once.
         """
         links = ("--".join(pair) for pair in self.links())
         return sorted(
-            [
+            {
                 *links,
                 *self.previous_sockets,
                 *self.dual_addresses,
+                *self.former_networks,
+                *self.waiting_nodes,
                 *self.gateway_moves,
                 *self.unproven_relays,
                 *self.role_changes,
-            ]
+            }
         )
 
 
@@ -134,6 +141,8 @@ def transition_as_dict(transition: Transition) -> dict[str, Any]:
         "previous_direct_links": [list(pair) for pair in sorted(transition.previous_direct_links)],
         "previous_sockets": {n: _socket_as_list(socket) for n, socket in transition.previous_sockets.items()},
         "dual_addresses": {node: list(addresses) for node, addresses in transition.dual_addresses.items()},
+        "former_networks": list(transition.former_networks),
+        "waiting_nodes": sorted(transition.waiting_nodes),
         "gateway_moves": moves_as_dict(transition.gateway_moves),
         "unproven_relays": sorted(transition.unproven_relays),
         "role_changes": {
@@ -161,6 +170,8 @@ def transition_from_dict(raw: Mapping[str, Any]) -> Transition:
         previous_direct_links=frozenset((a, b) for a, b in raw.get("previous_direct_links", ())),
         previous_sockets=MappingProxyType(sockets),
         dual_addresses=lists("dual_addresses"),
+        former_networks=tuple(raw.get("former_networks", ())),
+        waiting_nodes=frozenset(raw.get("waiting_nodes", ())),
         gateway_moves=MappingProxyType(moves_from_dict(raw.get("gateway_moves", {}))),
         unproven_relays=frozenset(raw.get("unproven_relays", ())),
         role_changes=MappingProxyType({n: _role_change(*listed) for n, listed in raw.get("role_changes", {}).items()}),

@@ -5,7 +5,7 @@ kinds of change:
 
 - other relays of a leaf, and direct links that are removed: ``core.transition.relay_links``;
 - another port, endpoint or interface name of a node: ``core.transition.relocation``;
-- another address of a node: ``core.transition.renumbering``;
+- other addresses of nodes, and other networks of the mesh: ``core.transition.renumbering``;
 - another gateway of a subnet: ``core.transition.gateway_move_step``;
 - a relay that becomes a leaf, or a leaf that becomes a relay: ``core.transition.role_change``;
 - a new relay, on which no node depends until all its neighbours hear it: ``core.transition.role_change``.
@@ -22,7 +22,7 @@ from saltext_wgmesh.core.transition.gateway_move_step import next_moves
 from saltext_wgmesh.core.transition.published_step import PublishedStep
 from saltext_wgmesh.core.transition.relay_links import direct_links_to_keep, relay_links_to_keep
 from saltext_wgmesh.core.transition.relocation import previous_sockets
-from saltext_wgmesh.core.transition.renumbering import dual_addresses
+from saltext_wgmesh.core.transition.renumbering import dual_addresses, former_networks, waiting_nodes
 from saltext_wgmesh.core.transition.role_change import role_changes, unproven_relays
 from saltext_wgmesh.core.transition.state import Transition
 
@@ -52,13 +52,19 @@ def links_to_keep(published: PublishedStep, after: Plan, changing_role: Containe
 
     Links to nodes that left are not kept, nor are dead links. A link in hold-down is kept if it carries, since nodes
     without another link use it. The links of nodes that are *changing_role* are as *after* has them.
+
+    Raises PlanError as ``renumbering.dual_addresses`` does.
     """
+    dual = dual_addresses(published, after)
+    former = former_networks(published.plan, after, dual)
     previous_relays, unrouted = relay_links_to_keep(published, after, changing_role)
     return Transition(
         previous_relays=previous_relays,
         unrouted_relays=unrouted,
         previous_direct_links=direct_links_to_keep(published, after),
         previous_sockets=MappingProxyType(previous_sockets(published, after)),
-        dual_addresses=MappingProxyType(dual_addresses(published, after)),
+        dual_addresses=MappingProxyType(dual),
+        former_networks=former,
+        waiting_nodes=waiting_nodes(published, after, former),
         gateway_moves=MappingProxyType(next_moves(published, after)),
     )

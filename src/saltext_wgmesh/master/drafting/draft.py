@@ -14,11 +14,12 @@ from saltext_wgmesh.core.inputs import policy as policy_module
 from saltext_wgmesh.core.inputs import trusted_facts
 from saltext_wgmesh.core.inputs.converters import Problems
 from saltext_wgmesh.core.inputs.key_claims import KeyOwners, key_owners
-from saltext_wgmesh.core.inputs.policy_checks import check_tables
+from saltext_wgmesh.core.inputs.policy_checks import check_former_networks, check_tables
 from saltext_wgmesh.core.keys import rotation as rotation_module
 from saltext_wgmesh.core.keys.psk_rollover import PskRollover
 from saltext_wgmesh.core.keys.rotation import Rotation
 from saltext_wgmesh.core.liveness.mesh_health import Health
+from saltext_wgmesh.core.model.addresses import first_of_each_family
 from saltext_wgmesh.core.model.facts import Facts, Rejection
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.policy import MeshPolicy, Policy
@@ -95,7 +96,9 @@ class Draft:
     @property
     def warnings(self) -> list[str]:
         """Sentences on what the operator should change, although the plan can be published."""
-        assigned = {node: self.plan.allocations.addresses.get(node, ()) for node in self.plan.members}
+        allocated = self.plan.allocations.addresses
+        # The others are former addresses, which go without the operator.
+        assigned = {node: first_of_each_family(allocated.get(node, ())) for node in self.plan.members}
         return [str(problem) for problem in addresses.reserved_in_use(self.policy, assigned)]
 
     @property
@@ -130,6 +133,7 @@ def draft(given: DraftInput) -> list[Draft]:
     if problems:
         raise PlanError(problems)
     _refuse_conflicts(policy, sources)
+    _refuse_former_networks(policy, drafts)
     shared_ports = _shared_ports(one.plan for one in drafts)
     if shared_ports:
         raise PlanError(shared_ports)
@@ -331,6 +335,15 @@ def _refuse_tables_of_former_meshes(snapshot: LedgerSnapshot, policy: Policy) ->
     """
     problems, former = Problems(), set(_meshes(snapshot, policy)).difference(policy.meshes)
     check_tables(policy.meshes, former, problems)
+    if problems.found:
+        raise PolicyError(problems.found)
+
+
+def _refuse_former_networks(policy: Policy, drafts: Iterable[Draft]) -> None:
+    """PolicyError if the policy gives away networks in which nodes of a mesh still have former addresses."""
+    problems, former = Problems(), {one.plan.mesh: one.inputs.transition.former_networks for one in drafts}
+    if any(former.values()):
+        check_former_networks([*policy.meshes.values()], former, problems)
     if problems.found:
         raise PolicyError(problems.found)
 

@@ -12,7 +12,7 @@ from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.keys.bfd_keys import link_keys
 from saltext_wgmesh.core.liveness import bfd
 from saltext_wgmesh.core.liveness.link_report import LinkState
-from saltext_wgmesh.core.model.addresses import host_prefixes
+from saltext_wgmesh.core.model.addresses import address_family, host_prefixes
 from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
 from saltext_wgmesh.minion.state import admin_down, keys, link_report_file
@@ -68,6 +68,11 @@ class MeshMonitor:
             finish(self.load_steps(view))
             self.begin()
             finish(self.reconcile_steps())
+
+    def source_for(self, address: str) -> str:
+        """Return the node's address from which it sends to *address*: its first one of that family."""
+        family = address_family(address)
+        return next((own for own in self.view.addresses if address_family(own) == family), self.source)
 
     # -- the view ---------------------------------------------------------------------------------------
 
@@ -347,10 +352,11 @@ def new_discriminator() -> int:
 
 
 def _addresses(peer: Peer) -> frozenset[str]:
-    """The addresses of *peer* itself: two of a family while it gets another one."""
+    """The addresses of *peer* itself: two of a family while it is renumbered."""
     addresses = [prefix.rpartition("/")[0] for prefix in peer.allowed_ips]
     hosts = zip(addresses, peer.allowed_ips, host_prefixes(addresses), strict=True)
-    return frozenset((canonical(peer.address), *(address for address, prefix, host in hosts if prefix == host)))
+    listed = map(canonical, (peer.address, *peer.other_addresses))
+    return frozenset((*listed, *(address for address, prefix, host in hosts if prefix == host)))
 
 
 def _reconfigure(link: MonitoredLink, peer: Peer, interface: Interface, is_relay: bool) -> None:

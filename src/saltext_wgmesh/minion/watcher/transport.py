@@ -129,8 +129,9 @@ class Transport:
                     index = mesh.indices.get(link.interface.name)
                     if index is not None:
                         by_address |= dict.fromkeys(((index, each) for each in link.addresses), (mesh, link))
-                        listed = devices.setdefault(address_family(link.peer.address), {})
-                        listed.setdefault(index, _Device(link.interface.name)).links.append(link)
+                        for family in {*map(address_family, (link.peer.address, *link.peer.other_addresses))}:
+                            listed = devices.setdefault(family, {})
+                            listed.setdefault(index, _Device(link.interface.name)).links.append(link)
                 yield None
         self._interfaces = {
             mesh.indices[i.name]: i.kind for mesh in meshes for i in mesh.view.interfaces if i.name in mesh.indices
@@ -252,7 +253,8 @@ class Transport:
             return
         data = link.authentication.sign(packet.encode(), time.monotonic())
         with contextlib.suppress(OSError):
-            family.replies.sender.send(data, (link.peer.address, constants.BFD_PORT), mesh.source, index)
+            to = link.peer.address
+            family.replies.sender.send(data, (to, constants.BFD_PORT), mesh.source_for(to), index)
 
     def _on_datagram(self, received: Received) -> None:
         """A control packet, if it is valid (RFC 5880 section 6.8.6) and comes from the neighbour itself (RFC 5881
@@ -300,12 +302,13 @@ class Transport:
             desired_min_tx=int(PROBE_EVERY * 1e6),
             required_min_rx=0,
         )
-        family = self._families.get(address_family(target.peer.address))
+        to = target.peer.address
+        family = self._families.get(address_family(to))
         if family is None:
             return
         index = mesh.indices.get(link.interface.name, 0)
         with contextlib.suppress(OSError):
-            family.replies.sender.send(packet.encode(), (target.peer.address, constants.SBFD_PORT), mesh.source, index)
+            family.replies.sender.send(packet.encode(), (to, constants.SBFD_PORT), mesh.source_for(to), index)
 
     def send_echo(self, mesh: MeshMonitor, link: MonitoredLink, now: float) -> None:
         """Send an echo through the relay of *link*. One that cannot be sent is lost, as on the way."""

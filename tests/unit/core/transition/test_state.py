@@ -26,6 +26,8 @@ FULL = Transition(
     previous_direct_links=frozenset({("a", "c")}),
     previous_sockets={"d": SOCKET, "e": PLAIN_SOCKET},
     dual_addresses={"f": ("10.0.0.1", "10.0.0.2")},
+    former_networks=("10.0.0.0/24",),
+    waiting_nodes=frozenset({"w"}),
     gateway_moves={"192.168.7.0/24": MOVE},
     unproven_relays=frozenset({"r4"}),
     role_changes={"x": CHANGE},
@@ -61,6 +63,7 @@ def test_nodes_each_kind_needs_its_reports(transition: Transition, expected: set
 def test_describe_names_all_that_is_in_transition() -> None:
     """Links as ``a--b``, all else by its own name, in one sorted list."""
     assert FULL.describe() == [
+        "10.0.0.0/24",
         "192.168.7.0/24",
         "a--c",
         "a--r3",
@@ -71,6 +74,7 @@ def test_describe_names_all_that_is_in_transition() -> None:
         "e",
         "f",
         "r4",
+        "w",
         "x",
     ]
     assert NO_TRANSITION.describe() == []

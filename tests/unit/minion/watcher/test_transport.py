@@ -112,6 +112,28 @@ def test_unknown_discriminator_counts_for_successor_alone(relay, monkeypatch, st
     assert relay.counted == []
 
 
+def test_renumbered_neighbour_is_heard_at_each_address(tmp_path, monkeypatch):
+    """Also by a trunk, whose allowed-ips name no address, and in a family in which it is not probed.
+
+    Each packet is sent from an address of the receiver's family.
+    """
+    monkeypatch.setattr(socket, "if_nametoindex", lambda name: INDICES[name])
+    served = {}
+    monkeypatch.setattr(Transport, "_listen", lambda _self, family, devices: served.update({family: devices}))
+    view = nodeviews.relay(trunks=(2, 3))
+    others = {"n2": ("10.200.0.2", "fd00:65::2")}
+    interfaces = tuple(
+        replace(i, peers=tuple(replace(p, other_addresses=others.get(p.node, ())) for p in i.peers))
+        for i in view.interfaces
+    )
+    monitor = mesh_monitor(tmp_path, replace(view, interfaces=interfaces, addresses=(OWN, "10.200.0.1", "fd00:65::1")))
+    finish(Transport(selectors.DefaultSelector(), lambda *_: None).lookup_steps([monitor]))
+    heard = {f: {link.name for d in devices.values() for link in d.links} for f, devices in served.items() if devices}
+    assert heard == {4: {"n2", "n3"}, 6: {"n2"}}
+    assert monitor.links["n2"].addresses == {N2, *others["n2"]}
+    assert [monitor.source_for(to) for to in (N2, "fd00:65::2")] == [OWN, "fd00:65::1"]
+
+
 def test_probe_reply_counts_from_probed_relay_alone(relay):
     """Not from the relay that is probed, a leaf, another port, or another address than the reflector's."""
     assert relay.probe_reply("n2", N3)
