@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +58,12 @@ def former_view(view: View) -> dict[str, Any]:
     raw = _renamed(view.as_dict(), FORMER_VIEW_KEYS)
     interfaces = [{**i, "peers": [_renamed(p, FORMER_PEER_KEYS) for p in i["peers"]]} for i in raw["interfaces"]]
     return {**raw, "interfaces": interfaces, "schema": 3}
+
+
+def as_recorded(view: View) -> View:
+    """Return *view* without what no version of then gave to nodes: more than one address of a renumbered peer."""
+    interfaces = (replace(i, peers=tuple(replace(p, other_addresses=()) for p in i.peers)) for i in view.interfaces)
+    return replace(view, interfaces=tuple(interfaces))
 
 
 def former_digest(view: View) -> str:
