@@ -20,16 +20,17 @@ from saltext_wgmesh.master.drafting import key_rotation, policy_pin, psk
 from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory, require_proof
 from saltext_wgmesh.master.environment import Environment
 from saltext_wgmesh.master.fleet import link_survey
+from saltext_wgmesh.master.fleet.link_survey import Survey
 from saltext_wgmesh.master.fleet.push import PushInput, PushResult, collect_late_returns, push
 from saltext_wgmesh.master.records import mesh_records
-from saltext_wgmesh.master.records.acknowledgement import Ack
 from saltext_wgmesh.master.records.conduct import ENROLMENT
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.mesh_head import MeshHead
-from saltext_wgmesh.master.records.mesh_records import Acks, LedgerSnapshot
+from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot
 from saltext_wgmesh.master.records.plan_inputs import Generation
-from saltext_wgmesh.master.report import MeshReport
+from saltext_wgmesh.master.records.revocations import Identity, untold
+from saltext_wgmesh.master.report import MeshReport, merge_rounds
 from saltext_wgmesh.master.requests.request import ConvergeRequest
 from saltext_wgmesh.master.run import Assessment, Publication, RunOutcome
 from saltext_wgmesh.master.summary import summarize
@@ -46,10 +47,44 @@ def converge(
     Nothing is published unless every mesh's plan holds its proof, and nodes whose assignments are unchanged are not
     pushed to. Unless the run is *interactive*, nothing is planned if all is as it was when the last run left nothing
     to do: then there are no reports.
+
+    A revoked key is told before any node is asked for its links, since each node can make the master wait. If a key is
+    revoked while nodes are asked, all begins once more.
     """
-    named = request.retry | request.started | request.drifted
-    before = mesh_records.without_lost_assignments(env.ledger, mesh_records.read_snapshot(env.ledger), named)
-    found = _assess(env, before, request)
+    told: set[Identity] = set()
+    rounds: list[list[MeshReport]] = []
+    while True:
+        named = request.retry | request.started | request.drifted
+        before = mesh_records.without_lost_assignments(env.ledger, mesh_records.read_snapshot(env.ledger), named)
+        inventory = env.read_inventory()
+        revoked = untold(before.meshes.values(), inventory.accepted, request.confirm)
+        if revoked <= told:
+            surveyed = _survey(env, before, inventory, request)
+            if not surveyed.is_interrupted:
+                rounds.append(_run(env, before, inventory, surveyed, request, interactive=interactive))
+                return [*merge_rounds(rounds).values()]
+        else:
+            told |= revoked
+            alone, unasked = ConvergeRequest(confirm=request.confirm), link_survey.put_off(before)
+            rounds.append(_run(env, before, inventory, unasked, alone, interactive=interactive))
+
+
+def _survey(env: Environment, before: LedgerSnapshot, inventory: Inventory, request: ConvergeRequest) -> Survey:
+    is_urgent = env.watch_keys(inventory.accepted)
+    return link_survey.survey(env.fleet, before, request, inventory.accepted, env.clock, is_urgent)
+
+
+def _run(
+    env: Environment,
+    before: LedgerSnapshot,
+    inventory: Inventory,
+    surveyed: Survey,
+    request: ConvergeRequest,
+    *,
+    interactive: bool,
+) -> list[MeshReport]:
+    """All steps after the survey."""
+    found = _assess(env, before, inventory, surveyed, request)
     _save_assessment(env.ledger, before, found.snapshot)
     if not (interactive or request.forces_run) and before.idle_fingerprint == _fingerprint(found, {}, env.clock()):
         return []
@@ -75,14 +110,14 @@ def converge(
 # --- assess --------------------------------------------------------------------------------------------
 
 
-def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) -> Assessment:
-    """Read the inventory, ask nodes, and conclude the health and the effective policy from the answers."""
-    inventory = env.read_inventory()
-    surveyed = link_survey.survey(env.fleet, before, request, inventory.accepted, env.clock)
+def _assess(
+    env: Environment, before: LedgerSnapshot, inventory: Inventory, surveyed: Survey, request: ConvergeRequest
+) -> Assessment:
+    """Conclude the health and the effective policy from what the nodes answered."""
     health = dict(surveyed.health)
     if request.rebalance:
         health = {mesh: health_module.clear_recovered(known) for mesh, known in health.items()}
-    asked = before.with_acks(_with_silence(before.acks, surveyed, env.clock()))
+    asked = before.with_acks(link_survey.acks_after(before.acks, surveyed, env.clock()))
     # A node that rolled back may have said so after the run before had stopped waiting for it.
     acks = collect_late_returns(env.fleet, asked.acks, env.clock())
     assessed = asked.with_health(health).with_acks(acks)
@@ -97,18 +132,6 @@ def _assess(env: Environment, before: LedgerSnapshot, request: ConvergeRequest) 
         reports=surveyed.reports,
         blames={mesh: blame for mesh, (_, blame) in rollbacks.items()},
     )
-
-
-def _with_silence(acks: Acks, surveyed: link_survey.Survey, now: float) -> dict[str, Ack]:
-    """Those *acks* that a survey changes: each silence, and how often a node left a question unanswered."""
-    found = {}
-    for node, ack in acks.items():
-        conduct, silence = ack.conduct, surveyed.silences.get(node)
-        if node in surveyed.silent:
-            conduct = replace(conduct, asked=conduct.asked.once_more(now))
-        if conduct is not ack.conduct or silence != ack.silence:
-            found[node] = replace(ack, conduct=conduct, silence=silence)
-    return found
 
 
 def _save_assessment(ledger: Ledger, before: LedgerSnapshot, after: LedgerSnapshot) -> None:
@@ -344,6 +367,7 @@ def _push(
         down=frozenset[str]().union(*(health_module.silent_nodes(one.draft.health) for one in published)),
         now=now,
         changes={one.mesh: policy_pin.policy_fingerprint(one.draft.source.raw_policy) for one in published},
+        is_urgent=env.watch_keys(found.inventory.accepted),
         valid_keys={one.mesh: frozenset(k for f in one.draft.facts.values() for k in f.keys) for one in published},
     )
     return push(env.fleet, given, env.ledger.save_ack)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import salt.utils.event
 
 from saltext_wgmesh.core import constants
+from saltext_wgmesh.master.fleet.jobs import Urgent, nothing_urgent
 from saltext_wgmesh.master.fleet.port import Fleet, SaltFleet
 from saltext_wgmesh.master.records import inventory, ledger_name
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
 from saltext_wgmesh.master.records.psk_secrets import PskSecrets
+from saltext_wgmesh.master.records.revocations import KeyWatch
 from saltext_wgmesh.master.report import MeshReport
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ class Environment:
     fleet: Fleet
     announce: Callable[[MeshReport], None]
     """Fires the event of a run that changed something."""
+    watch_keys: Callable[[Mapping[str, str]], Urgent] = lambda _: nothing_urgent
+    """From keys that were accepted to the question whether one of them is revoked since."""
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
     new_ledger_name: Callable[[], str] = str
@@ -51,6 +55,7 @@ class Environment:
             secrets=functools.partial(PskSecrets.of, opts),
             fleet=SaltFleet(opts=opts),
             announce=functools.partial(_announce, opts),
+            watch_keys=functools.partial(KeyWatch, opts),
             new_ledger_name=functools.partial(ledger_name.new_ledger_name, opts),
         )
 

@@ -100,6 +100,8 @@ class MeshReport:
             applied=_union(earlier.applied, self.applied),
             enrolling=_union(earlier.enrolling, self.enrolling),
             newly_held=self.newly_held or earlier.newly_held,
+            # The mine of a node whose key is gone is deleted, so that a later round no longer rejects it.
+            rejected=tuple(dict.fromkeys((*earlier.rejected, *self.rejected))),
             silent=_union(self.silent, still_silent),
             failed={**still_failed, **self.failed},
         )

@@ -16,7 +16,7 @@ from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.master.converge import converge
 from saltext_wgmesh.master.drafting.draft import Draft, DraftInput, draft, effective_inventory
 from saltext_wgmesh.master.environment import Environment
-from saltext_wgmesh.master.fleet.jobs import JobResult
+from saltext_wgmesh.master.fleet.jobs import JobResult, Urgent, nothing_urgent
 from saltext_wgmesh.master.records import inventory, mesh_records
 from saltext_wgmesh.master.records.inventory import Inventory
 from saltext_wgmesh.master.records.ledger import Ledger
@@ -50,7 +50,9 @@ class FakeFleet:
     def __init__(self, master: FakeMaster) -> None:
         self._master = master
 
-    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> JobResult:
+    def links(
+        self, nodes: Sequence[str], presumed_dead: Any = None, *, is_urgent: Urgent = nothing_urgent
+    ) -> JobResult:
         """The link reports of those nodes that answer."""
         found = self._master.links(list(nodes))
         return JobResult(
@@ -64,6 +66,7 @@ class FakeFleet:
         *,
         retry_rolled_back: bool,
         impatient_of: Collection[str] = (),
+        is_urgent: Urgent = nothing_urgent,
     ) -> JobResult:
         """A push, which the master records."""
         self._master.impatient_of = set(impatient_of)
@@ -124,6 +127,7 @@ class FakeMaster:
             secrets=functools.partial(PskSecrets.of, self.opts),
             fleet=FakeFleet(self),
             announce=self.announced.append,
+            watch_keys=lambda accepted: lambda: not accepted.items() <= self.inventory().accepted.items(),
             clock=lambda: self.now,
         )
 

@@ -51,3 +51,26 @@ class FakeClient:
             return {node: {"ret": {"jid": JOB} if node in self.running else {}} for node in answering}
         self.reads += 1
         return dict(self.returns[: self.reads])
+
+
+class TimedClient(FakeClient):
+    """A local client whose nodes return *after* so many seconds of *clock* since the job; others never do."""
+
+    def __init__(self, clock: list[float], after: dict[str, float], running: Collection[str] = ()) -> None:
+        super().__init__(running=running)
+        self.clock = clock
+        self.after = after
+        self.began = 0.0
+
+    def run_job(self, nodes: list[str], function: str, arg: Sequence[Any] = (), *, tgt_type: str) -> dict[str, Any]:
+        """As above."""
+        if function != "saltutil.find_job":
+            self.began = self.clock[0]
+        return super().run_job(nodes, function, arg, tgt_type=tgt_type)
+
+    def get_cache_returns(self, jid: str) -> dict[str, Any]:
+        """As above."""
+        if jid == FIND_JOB:
+            return super().get_cache_returns(jid)
+        passed = self.clock[0] - self.began
+        return {node: {"ret": {}} for node, after in self.after.items() if after <= passed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from saltext_wgmesh.core.inputs.converters import Converter, InvalidValue, integer, quoted, text
-from saltext_wgmesh.core.inputs.prefixes import address, host_network, special_range
+from saltext_wgmesh.core.inputs.prefixes import address, special_host_range
 from saltext_wgmesh.core.model.policy import Endpoint
 
 _BRACKETED = re.compile(r"\[([^\[\]]*)\](?::(.*))?", re.DOTALL)
@@ -87,7 +87,7 @@ def _literal(host: str) -> str:
         found = address(host)
     except InvalidValue as error:
         raise InvalidValue(error.message, _FORMS) from None
-    if special_range(host_network(found)):
+    if special_host_range(found):
         raise _unreachable(host)
     return str(found)
 

@@ -14,8 +14,9 @@ from typing import TypeVar
 from saltext_wgmesh.core import constants
 from saltext_wgmesh.core.inputs.converters import Converter, InvalidValue, flag, kind, name_in_path, quoted, text
 from saltext_wgmesh.core.inputs.facts_format import MAX_ADDRESSES, MAX_NETWORKS
-from saltext_wgmesh.core.inputs.prefixes import address, is_local, network
+from saltext_wgmesh.core.inputs.prefixes import address, embedded_ipv4, is_local, network, special_host_range
 from saltext_wgmesh.core.model.facts import Facts
+from saltext_wgmesh.core.model.policy import Address
 from saltext_wgmesh.core.model.untrusted import Refused
 
 T = TypeVar("T")
@@ -117,7 +118,11 @@ def _underlay(value: object) -> tuple[str, ...]:
     unspecified = next((a for a in found if a.is_unspecified), None)
     if unspecified:
         raise InvalidValue(f"{unspecified} is no host's address", "")
-    return tuple(dict.fromkeys(str(a) for a in found if not is_local(a)))
+    return tuple(dict.fromkeys(str(a) for a in found if not (is_local(a) or _carries_special(a))))
+
+
+def _carries_special(host: Address) -> bool:
+    return any(special_host_range(each) for each in embedded_ipv4(host))
 
 
 def _networks(value: object) -> tuple[str, ...]:

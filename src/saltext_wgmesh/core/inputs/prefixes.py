@@ -39,6 +39,11 @@ _SPECIAL = tuple(
 They are never routed, so never in a mesh or a subnet. The kernel's tools spell IPv4 in IPv6 form with dots, so that an
 apply could not compare it.
 """
+_IPV4 = 0xFFFFFFFF
+_SIX_TO_FOUR = IPv6Network("2002::/16")
+_TEREDO = IPv6Network("2001::/32")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+_IPV4_AT_END = tuple(IPv6Network(n) for n in ("64:ff9b::/96", "::/96", "::ffff:0:0/96", "::ffff:0:0:0/96"))
 _RANGES = "write an address, a prefix, or the first and the last address as in 10.100.0.10-10.100.0.20"
 
 # --- reading -------------------------------------------------------------------------------------------
@@ -100,6 +105,47 @@ def special_range(prefix: Network) -> Network | None:
     """Return the range of special addresses that *prefix* touches; None: all its addresses may be routed."""
     cidr = to_netaddr(prefix)
     return next((from_netaddr(special) for special in _SPECIAL if _touch(special, cidr)), None)
+
+
+def special_host_range(host: Address) -> Network | None:
+    """Return the range of special addresses that *host* is in, or that an IPv4 address within it is in; None if none.
+
+    A translator or a tunnel sends packets to such an IPv6 address on to the IPv4 address, which may be the loopback of
+    its own host.
+    """
+    hosts = (host, *embedded_ipv4(host))
+    return next((special for each in hosts if (special := special_range(host_network(each)))), None)
+
+
+def embedded_ipv4(host: Address) -> tuple[IPv4Address, ...]:
+    """Return the IPv4 addresses that *host* carries; empty for IPv4, and for IPv6 of no transition mechanism.
+
+    NAT64 (RFC 6052 section 2.2, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380), IPv4-mapped, -compatible and -translated
+    addresses (RFC 4291 section 2.5.5, RFC 2765).
+    """
+    if isinstance(host, IPv4Address):
+        return ()
+    bits = int(host)
+    if host in _SIX_TO_FOUR:
+        return (IPv4Address(bits >> 80 & _IPV4),)
+    if host in _TEREDO:
+        # The server, and the client with each bit inverted.
+        return IPv4Address(bits >> 64 & _IPV4), IPv4Address(~bits & _IPV4)
+    if host in _LOCAL_NAT64:
+        return (IPv4Address(_local_nat64(bits)),)
+    return (IPv4Address(bits & _IPV4),) if any(host in prefix for prefix in _IPV4_AT_END) else ()
+
+
+def _local_nat64(bits: int) -> int:
+    """Return the IPv4 address that *bits* carry: the translator alone knows the length of its prefix.
+
+    The bits after the IPv4 address are zero (RFC 6052 section 2.2), so the last one that is set shows the length.
+    """
+    if not bits & (1 << 40) - 1:
+        return (bits >> 64 & 0xFFFF) << 16 | bits >> 40 & 0xFFFF
+    if not bits & (1 << 32) - 1:
+        return (bits >> 64 & 0xFF) << 24 | bits >> 32 & 0xFFFFFF
+    return bits & _IPV4 if bits & (1 << 24) - 1 else bits >> 24 & _IPV4
 
 
 def address_range(value: object) -> AddressRange:

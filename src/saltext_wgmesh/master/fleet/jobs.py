@@ -26,9 +26,6 @@ JOB_POLL_INTERVAL = 0.02
 """Seconds between two reads of the job cache; longer where a read takes long."""
 PRESUMED_DEAD_WAIT = 0.5
 """Seconds since the last answer after which nodes that are presumed dead are given up."""
-
-SLOW_AFTER = 20.0
-"""Seconds. Busy nodes take a few to begin a job, and tens only where an apply waits for links."""
 MAX_PACKETS = 2**64
 """A counter of packets is smaller."""
 
@@ -67,7 +64,9 @@ class WaitPolicy:
     impatient_of: Collection[str] = ()
     """Nodes that are not asked whether the job still runs, since they kept earlier runs waiting."""
     is_urgent: Urgent = nothing_urgent
-    """If it is, no node gets more time because it says that the job still runs."""
+    """If it is, the wait ends. It is asked at each look at the returns, so it must be cheap."""
+    prompt: float = PRESUMED_DEAD_WAIT
+    """An answer is prompt until so long after half of all others, and is not counted as a wait for its node."""
 
 
 APPLY_TIMEOUT = 60.0
@@ -92,7 +91,8 @@ def apply_wait(opts: Mapping[str, Any]) -> WaitPolicy:
     """
     timeout, gather = _seconds(opts, "timeout"), _seconds(opts, "gather_job_timeout")
     find_job = WaitPolicy(total=gather, first_answer=gather, idle=gather)
-    return WaitPolicy(total=APPLY_TIMEOUT, first_answer=timeout, idle=timeout, find_job=find_job)
+    # Nodes with busy cores take a few seconds to begin a job.
+    return WaitPolicy(total=APPLY_TIMEOUT, first_answer=timeout, idle=timeout, find_job=find_job, prompt=timeout)
 
 
 def _seconds(opts: Mapping[str, Any], option: str) -> float:
@@ -108,8 +108,10 @@ class JobResult:
     """Node → its return."""
     unanswered: Mapping[str, str] = field(default_factory=dict)
     """Node without a return → the id of the job. Its return may still arrive."""
-    slow: frozenset[str] = frozenset()
-    """Nodes that were waited for and did not return, or for longer than SLOW_AFTER seconds."""
+    waited: Mapping[str, float] = field(default_factory=dict)
+    """Node → seconds for which the run waited for it, beyond a prompt answer, of those that were awaited."""
+    is_interrupted: bool = False
+    """Whether the wait ended because something was urgent."""
 
 
 def run_apply(
@@ -125,7 +127,7 @@ def run_apply(
 
     *not_awaited* nodes are presumed dead: they are waited for only if they say within PRESUMED_DEAD_WAIT seconds that
     they are there. The run is *impatient_of* nodes that kept earlier runs waiting: they are not asked whether they are
-    still at it, and the next run reads what they return later. If another run *is_urgent*, the same holds for all. With
+    still at it, and the next run reads what they return later. If another run *is_urgent*, no node is waited for. With
     *retry_rolled_back* false, a node does not try a view again that it rolled back a while ago; its return says why it
     was rolled back.
     """
@@ -149,12 +151,20 @@ def late_returns(opts: dict[str, Any], unanswered: Mapping[str, str]) -> JobResu
     return JobResult(returned=found, unanswered={n: jid for n, jid in unanswered.items() if n not in found})
 
 
-def links(opts: dict[str, Any], nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
+def links(
+    opts: dict[str, Any],
+    nodes: Sequence[str],
+    presumed_dead: PresumedDead = no_hint,
+    *,
+    is_urgent: Urgent = nothing_urgent,
+) -> JobResult:
     """The answers of *nodes* to ``wgmesh.links``.
 
-    Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long.
+    Nodes that are *presumed_dead*, judged by what the others returned, are not waited for long. If another run
+    *is_urgent*, no node is.
     """
-    return _ask(opts, nodes, "wgmesh.links", replace(query_wait(opts), presumed_dead=presumed_dead))
+    policy = replace(query_wait(opts), presumed_dead=presumed_dead, is_urgent=is_urgent)
+    return _ask(opts, nodes, "wgmesh.links", policy)
 
 
 def forwarded(opts: dict[str, Any], node: str) -> int | None:
@@ -190,14 +200,16 @@ def _ask(
     _require_configuration(opts)
     returned: dict[str, Any] = {}
     unanswered: dict[str, str] = {}
-    slow: set[str] = set()
+    waited: dict[str, float] = {}
+    is_interrupted = False
     with salt.client.get_local_client(mopts=opts) as client:
         for batch in _batches(sorted(nodes)):
             found = _job(client, batch, function, policy, *arguments)
             returned |= found.returned
             unanswered |= found.unanswered
-            slow |= found.slow
-    return JobResult(returned=returned, unanswered=unanswered, slow=frozenset(slow))
+            waited |= found.waited
+            is_interrupted |= found.is_interrupted
+    return JobResult(returned=returned, unanswered=unanswered, waited=waited, is_interrupted=is_interrupted)
 
 
 def _require_configuration(opts: dict[str, Any]) -> None:
@@ -228,30 +240,54 @@ def _job(client: Any, nodes: Sequence[str], function: str, policy: WaitPolicy, *
     doubted = (wanted & given_up).difference(policy.impatient_of)
     began = time.monotonic()
     deadline = began + policy.total
-    early: Mapping[str, Any] = {}
-    slow: set[str] = set()
+    arrived: dict[str, float] = {}
+    dead = set(policy.not_awaited)
+
+    def unawaited(returned: Mapping[str, Any]) -> set[str]:
+        return dead | set(policy.presumed_dead(returned))
+
     while True:
-        returned = _collect(client, jid, wanted, given_up, policy, deadline)
-        if time.monotonic() - began > SLOW_AFTER:
-            # Those that were awaited in this round, in which the time ran out or the last of them returned.
-            slow |= (wanted - early.keys()) - given_up
+        returned = _collect(client, jid, wanted, given_up, policy, deadline, arrived)
         given_up |= {*policy.impatient_of}
-        early, missing = returned, wanted - returned.keys() - (given_up - doubted)
+        missing = wanted - returned.keys() - (given_up - doubted)
         question = policy.find_job
-        is_over = question is None or not missing or time.monotonic() > deadline
-        if is_over:
-            slow |= wanted - returned.keys() - {*policy.not_awaited}
-        # A node is not slow because another run is urgent: it had less time than any other run gives.
-        if question is None or is_over or policy.is_urgent():
-            unanswered = {node: jid for node in nodes if node not in returned}
-            return JobResult(returned=returned, unanswered=unanswered, slow=frozenset(slow))
+        is_interrupted = policy.is_urgent()
+        if question is None or not missing or time.monotonic() > deadline or is_interrupted:
+            return JobResult(
+                returned=returned,
+                unanswered={node: jid for node in nodes if node not in returned},
+                # An urgent run says nothing of a node: it had less time than any other run gives.
+                waited={} if is_interrupted else _waits(wanted - unawaited(returned), arrived, began, policy.prompt),
+                is_interrupted=is_interrupted,
+            )
         # A slow apply looks like a dead node. Only the node itself can tell whether the job still runs.
-        question = replace(question, presumed_dead=functools.partial(_only, frozenset(doubted)))
+        is_dead = functools.partial(_only, frozenset(doubted))
+        question = replace(question, presumed_dead=is_dead, is_urgent=policy.is_urgent)
         running = _job(client, sorted(missing), "saltutil.find_job", question, jid).returned
         given_up |= {node for node in missing if not running.get(node)}
         # Links are down, but the node has answered: it gets the time of any other node, if only to begin the job.
         given_up -= doubted & running.keys()
+        dead -= running.keys()
         doubted = set()
+
+
+def _waits(nodes: Collection[str], arrived: Mapping[str, float], began: float, prompt: float) -> dict[str, float]:
+    """Node → seconds for which the job waited for it, of those of *nodes* that did not answer promptly.
+
+    *arrived* says when each answer was there. An answer is prompt until *prompt* seconds after half of the other nodes
+    that answered at all. On a busy master all answers are late, and fewer than half of the nodes cannot make others
+    look slow.
+    """
+    ended, times = time.monotonic(), sorted(arrived.values())
+    found = {}
+    for node in nodes:
+        others = len(times) - (node in arrived)
+        # The answer of the node itself is not before that index, if it is later than half of the others.
+        half = times[others // 2] if others else began
+        waited = arrived.get(node, ended) - half - prompt
+        if waited > 0:
+            found[node] = waited
+    return found
 
 
 def _only(nodes: frozenset[str], _: Mapping[str, Any]) -> Collection[str]:
@@ -260,9 +296,18 @@ def _only(nodes: frozenset[str], _: Mapping[str, Any]) -> Collection[str]:
 
 
 def _collect(
-    client: Any, jid: str, wanted: set[str], not_awaited: Collection[str], policy: WaitPolicy, deadline: float
+    client: Any,
+    jid: str,
+    wanted: set[str],
+    not_awaited: Collection[str],
+    policy: WaitPolicy,
+    deadline: float,
+    arrived: dict[str, float],
 ) -> dict[str, Any]:
-    """The returns of *wanted* that arrived until *policy* ended the wait, or until *deadline*."""
+    """The returns of *wanted* that arrived until *policy* ended the wait, or until *deadline*.
+
+    *arrived* is given the time of each that is new.
+    """
     answered_at = time.monotonic()
     answers: dict[str, Any] = {}
     while True:
@@ -271,11 +316,12 @@ def _collect(
         now = time.monotonic()
         if found:
             answers, answered_at = {**answers, **found}, now
+            arrived.update((node, now) for node in found.keys() - arrived.keys())
         missing = wanted - answers.keys()
         wait = policy.idle if answers else policy.first_answer
         if now - answered_at > PRESUMED_DEAD_WAIT and missing <= set(policy.presumed_dead(answers)):
             wait = PRESUMED_DEAD_WAIT
-        if missing <= set(not_awaited) or now - answered_at > wait or now > deadline:
+        if missing <= set(not_awaited) or now - answered_at > wait or now > deadline or policy.is_urgent():
             return answers
         # On a slow disk a read takes long: then at least two thirds of the time are left to others.
         time.sleep(max(JOB_POLL_INTERVAL, 2 * (now - read_at)))

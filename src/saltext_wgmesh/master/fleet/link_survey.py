@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,10 +21,11 @@ from saltext_wgmesh.core.model import untrusted
 from saltext_wgmesh.core.model.plan import Plan
 from saltext_wgmesh.core.model.untrusted import Refused
 from saltext_wgmesh.master.drafting.next_step import ReportsByNode
-from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, no_hint
+from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, Urgent, no_hint, nothing_urgent
 from saltext_wgmesh.master.fleet.port import Fleet
-from saltext_wgmesh.master.records.conduct import ASKED
-from saltext_wgmesh.master.records.mesh_records import LedgerSnapshot, MeshRecords
+from saltext_wgmesh.master.records.acknowledgement import Ack
+from saltext_wgmesh.master.records.conduct import ASKED_SECONDS
+from saltext_wgmesh.master.records.mesh_records import Acks, LedgerSnapshot, MeshRecords
 from saltext_wgmesh.master.records.silence import Silence
 from saltext_wgmesh.master.requests.request import ConvergeRequest
 
@@ -43,6 +44,23 @@ class _Unreadable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Answers:
+    """The answers to a question."""
+
+    reports: ReportsByNode
+    job: JobResult
+
+    def and_then(self, other: _Answers) -> _Answers:
+        """These and the *other* ones, of different nodes."""
+        job = JobResult(
+            unanswered={**self.job.unanswered, **other.job.unanswered},
+            waited={**self.job.waited, **other.job.waited},
+            is_interrupted=self.job.is_interrupted or other.job.is_interrupted,
+        )
+        return _Answers(reports={**self.reports, **other.reports}, job=job)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """The outcome of a survey."""
 
@@ -50,10 +68,12 @@ class Survey:
     """Mesh → its health now."""
     reports: ReportsByNode
     """The reports of the nodes that answered."""
-    silent: frozenset[str]
-    """Nodes that were waited for and did not answer."""
+    waited: Mapping[str, float]
+    """Node → seconds for which the run waited for it."""
     silences: Mapping[str, Silence]
     """Node → its silence, of all that have not answered since it began."""
+    is_interrupted: bool = False
+    """Whether a key was revoked while nodes were asked. The answers so far say nothing of those that are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +122,16 @@ def survey(
     request: ConvergeRequest,
     accepted: Collection[str],
     clock: Callable[[], float],
+    is_urgent: Urgent = nothing_urgent,
 ) -> Survey:
     """Ask nodes for their links, and judge the health of each mesh by the answers.
 
-    No node is asked without a hint, a node or link in trouble, or a transition. A node that has left too many questions
-    unanswered is asked too, and not waited for long. *clock* gives seconds since the epoch.
+    No node is asked without a hint, a node or link in trouble, or a transition. A node that runs have waited for too
+    long is asked too, and not waited for long. *clock* gives seconds since the epoch. The survey ends early if another
+    run *is_urgent*.
     """
     began = clock()
-    not_awaited = {n for n, ack in snapshot.acks.items() if ack.conduct.asked.is_paused(ASKED, began)}
+    not_awaited = {n for n, ack in snapshot.acks.items() if ack.conduct.asked.is_spent(ASKED_SECONDS, began)}
     meshes = [_surveyed(records, accepted) for records in _to_survey(snapshot, request.hints | request.started)]
     silences = _still_silent(fleet if meshes else None, snapshot)
     mute = _without_vote(silences, began)
@@ -122,18 +144,45 @@ def survey(
         reports = {node: read_once.reports(node, raw) for node, raw in returned.items()}
         return not_awaited.union(*(mesh.presumed_dead(reports, mute) for mesh in meshes))
 
-    reports, unanswered = _query(fleet, first, presumed_dead)
-    suspected = {node for mesh in meshes for node in mesh.second_questions(reports)}
+    one = _query(fleet, first, presumed_dead, is_urgent)
+    suspected = {node for mesh in meshes for node in mesh.second_questions(one.reports)}
     second = (suspected & set(accepted)) - first
-    more, more_unanswered = _query(fleet, second, presumed_dead)
-    reports, unanswered = {**reports, **more}, {**unanswered, **more_unanswered}
+    both = one.and_then(_query(fleet, second, presumed_dead, is_urgent))
+    reports = both.reports
     now = clock()
-    silences = _silences({n: known for n, known in silences.items() if n not in reports}, unanswered, now)
+    silences = _silences({n: known for n, known in silences.items() if n not in reports}, both.job.unanswered, now)
     mute = _without_vote(silences, now)
     health = {mesh: records.health for mesh, records in snapshot.meshes.items()}
     health |= {mesh.plan.mesh: mesh.judged(reports, first | second, now, mute) for mesh in meshes}
-    silent = frozenset(n for n in first | second if n not in reports and n not in not_awaited)
-    return Survey(health=health, reports=reports, silent=silent, silences=silences)
+    return Survey(
+        health=health,
+        reports=reports,
+        waited=both.job.waited,
+        silences=silences,
+        is_interrupted=both.job.is_interrupted,
+    )
+
+
+def put_off(snapshot: LedgerSnapshot) -> Survey:
+    """A survey that asks no node: all is as it was after the survey before."""
+    return Survey(
+        health={mesh: records.health for mesh, records in snapshot.meshes.items()},
+        reports={},
+        waited={},
+        silences={n: ack.silence for n, ack in snapshot.acks.items() if ack.silence},
+    )
+
+
+def acks_after(acks: Acks, surveyed: Survey, now: float) -> dict[str, Ack]:
+    """Those *acks* that a survey changes: each silence, and how long the run waited for a node."""
+    found = {}
+    for node, ack in acks.items():
+        conduct, silence = ack.conduct, surveyed.silences.get(node)
+        if waited := surveyed.waited.get(node):
+            conduct = replace(conduct, asked=conduct.asked.longer(waited, ASKED_SECONDS, now))
+        if conduct is not ack.conduct or silence != ack.silence:
+            found[node] = replace(ack, conduct=conduct, silence=silence)
+    return found
 
 
 def _still_silent(fleet: Fleet | None, snapshot: LedgerSnapshot) -> dict[str, Silence]:
@@ -163,18 +212,18 @@ def query(fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead = no
 
     Nodes that are *presumed_dead* are not waited for long.
     """
-    return _query(fleet, nodes, presumed_dead)[0]
+    return _query(fleet, nodes, presumed_dead).reports
 
 
 def _query(
-    fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead
-) -> tuple[ReportsByNode, Mapping[str, str]]:
-    """The same, and node → the job that it has not answered."""
-    result = fleet.links(sorted(nodes), presumed_dead) if nodes else JobResult()
+    fleet: Fleet, nodes: Collection[str], presumed_dead: PresumedDead, is_urgent: Urgent = nothing_urgent
+) -> _Answers:
+    """The same, with the rest of the job's result."""
+    result = fleet.links(sorted(nodes), presumed_dead, is_urgent=is_urgent) if nodes else JobResult()
     found, unreadable = _parse(result.returned)
     for each in unreadable:
         log.warning("wgmesh: ignored a link report of %s: %s", each.node, each.why)
-    return found, result.unanswered
+    return _Answers(reports=found, job=result)
 
 
 def neighbours(plan: Plan) -> dict[str, frozenset[str]]:

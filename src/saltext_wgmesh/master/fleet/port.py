@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from saltext_wgmesh.master.fleet import jobs
-from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, no_hint
-from saltext_wgmesh.master.records import inventory
+from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, Urgent, no_hint, nothing_urgent
 
 
 class Fleet(Protocol):
     """The requests of a run to nodes. None of them raises for a node that does not answer."""
 
-    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
+    def links(
+        self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint, *, is_urgent: Urgent = nothing_urgent
+    ) -> JobResult:
         """The answer of each node to ``wgmesh.links``, and the job of each that gave none.
 
         *presumed_dead* gives the nodes that the answers so far report as dead: the job waits for these only briefly.
+        The wait ends as soon as another run *is_urgent*.
         """
 
     def apply(
@@ -28,12 +29,14 @@ class Fleet(Protocol):
         *,
         retry_rolled_back: bool,
         impatient_of: Collection[str] = (),
+        is_urgent: Urgent = nothing_urgent,
     ) -> JobResult:
         """Have *nodes* apply their views; what each returned, and the job of each that did not answer.
 
         The *not_awaited* are presumed dead, and are waited for only if they show at once that they are not. The run is
         *impatient_of* nodes that kept earlier runs waiting: no job is spent on the question whether they still apply.
         Unless *retry_rolled_back*, a node that rolled back just this view says so instead of applying it once more.
+        The wait ends as soon as another run *is_urgent*.
         """
 
     def late_returns(self, unanswered: Mapping[str, str]) -> JobResult:
@@ -52,9 +55,11 @@ class SaltFleet:
 
     opts: dict[str, Any]
 
-    def links(self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint) -> JobResult:
+    def links(
+        self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint, *, is_urgent: Urgent = nothing_urgent
+    ) -> JobResult:
         """As in ``Fleet``."""
-        return jobs.links(self.opts, nodes, presumed_dead)
+        return jobs.links(self.opts, nodes, presumed_dead, is_urgent=is_urgent)
 
     def apply(
         self,
@@ -63,17 +68,16 @@ class SaltFleet:
         *,
         retry_rolled_back: bool,
         impatient_of: Collection[str] = (),
+        is_urgent: Urgent = nothing_urgent,
     ) -> JobResult:
         """As in ``Fleet``."""
-        accepted = inventory.accepted_keys(self.opts).keys()
         return jobs.run_apply(
             self.opts,
             nodes,
             not_awaited,
             impatient_of=impatient_of,
             retry_rolled_back=retry_rolled_back,
-            # One node that never returns must not keep all others from removing the node of a revoked key.
-            is_urgent=functools.partial(inventory.is_key_revoked, self.opts, accepted),
+            is_urgent=is_urgent,
         )
 
     def late_returns(self, unanswered: Mapping[str, str]) -> JobResult:

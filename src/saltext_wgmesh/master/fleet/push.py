@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 from saltext_wgmesh.core.model.view import View
 from saltext_wgmesh.core.transition.push_order import Wave, push_order, revokes_key
-from saltext_wgmesh.master.fleet.jobs import JobResult
+from saltext_wgmesh.master.fleet.jobs import JobResult, Urgent, nothing_urgent
 from saltext_wgmesh.master.fleet.port import Fleet
 from saltext_wgmesh.master.records.acknowledgement import Ack, Digests
-from saltext_wgmesh.master.records.conduct import AWAITED, DRIFT, NEVER
+from saltext_wgmesh.master.records.conduct import AWAITED_SECONDS, DRIFT, NEVER
 from saltext_wgmesh.master.records.mesh_records import Acks
 from saltext_wgmesh.master.records.push_answer import PushAnswer, parse_push_answer
 from saltext_wgmesh.master.requests.request import ConvergeRequest
@@ -50,6 +50,8 @@ class PushInput:
     """Mesh → fingerprint of its policy. A node holds back the changes of one policy for a limited time."""
     valid_keys: Mapping[str, Container[str]] = field(default_factory=lambda: MappingProxyType({}))
     """Mesh → the public keys of all nodes that it knows."""
+    is_urgent: Urgent = nothing_urgent
+    """Whether another run must tell of a revoked key: then no answer is waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class _Turn:
     wave: Wave
     can_wait: frozenset[str]
     """The meshes whose change disturbs links of the node, and takes no former key from it."""
+    revokes: bool
+    """Whether a former key is taken from the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +133,12 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
     not_awaited = presumed_down - _answered_lately(given)
     answers: list[NodeAnswer] = []
     in_earlier_waves: set[str] = set()
-    for wave, turns in _waves(given, acks):
+    waves = _waves(given, acks)
+    last_revoking = max((wave for wave, turns in waves if any(turn.revokes for turn in turns)), default=None)
+    is_interrupted = False
+    for wave, turns in waves:
+        # The refusals of a wave that was not waited for are not known, so the next run tells the rest.
+        turns = [turn for turn in turns if turn.revokes] if is_interrupted else turns
         # A node that has not answered may still send by what this wave takes away, so silence blocks it too.
         if wave.withdraws:
             blocked = {**blocking(_unanswered(in_earlier_waves - presumed_down, wanted, acks)), **blocked}
@@ -137,7 +146,10 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
         in_earlier_waves |= set(members)
         # Decided wave by wave: what an earlier wave refused may hold back this one.
         due = [turn.node for turn in turns if _may_be_told(turn, acks, blocked, given)]
-        answered = _tell(fleet, due, not_awaited, acks, given)
+        # No node of an earlier wave delays a revocation because it says that it is still applying.
+        is_impatient = last_revoking is not None and wave < last_revoking
+        answered = _tell(fleet, due, not_awaited, acks, given, is_impatient=is_impatient)
+        is_interrupted |= answered.is_interrupted
         for node in due:
             raw = answered.returned.get(node)
             answer = None if raw is None else parse_push_answer(raw, wanted[node])
@@ -155,8 +167,8 @@ def push(fleet: Fleet, given: PushInput, save_ack: SaveAck) -> PushResult:
 def _with_conduct(node: str, ack: Ack, answer: PushAnswer | None, result: JobResult, given: PushInput) -> Ack:
     """*ack* with what this push says of the node: whether it kept the run waiting, and whether it had drifted."""
     conduct = ack.conduct
-    if node in result.slow:
-        conduct = replace(conduct, awaited=conduct.awaited.once_more(given.now))
+    if waited := result.waited.get(node):
+        conduct = replace(conduct, awaited=conduct.awaited.longer(waited, AWAITED_SECONDS, given.now))
     if node in given.request.drifted and ack.covers(given.wanted[node]):
         # An event can name any node, and only the node itself says whether there was anything to change.
         changed = answer is not None and any(part.changed for part in answer.meshes.values())
@@ -255,6 +267,7 @@ def _waves(given: PushInput, acks: Acks) -> list[tuple[Wave, list[_Turn]]]:
             node=node,
             wave=max(by_mesh.values(), default=Wave.HARMLESS),
             can_wait=frozenset(m for m, wave in by_mesh.items() if wave is not Wave.HARMLESS and node not in revoking),
+            revokes=node in revoking,
         )
         for node, by_mesh in sorted(waves.items())
     ]
@@ -274,7 +287,9 @@ def _may_still_answer(ack: Ack, digests: Digests) -> bool:
     return not ack.covers(digests) and not ack.has_given_up
 
 
-def _tell(fleet: Fleet, due: list[str], not_awaited: Set[str], acks: Acks, given: PushInput) -> JobResult:
+def _tell(
+    fleet: Fleet, due: list[str], not_awaited: Set[str], acks: Acks, given: PushInput, *, is_impatient: bool
+) -> JobResult:
     if not due:
         return JobResult()
     # A node that left just this unanswered may have rolled it back, and its answer was lost with its path to the
@@ -283,9 +298,17 @@ def _tell(fleet: Fleet, due: list[str], not_awaited: Set[str], acks: Acks, given
     impatient_of = {
         node
         for node in due
-        if node not in given.request.retry and acks[node].conduct.awaited.is_paused(AWAITED, given.now)
+        if is_impatient
+        or (node not in given.request.retry and acks[node].conduct.awaited.is_spent(AWAITED_SECONDS, given.now))
     }
-    return fleet.apply(due, not_awaited, retry_rolled_back=not repeated, impatient_of=impatient_of)
+    return fleet.apply(
+        due, not_awaited, retry_rolled_back=not repeated, impatient_of=impatient_of, is_urgent=given.is_urgent
+    )
+
+
+def _is_slow(ack: Ack, given: PushInput) -> bool:
+    """Whether runs have waited for the node's answers for as long as they may."""
+    return ack.conduct.awaited.is_spent(AWAITED_SECONDS, given.now)
 
 
 def _may_have_refused(node: str, ack: Ack, given: PushInput) -> bool:
@@ -299,7 +322,7 @@ def _is_due(node: str, ack: Ack, given: PushInput) -> bool:
     is_too_soon = 0 <= given.now - ack.at <= DRIFT_RETRY_AFTER or ack.conduct.drift.is_paused(DRIFT, given.now)
     if node in request.drifted and not is_too_soon:
         return True
-    is_back = node in given.responsive and ack.awaits_answer and not ack.conduct.awaited.is_paused(AWAITED, given.now)
+    is_back = node in given.responsive and ack.awaits_answer and not _is_slow(ack, given)
     is_named = is_back or node in request.retry or node in request.started
     return not ack.covers(digests) and (is_named or ack.is_due(digests, given.now))
 

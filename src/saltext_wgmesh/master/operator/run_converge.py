@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +16,10 @@ from saltext_wgmesh.master import converge
 from saltext_wgmesh.master.environment import Environment
 from saltext_wgmesh.master.operator import link_check, show
 from saltext_wgmesh.master.operator.converge_result import ConvergeResult
-from saltext_wgmesh.master.records import inventory, spelling
+from saltext_wgmesh.master.records import inventory, mesh_records, spelling
 from saltext_wgmesh.master.records.decisions import FailedRun
 from saltext_wgmesh.master.records.ledger import Ledger
+from saltext_wgmesh.master.records.revocations import KeyWatch, untold
 from saltext_wgmesh.master.report import MeshReport, merge_rounds
 from saltext_wgmesh.master.requests import reactions
 from saltext_wgmesh.master.requests.request import ConvergeRequest, Request, RequestKind
@@ -97,19 +98,19 @@ def is_interactive(opts: dict[str, Any]) -> bool:
 def _run_rounds(opts: dict[str, Any], requests: Iterable[Request], *, interactive: bool) -> Rounds:
     """Run until the queue is empty. No rounds if another run is in progress all the time."""
     queue = RunQueue(reactions.queue_dir(opts), interactive=interactive)
-    accepted: Set[str] = frozenset()
+    is_urgent = _untold_watch(opts)
 
     def work(queued: frozenset[Request]) -> list[MeshReport]:
-        nonlocal accepted
+        nonlocal is_urgent
         if not interactive:
             # Before the round: a key that is revoked during it ends the pause after it.
-            accepted = inventory.accepted_keys(opts).keys()
+            is_urgent = KeyWatch(opts, inventory.accepted_keys(opts))
         return _converge_once(opts, queue, interactive, queued)
 
     run_queue = functools.partial(
         queue.run,
         work,
-        is_urgent=lambda: inventory.is_key_revoked(opts, accepted),
+        is_urgent=lambda: is_urgent(),
         made_changes=lambda reports: any(report.made_changes for report in reports),
         has_follow_up=lambda reports: any(report.has_follow_up or report.psk_unacknowledged for report in reports),
     )
@@ -120,6 +121,22 @@ def _run_rounds(opts: dict[str, Any], requests: Iterable[Request], *, interactiv
         # Each call queues a request. During the other run it would make that run go on, without end.
         rounds = [] if queue.is_running() else run_queue()
     return rounds
+
+
+def _untold_watch(opts: dict[str, Any]) -> Callable[[], bool]:
+    """Whether a key of a member is revoked that no run has told of yet, so that the first round begins at once.
+
+    Never if the last run failed: such a run would begin at once each time, and tell nothing.
+    """
+    try:
+        ledger = Ledger.of(opts)
+        if ledger.failed_run() is None:
+            snapshot = mesh_records.read_snapshot(ledger)
+            is_revoked = bool(untold(snapshot.meshes.values(), inventory.accepted_keys(opts), ()))
+            return lambda: is_revoked
+    except EXPECTED_ERRORS as error:
+        log.debug("wgmesh: the keys were not compared before the run: %s", error)
+    return lambda: False
 
 
 def _converge_once(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import contextlib
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,12 @@ def accepted_keys(opts: dict[str, Any]) -> dict[str, str]:
     return _read_keys(opts)
 
 
-def is_key_revoked(opts: dict[str, Any], accepted: Set[str]) -> bool:
-    """Whether the key of one of the minions that were *accepted* is so no longer. No minion can cause that."""
-    return not accepted <= accepted_keys(opts).keys()
+def is_key_revoked(opts: dict[str, Any], accepted: Mapping[str, str]) -> bool:
+    """Whether one of the keys that were *accepted* is so no longer, also if the minion has another one now.
+
+    *accepted* is as of ``accepted_keys``.
+    """
+    return bool(accepted) and not accepted.items() <= accepted_keys(opts).items()
 
 
 def _read_keys(opts: dict[str, Any]) -> dict[str, str]:

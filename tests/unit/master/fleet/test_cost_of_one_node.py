@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from saltext_wgmesh.master.fleet.jobs import JobResult
-from saltext_wgmesh.master.records.conduct import AWAITED
+from saltext_wgmesh.master.fleet.jobs import JobResult, Urgent, nothing_urgent
+from saltext_wgmesh.master.records.conduct import AWAITED_SECONDS
 from tests.unit.harness.fake_master import FakeFleet, FakeMaster, mine
 from tests.unit.master.fleet.test_link_survey import report
 
@@ -29,11 +29,12 @@ class _Fleet(FakeFleet):
         *,
         retry_rolled_back: bool,
         impatient_of: Collection[str] = (),
+        is_urgent: Urgent = nothing_urgent,
     ) -> JobResult:
         result = super().apply(nodes, not_awaited, retry_rolled_back=retry_rolled_back, impatient_of=impatient_of)
-        slow = self._master.off & set(nodes)
-        self._master.waited += WAIT * bool(slow - set(impatient_of))
-        return JobResult(returned=result.returned, unanswered=result.unanswered, slow=frozenset(slow))
+        slow = self._master.off & set(nodes) - set(impatient_of)
+        self._master.waited += WAIT * bool(slow)
+        return JobResult(returned=result.returned, unanswered=result.unanswered, waited=dict.fromkeys(slow, WAIT))
 
 
 class CountingMaster(FakeMaster):
@@ -142,7 +143,7 @@ def test_revocation_waits_for_no_hanging_node(master: CountingMaster, minutes: i
     for _ in range(minutes):
         master.run_all(interactive=False, **words)
         master.now += 60.0
-    assert master.ledger.ack("a").conduct.awaited.is_paused(AWAITED, master.now)
+    assert master.ledger.ack("a").conduct.awaited.is_spent(AWAITED_SECONDS, master.now)
     master.waited, master.deleted = 0.0, {"b"}
     master.run_all(interactive=False, **words)
     assert master.waited == 0.0

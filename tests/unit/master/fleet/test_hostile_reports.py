@@ -130,7 +130,7 @@ def test_answer_to_push_is_kept_short() -> None:
 class PollingFleet(FakeFleet):
     """Nodes of which one never answers: the others are asked many times whether it is dead."""
 
-    def links(self, nodes: Sequence[str], presumed_dead: Any = None) -> JobResult:
+    def links(self, nodes: Sequence[str], presumed_dead: Any = None, **_: Any) -> JobResult:
         """The answer of *a*, after fifty looks at the job cache."""
         found = super().links(nodes)
         for _ in range(50):

@@ -2,10 +2,12 @@
 
 import pytest
 import salt.client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from saltext_wgmesh.core.errors import FleetError
 from saltext_wgmesh.master.fleet import jobs
-from tests.unit.harness.salt_client import JOB, FakeClient
+from tests.unit.harness.salt_client import JOB, FakeClient, TimedClient
 
 WAIT = jobs.apply_wait({})
 QUERY = jobs.query_wait({})
@@ -181,13 +183,37 @@ def test_urgent_run_is_awaited_by_no_node(use, clock):
     """A node that says for ever that it still applies gets no more time, and is not slow by that."""
     use(FakeClient(("db1", {"ret": 1}), running=("web1",)))
     result = jobs.run_apply({}, ["db1", "web1"], is_urgent=lambda: clock[0] > 0)
-    assert (result.returned, result.unanswered, result.slow) == ({"db1": 1}, {"web1": JOB}, frozenset())
-    assert clock[0] <= WAIT.idle + 1
+    assert (result.returned, result.unanswered, result.waited) == ({"db1": 1}, {"web1": JOB}, {})
+    assert result.is_interrupted
+    assert clock[0] <= 0.1
 
 
-def test_node_that_never_returns_is_slow(use, clock):
-    """It keeps the run waiting for as long as any node can; nodes that return soon are not slow."""
+def test_urgent_run_ends_question(use, clock):
+    """A revoked key waits for no link report."""
+    use(FakeClient(("db1", {"ret": {}})))
+    result = jobs.links({}, ["db1", "web1"], is_urgent=lambda: clock[0] > 1)
+    assert (sorted(result.returned), result.waited, result.is_interrupted) == (["db1"], {}, True)
+    assert clock[0] <= 1.1
+
+
+def test_node_that_never_returns_is_waited_for(use, clock):
+    """It keeps the run waiting for as long as any node can; nodes that return soon are not waited for."""
     use(FakeClient(("db1", {"ret": 1}), running=("web1",)))
-    assert jobs.run_apply({}, ["db1", "web1"]).slow == {"web1"}
+    waited = jobs.run_apply({}, ["db1", "web1"]).waited
+    assert waited.keys() == {"web1"}
+    assert clock[0] - WAIT.idle - 1 <= waited["web1"] <= clock[0]
     use(FakeClient(("db1", {"ret": 1}), ("web1", {"ret": 1})))
-    assert jobs.run_apply({}, ["db1", "web1"]).slow == frozenset()
+    assert jobs.run_apply({}, ["db1", "web1"]).waited == {}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(late=st.floats(0.0, 9.0), honest=st.sampled_from([0, 2, 3, 5]), busy=st.floats(0.0, 1.0))
+def test_answer_just_in_time_counts(use, clock, late, honest, busy):
+    """The seconds that one late answer costs are its node's, and a busy master blames no node for its own delay."""
+    clock[0] = 0.0
+    use(TimedClient(clock, {**{f"h{i}": busy for i in range(honest)}, "late": late}))
+    result = jobs.links({}, [*(f"h{i}" for i in range(honest)), "late"])
+    others = busy if honest else 0.0
+    cost = clock[0] - min(clock[0], others) - jobs.PRESUMED_DEAD_WAIT - 0.1
+    assert result.waited.get("late", 0.0) >= cost
+    assert not honest or result.waited.keys() <= {"late"}

@@ -26,11 +26,13 @@ def test_only_revoked_key_is_found(monkeypatch):
     """A minion that was accepted since is no reason, one that is accepted no longer is."""
     keys = {"a": "1", "b": "2"}
     monkeypatch.setattr(inventory, "accepted_keys", lambda _opts: dict(keys))
-    assert not inventory.is_key_revoked({}, frozenset())
-    before = frozenset(keys)
+    assert not inventory.is_key_revoked({}, {})
+    before = dict(keys)
     keys["c"] = "3"
     assert not inventory.is_key_revoked({}, before)
     del keys["b"]
+    assert inventory.is_key_revoked({}, before)
+    keys["b"] = "another"
     assert inventory.is_key_revoked({}, before)
 
 
