@@ -44,6 +44,6 @@ def test_status_explains_link_of_clock_ahead(monkeypatch: pytest.MonkeyPatch, tm
         salt.cache.factory(opts).store(f"minions/{node}", "mine", stored)
     outage = Outage(since=NOW, reporters=("r1",))
     master.ledger.save_health("wg0", Health(nodes={}, links={("a", "r1"): outage, ("b", "r1"): outage}))
-    found = status.status(opts, live=False)["wg0"]["clocks"]
+    found = status.status(opts, live=False)["wg0"].clocks
     assert list(found) == ["a"]
     assert "neighbours refuse handshakes of an earlier time" in found["a"]
