@@ -218,6 +218,17 @@ def test_address_of_another_node_is_awaited(fleet):
     assert [last.members[n].addresses for n in "ab"] == [("10.0.9.2",), ("10.0.9.3",)]
 
 
+def test_new_node_follows_address_it_awaited(fleet):
+    """The run in which the former holder has left the address asks for one more, in which the new node joins."""
+    nodes = fleet.policy["wg0"]["nodes"]
+    change(fleet, nodes={**nodes, "a": {"site": "s", "address": "10.0.9.1"}})
+    runs(fleet)
+    fleet.mine["c"] = mine("c")
+    change(fleet, nodes={**nodes, "a": {"site": "s", "address": "10.0.9.2"}, "c": {"site": "s", "address": "10.0.9.1"}})
+    last = runs(fleet)[-1]
+    assert [last.members[n].addresses for n in "ac"] == [("10.0.9.2",), ("10.0.9.1",)]
+
+
 def test_exchanged_addresses_are_refused_with_reason(fleet):
     """Each of the two would wait for the other."""
     nodes = fleet.policy["wg0"]["nodes"]
