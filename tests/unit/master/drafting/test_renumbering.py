@@ -208,6 +208,25 @@ def test_former_network_is_given_to_none(fleet, wish):
     assert len(caught.value.problems) == 1
 
 
+def test_network_of_removed_mesh_is_taken_at_once(fleet):
+    """Each node leaves that mesh before it applies the others, so the steps wait for one that has not left it."""
+    relay = {"role": "relay", "endpoint": "203.0.113.9:7000"}
+    fleet.policy["wg1"] = {"network": NEW, "listen_port": 7000, "nodes": {"r1": relay, "a": {}, "b": {}}}
+    runs(fleet)
+    fleet.policy = {**fleet.policy, "wg1": "absent"}
+    held = fleet.run_all()["wg1"].held_loss
+    fleet.off = {"b"}
+    change(fleet, network=NEW)
+    for _ in range(3):
+        fleet.run_all(confirm=held.digest)
+    assert fleet.ledger.head("wg1").without_view.keys() >= {"r1", "a", "b"}
+    assert fleet.plan().networks == (NEW, OLD)
+    assert fleet.plan().members["a"].addresses[0].startswith("10.0.")
+    fleet.off = set()
+    fleet.run(retry="b")
+    assert inside(runs(fleet)[-1], [NEW])
+
+
 def test_address_of_another_node_is_awaited(fleet):
     """Each node gets its address when the other one has left it and all have applied that."""
     nodes = fleet.policy["wg0"]["nodes"]
