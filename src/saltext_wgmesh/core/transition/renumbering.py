@@ -202,7 +202,7 @@ def waiting_nodes(
 def _all_relays_are_new(after: Plan, relays: Iterable[str]) -> Problem:
     return Problem(
         path=f"wgmesh:{after.mesh}:network",
-        message=f"its family is another than the former one's, and {', '.join(sorted(relays))} would join with it alone",
+        message=f"its family is not the former one's, and {', '.join(sorted(relays))} would join with it alone",
         remedy="keep the network while the relays are replaced, converge until they are, and write the other one then",
     )
 
