@@ -206,6 +206,11 @@ class Session:
         """Seconds in which the remote end finds this one down, if both ends have the same interval and multiplier."""
         return self._multiplier * self._interval / 1e6
 
+    @property
+    def multiplier(self) -> int:
+        """The number of packets in a row that the remote end must miss."""
+        return self._multiplier
+
     def set_multiplier(self, multiplier: int) -> None:
         """Announce *multiplier* in all packets from now on; this needs no poll (section 6.8.3)."""
         self._multiplier = multiplier

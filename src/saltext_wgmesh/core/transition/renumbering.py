@@ -47,12 +47,25 @@ def dual_addresses(published: PublishedStep, after: Plan) -> dict[str, Addresses
     }
     waits_for = _waits_for(has, goals)
     _refuse_exchange(waits_for, after)
+    free = {n: tuple(a for a in goal if a not in waits_for.get(n, {})) for n, goal in goals.items()}
     if moving and not _all_applied(published):
         blocked = {**dict.fromkeys(waits_for), **dict.fromkeys(moving)}
         stages = {n: _stage(has[n], goals[n], is_moving=False) for n in goals if n not in blocked}
-        return {n: has[n] for n in blocked} | _in_stages(has, goals, stages, is_complete=False)
+        kept = {n: _with_new_families(has[n], free[n]) for n in blocked}
+        return kept | _in_stages(has, goals, stages, is_complete=False)
     stages = {n: _stage(has[n], goals[n], is_moving=n in moving) for n in goals if n not in waits_for}
-    return {n: first_of_each_family(has[n]) for n in waits_for} | _in_stages(has, goals, stages, is_complete=True)
+    kept = {n: _with_new_families(first_of_each_family(has[n]), free[n]) for n in waits_for}
+    return kept | _in_stages(has, goals, stages, is_complete=True)
+
+
+def _with_new_families(has: Addresses, goal: Addresses) -> Addresses:
+    """Return *has*, and the addresses of *goal* in families of which it has none.
+
+    One more family is no reason for steps, also while others hold them up: the mesh has the family from now on, and a
+    relay without it would drop packets.
+    """
+    families = {*map(address_family, has)}
+    return (*has, *(a for a in goal if address_family(a) not in families))
 
 
 def _in_stages(
@@ -101,20 +114,20 @@ def _holders(has: Mapping[str, Addresses]) -> dict[str, str]:
     return {address: node for node, addresses in has.items() for address in addresses}
 
 
-def _waits_for(has: Mapping[str, Addresses], goals: Mapping[str, Addresses]) -> dict[str, set[str]]:
-    """Return node → the other nodes that have one of its addresses of *goals* at present."""
+def _waits_for(has: Mapping[str, Addresses], goals: Mapping[str, Addresses]) -> dict[str, dict[str, str]]:
+    """Return node → its addresses of *goals* that another node has at present → that node."""
     holders = _holders(has) if goals else {}
-    found: dict[str, set[str]] = {}
+    found: dict[str, dict[str, str]] = {}
     for node, goal in goals.items():
-        others = {holders.get(address, node) for address in goal} - {node}
+        others = {address: other for address in goal if (other := holders.get(address, node)) != node}
         if others:
             found[node] = others
     return found
 
 
-def _refuse_exchange(waits_for: Mapping[str, set[str]], after: Plan) -> None:
+def _refuse_exchange(waits_for: Mapping[str, Mapping[str, str]], after: Plan) -> None:
     """Raise PlanError if nodes wait for each other in a circle."""
-    left = {node: others & waits_for.keys() for node, others in waits_for.items()}
+    left = {node: {*others.values()} & waits_for.keys() for node, others in waits_for.items()}
     waiting: dict[str, list[str]] = {}
     for node, others in left.items():
         for other in others:
@@ -152,14 +165,20 @@ def former_networks(published: Plan, after: Plan, dual: Mapping[str, Addresses])
     return tuple(str(n) for n in known if any(a in n for a in outside))
 
 
-def waiting_nodes(published: PublishedStep, after: Plan, former: Sequence[str]) -> frozenset[str]:
-    """Return the nodes of *after* that cannot join yet, since they are new and one of three things holds.
+def waiting_nodes(
+    published: PublishedStep, after: Plan, former: Sequence[str], dual: Mapping[str, Addresses]
+) -> frozenset[str]:
+    """Return the nodes of *after* that cannot join yet, since they are new and one of four things holds.
 
     - A network of the node overlaps one of the *former* ones: routes of the mesh would take the node's own packets.
     - Another node still has an address that is to be the new node's, or has not applied that it leaves it.
-    - The node is a relay without the family of a *former* network: it would drop what others send by it.
+    - The node has no address of the family of a *former* network, and is a relay or the family is IPv4. The relay would
+      drop what others send by it. A leaf may lack IPv6 alone.
+    - The nodes of *dual* are probed at addresses of another family than the node: their neighbours would not hear it.
 
     Not all relays of *after* are among them, since no leaf could stay without a relay.
+
+    Raises PlanError if all relays are new, and the last or the last but one holds: the mesh would have none to use.
     """
     before = published.plan.members
     new = {node: member for node, member in after.members.items() if node not in before}
@@ -169,9 +188,28 @@ def waiting_nodes(published: PublishedStep, after: Plan, former: Sequence[str]) 
     found = {n for n, m in new.items() if not holders.keys().isdisjoint(m.addresses)}
     if not _all_applied(published):
         found |= published.transition.waiting_nodes & new.keys()
-    found |= {n for n, m in new.items() if former and (_overlaps(m, former) or _lacks_family(m, former))}
+    probed = {address_family(addresses[0]) for addresses in dual.values()}
+    unheard = {n for n, m in new.items() if former and (_lacks_family(m, former) or not _has_first(m, probed))}
+    found |= unheard | {n for n, m in new.items() if _overlaps(m, former)}
     relays = {node for node, member in after.members.items() if member.is_relay}
-    return frozenset(found - relays if relays <= found else found)
+    if not relays <= found:
+        return frozenset(found)
+    if relays & unheard:
+        raise PlanError([_all_relays_are_new(after, relays & unheard)])
+    return frozenset(found - relays)
+
+
+def _all_relays_are_new(after: Plan, relays: Iterable[str]) -> Problem:
+    return Problem(
+        path=f"wgmesh:{after.mesh}:network",
+        message=f"its family is not the former one's, and {', '.join(sorted(relays))} would join with it alone",
+        remedy="keep the network while the relays are replaced, converge until they are, and write the other one then",
+    )
+
+
+def _has_first(member: Member, families: set[int]) -> bool:
+    """Return whether *member* is probed at an address of each of *families*, of which there is one at a time."""
+    return {address_family(member.addresses[0])} >= families
 
 
 def _overlaps(member: Member, networks: Iterable[str]) -> bool:
@@ -179,7 +217,8 @@ def _overlaps(member: Member, networks: Iterable[str]) -> bool:
 
 
 def _lacks_family(member: Member, networks: Iterable[str]) -> bool:
-    return member.is_relay and not {*map(address_family, networks)} <= {*map(address_family, member.addresses)}
+    lacks = {*map(address_family, networks)} - {*map(address_family, member.addresses)}
+    return bool(lacks if member.is_relay else lacks - {6})
 
 
 def _own_prefixes(member: Member) -> Iterator[str]:

@@ -65,6 +65,6 @@ def links_to_keep(published: PublishedStep, after: Plan, changing_role: Containe
         previous_sockets=MappingProxyType(previous_sockets(published, after)),
         dual_addresses=MappingProxyType(dual),
         former_networks=former,
-        waiting_nodes=waiting_nodes(published, after, former),
+        waiting_nodes=waiting_nodes(published, after, former, dual),
         gateway_moves=MappingProxyType(next_moves(published, after)),
     )

@@ -134,11 +134,13 @@ def _is_on_view_interface(link: LinkStatus, view: View | None) -> bool:
 
 
 def transition_can_continue(records: MeshRecords) -> bool:
-    """Whether both ends of a kept link, or a node in transition, run what is published.
+    """Whether both ends of a kept link, a node in transition, or all nodes that one waits for run what is published.
 
     Then the next step may be possible within seconds.
     """
     transition, applied = records.head.transition, records.has_applied
+    if transition.waiting_nodes and all(map(applied, records.head.placed - records.health.down_nodes)):
+        return True
     in_transition = (
         *transition.previous_sockets,
         *transition.dual_addresses,

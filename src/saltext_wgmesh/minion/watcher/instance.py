@@ -30,9 +30,12 @@ SUPERVISE = "--supervise"
 WATCHER_LOCK = "watch.lock"
 """Below ``run_dir``, as are the other files. Watchers of all versions take the same lock, so only one of them runs."""
 SUPERVISOR_LOCK = "supervise.lock"
+ANY_WATCHER = "saltext_wgmesh.minion.watch"
+"""The begin of the module's name in the command lines of watchers of all versions."""
 INSTALLED_VERSION = __version__
 END_TIMEOUT = 10.0
-"""Seconds for a former program to end. It ends within milliseconds, unless the kernel holds it back."""
+"""Seconds for a former program to end. It ends within milliseconds, unless the kernel holds it back. After half of the
+time it is killed: a program that was stopped (SIGSTOP) ends at no other signal."""
 LOCK_POLL = 0.002
 """Seconds between two tries to take the lock of a former program: the node has no watcher in between."""
 
@@ -88,8 +91,8 @@ def is_held(host: Host, lock: str) -> bool:
 def former_program(host: Host, lock: str) -> int | None:
     """The process that holds *lock* and is a watcher or supervisor of another program or version than the installed.
 
-    None: none does. A process that only tries the lock for a moment, such as a minion of a former version, has no pid
-    file and supervises nothing.
+    None: none does. A process that only tries the lock for a moment, such as a minion of a former version, is neither
+    by its command line.
     """
     pid = files.holder(host.run_dir / lock, host.proc)
     if pid is None:
@@ -99,8 +102,10 @@ def former_program(host: Host, lock: str) -> int | None:
         return None
     if known is not None and known.pid == pid:
         return None if _is_present(words) and known.version == INSTALLED_VERSION else pid
-    # Supervisors of former versions write no pid file.
-    return pid if SUPERVISE in words else None
+    # Supervisors of former versions write no pid file, and the one of any watcher may be lost, as on a full disk. What
+    # cannot be told from a former program is replaced: otherwise it would run until the next boot.
+    is_program = SUPERVISE in words or any(word.startswith(ANY_WATCHER) for word in words)
+    return pid if is_program else None
 
 
 def is_other_program(host: Host, lock: str) -> bool:
@@ -127,14 +132,17 @@ def _try_lock(host: Host, lock: str) -> int | None:
 
 def _lock_after(host: Host, lock: str, pid: int) -> int | None:
     """End the former program *pid*, and return a handle of its lock; None if it does not end."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + END_TIMEOUT
-    while time.monotonic() < end:
-        handle = _try_lock(host, lock)
-        if handle is not None:
-            return handle
-        time.sleep(LOCK_POLL)
+    start = time.monotonic()
+    for number, seconds in ((signal.SIGTERM, END_TIMEOUT / 2), (signal.SIGKILL, END_TIMEOUT)):
+        # Not to another process that has its number by now.
+        if files.holder(host.run_dir / lock, host.proc) == pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while time.monotonic() - start < seconds:
+            handle = _try_lock(host, lock)
+            if handle is not None:
+                return handle
+            time.sleep(LOCK_POLL)
     return None
 
 

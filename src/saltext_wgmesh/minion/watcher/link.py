@@ -11,6 +11,9 @@ from saltext_wgmesh.core.liveness.link_report import LinkState
 from saltext_wgmesh.core.model.view import Interface, Peer
 from saltext_wgmesh.minion.watcher.sockets import Received
 
+MAX_FORMER_INTERVAL = 60.0
+"""Seconds: the longest interval that a policy may have."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class MonitoredLink:
@@ -65,12 +68,13 @@ class MonitoredLink:
         """The neighbour's name."""
         return self.peer.node
 
-    def await_former_session(self, now: float) -> None:
+    def await_former_session(self, now: float, interval: float = 0.0) -> None:
         """Send nothing for as long as the neighbour has its session with the watcher before: its next packet shows it.
 
-        A packet in state Down would end that session.
+        A packet in state Down would end that session. *interval*: seconds between two packets as the watcher before had
+        negotiated, 0 if that is not known. It may be longer than this node's own: a relay of many leaves sends seldom.
         """
-        silence = self.session.usual_detection_time
+        silence = max(self.session.usual_detection_time, self.session.multiplier * min(interval, MAX_FORMER_INTERVAL))
         self.session.await_remote(now + silence)
         self.grace_until += silence
         self.resumable_until = self.grace_until

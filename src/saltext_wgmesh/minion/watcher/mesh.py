@@ -11,7 +11,7 @@ from collections.abc import Set
 from saltext_wgmesh.core.errors import HostError
 from saltext_wgmesh.core.keys.bfd_keys import link_keys
 from saltext_wgmesh.core.liveness import bfd
-from saltext_wgmesh.core.liveness.link_report import LinkState
+from saltext_wgmesh.core.liveness.link_report import LinkState, LinkStatus
 from saltext_wgmesh.core.model.addresses import address_family, host_prefixes
 from saltext_wgmesh.core.model.policy import Bfd, Role
 from saltext_wgmesh.core.model.view import Interface, Kind, Peer, View
@@ -99,13 +99,15 @@ class MeshMonitor:
         """
         reported = link_report_file.read_report(self.host, self.view.mesh)
         # A report that the beacon wrote while no watcher ran comes from counters, which tell nothing of idle links.
-        if reported and reported.from_watcher:
-            now, wall_clock = time.monotonic(), time.time()
-            for name in reported.links.keys() & self.links.keys():
-                recall(self.links[name], reported.links[name], now, wall_clock)
-                if is_successor:
-                    self.links[name].await_former_session(now)
-            self.verdict = self._new_verdict(self.view, self.links)
+        known = reported.links if reported and reported.from_watcher else {}
+        now, wall_clock = time.monotonic(), time.time()
+        for name in known.keys() & self.links.keys():
+            recall(self.links[name], known[name], now, wall_clock)
+        if is_successor:
+            # Also where no report tells of the link: on a full disk the watcher before wrote none.
+            for name, link in self.links.items():
+                link.await_former_session(now, _former_interval(known.get(name)))
+        self.verdict = self._new_verdict(self.view, self.links)
         self._is_out_of_step = True
 
     def load_steps(self, view: View) -> Steps[None]:
@@ -310,6 +312,13 @@ class MeshMonitor:
                 yield from change_aside(self.host.run, *command)
         except HostError as error:
             self._errors.failed("%s: the keys of neighbours cannot be checked", self.view.mesh, error)
+
+
+def _former_interval(reported: LinkStatus | None) -> float:
+    """Seconds between two packets of the session that is *reported* as up; 0 if none is."""
+    # A session that is not up is slow, and there is none to wait for.
+    is_up = reported is not None and (reported.state in (LinkState.UP, LinkState.BLACKHOLE) or reported.session_up)
+    return reported.interval / 1000 if reported is not None and is_up else 0.0
 
 
 def _is_same_link(link: MonitoredLink, peer: Peer, interface: Interface) -> bool:

@@ -160,6 +160,60 @@ def test_unreachable_node_holds_each_step(fleet):
     assert inside(runs(fleet)[-1], [NEW])
 
 
+@pytest.mark.parametrize("goal", [[OLD, "fd00::/64"], ["fd00::/64"], ["10.77.0.0/16", "fd00::/64"]])
+def test_other_family_follows_while_node_is_silent(fleet, goal):
+    """The relays have it at once. A plan without it would not be proved, and no mesh could be changed for an hour."""
+    runs(fleet)
+    fleet.off = {"b"}
+    change(fleet, network=NEW)
+    fleet.run()
+    change(fleet, network=goal)
+    fleet.run()
+    fleet.off = set()
+    fleet.run(retry="b")
+    assert inside(runs(fleet)[-1], goal)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([OLD], ["fd01::/64"]), (["fd01::/64"], [OLD]), (["fd00::/64"], [OLD, "fd01::/64"]), ([OLD, "fd00::/64"], [NEW])],
+)
+@pytest.mark.parametrize("late", [0, 1, 2])
+@pytest.mark.parametrize("role", [{"site": "s"}, {"role": "relay", "endpoint": "203.0.113.4"}], ids=["leaf", "relay"])
+def test_node_joins_while_family_changes(fleet, before, after, late, role):
+    """It waits until all others have the addresses that it knows, and each step is heard by both ends of each link."""
+    change(fleet, network=before)
+    runs(fleet)
+    change(fleet, network=after)
+    for _ in range(late):
+        fleet.run()
+    fleet.mine["c"] = mine("c")
+    change(fleet, nodes={**fleet.policy["wg0"]["nodes"], "c": role})
+    seen = runs(fleet)
+    assert [text for plan in seen for text in unheard(plan)] == []
+    assert "c" in seen[-1].members
+    assert inside(seen[-1], after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(OLD, "fd00::/64"), ("fd00::/64", OLD), ("fd00::/64", [OLD, "fd01::/64"])]
+)
+def test_other_family_with_new_relays_is_refused(fleet, before, after):
+    """None of the relays would carry what nodes send from their present addresses."""
+    change(fleet, network=before)
+    runs(fleet)
+    fleet.mine |= {node: mine(node) for node in ("q1", "q2")}
+    nodes = {f"q{i}": {"role": "relay", "endpoint": f"203.0.113.1{i}"} for i in (1, 2)}
+    sites = {"s": {"relays": ["q1", "q2"]}}
+    change(fleet, prune_guard=100, sites=sites, nodes={**nodes, "a": {"site": "s"}, "b": {"site": "s"}}, network=after)
+    with pytest.raises(PlanError, match="q1, q2 would join with it alone; keep the network while"):
+        runs(fleet)
+    change(fleet, network=before)
+    runs(fleet)
+    change(fleet, network=after)
+    assert inside(runs(fleet)[-1], after if isinstance(after, list) else [after])
+
+
 def test_allocated_former_address_is_given_to_none(fleet):
     """A node that joins in the middle gets an address of its own."""
     runs(fleet)
@@ -208,6 +262,25 @@ def test_former_network_is_given_to_none(fleet, wish):
     assert len(caught.value.problems) == 1
 
 
+def test_network_of_removed_mesh_is_taken_at_once(fleet):
+    """Each node leaves that mesh before it applies the others, so the steps wait for one that has not left it."""
+    relay = {"role": "relay", "endpoint": "203.0.113.9:7000"}
+    fleet.policy["wg1"] = {"network": NEW, "listen_port": 7000, "nodes": {"r1": relay, "a": {}, "b": {}}}
+    runs(fleet)
+    fleet.policy = {**fleet.policy, "wg1": "absent"}
+    held = fleet.run_all()["wg1"].held_loss
+    fleet.off = {"b"}
+    change(fleet, network=NEW)
+    for _ in range(3):
+        fleet.run_all(confirm=held.digest)
+    assert fleet.ledger.head("wg1").without_view.keys() >= {"r1", "a", "b"}
+    assert fleet.plan().networks == (NEW, OLD)
+    assert fleet.plan().members["a"].addresses[0].startswith("10.0.")
+    fleet.off = set()
+    fleet.run(retry="b")
+    assert inside(runs(fleet)[-1], [NEW])
+
+
 def test_address_of_another_node_is_awaited(fleet):
     """Each node gets its address when the other one has left it and all have applied that."""
     nodes = fleet.policy["wg0"]["nodes"]
@@ -216,6 +289,17 @@ def test_address_of_another_node_is_awaited(fleet):
     change(fleet, nodes={**nodes, "a": {"site": "s", "address": "10.0.9.2"}, "b": {"site": "s", "address": "10.0.9.3"}})
     last = runs(fleet)[-1]
     assert [last.members[n].addresses for n in "ab"] == [("10.0.9.2",), ("10.0.9.3",)]
+
+
+def test_new_node_follows_address_it_awaited(fleet):
+    """The run in which the former holder has left the address asks for one more, in which the new node joins."""
+    nodes = fleet.policy["wg0"]["nodes"]
+    change(fleet, nodes={**nodes, "a": {"site": "s", "address": "10.0.9.1"}})
+    runs(fleet)
+    fleet.mine["c"] = mine("c")
+    change(fleet, nodes={**nodes, "a": {"site": "s", "address": "10.0.9.2"}, "c": {"site": "s", "address": "10.0.9.1"}})
+    last = runs(fleet)[-1]
+    assert [last.members[n].addresses for n in "ac"] == [("10.0.9.2",), ("10.0.9.1",)]
 
 
 def test_exchanged_addresses_are_refused_with_reason(fleet):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -76,8 +77,18 @@ def hold(host):
         (SUPERVISOR_LOCK, (FORMER, SUPERVISE), None),
         (SUPERVISOR_LOCK, (PRESENT, SUPERVISE), None),
         (SUPERVISOR_LOCK, (PRESENT, SUPERVISE), "0.0.9"),
+        (WATCHER_LOCK, (PRESENT,), None),
+        (WATCHER_LOCK, (FORMER,), None),
     ],
-    ids=["older", "other module", "other supervisor", "supervisor without pid file", "older supervisor"],
+    ids=[
+        "older",
+        "other module",
+        "other supervisor",
+        "supervisor without pid file",
+        "older supervisor",
+        "watcher without pid file",
+        "other module without pid file",
+    ],
 )
 def test_former_program_is_ended_and_succeeded(host, hold, lock, words, version):
     """The lock is taken as soon as it is free, and the pid file names the new process."""
@@ -118,6 +129,16 @@ def test_former_program_that_stays_refuses_the_lock(host, hold, monkeypatch):
     hold(WATCHER_LOCK, FORMER, version="0.0.9")
     with single_instance(host) as tenure:
         assert tenure is Tenure.REFUSED
+
+
+def test_stopped_former_program_is_killed(host, hold, monkeypatch):
+    """A program that an administrator has stopped takes no SIGTERM, and its links are down."""
+    monkeypatch.setattr(instance, "END_TIMEOUT", 2.0)
+    former = hold(WATCHER_LOCK, FORMER, version="0.0.9")
+    former.send_signal(signal.SIGSTOP)
+    with single_instance(host) as tenure:
+        assert tenure is Tenure.SUCCESSOR
+    assert former.wait(5) == -signal.SIGKILL
 
 
 def test_free_lock_is_taken_at_once(host):

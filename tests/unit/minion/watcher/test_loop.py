@@ -83,6 +83,40 @@ def test_begun_loop_has_states_of_last_report(host, loop, is_successor):
     assert reported(host, "wg0") == {"n1": LinkState.DOWN, "n2": LinkState.UP}
 
 
+@pytest.mark.parametrize("report", [None, "{", "old"], ids=["none", "damaged", "of a full disk"])
+def test_successor_without_report_sends_no_down(host, loop, report):
+    """The neighbours have their sessions all the same, and a packet in state Down would end these."""
+    write_view(host, "wg0")
+    loop.prepare()
+    if report == "old":
+        link_report_file.write_report(host, former_report())
+        path = link_report_file.report_path(host, "wg0")
+        path.write_text(path.read_text().replace('"written"', '"forgotten"'))
+    elif report is not None:
+        host.run_dir.mkdir(exist_ok=True)
+        link_report_file.report_path(host, "wg0").write_text(report)
+    loop.begin(is_successor=True)
+    now = time.monotonic()
+    links = loop._meshes["wg0"].links.values()
+    assert [(link.may_resume(now), link.session.tick(now, 0.5)) for link in links] == [(True, None)] * 2
+
+
+def test_successor_waits_as_long_as_relay_does(host, loop):
+    """A relay of 300 leaves sends each 0.6 s: its session is not over after three intervals of the leaf."""
+    write_view(host, "wg0")
+    loop.prepare()
+    states = {"n1": LinkState.UP, "n2": LinkState.DOWN}
+    links = {
+        n: LinkStatus(neighbour=n, interface="wg0-u1", state=s, since=time.time() - 7, interval=i)
+        for (n, s), i in zip(states.items(), (600, 1000), strict=True)
+    }
+    link_report_file.write_report(host, LinkReport(mesh="wg0", from_watcher=True, links=MappingProxyType(links)))
+    before = time.monotonic()
+    loop.begin(is_successor=True)
+    due = {name: link.session.next_at() - before for name, link in loop._meshes["wg0"].links.items()}
+    assert (due["n1"] >= 1.8, due["n2"] < 1.0) == (True, True)
+
+
 def former_report():
     """A report of the watcher before: the first relay is down."""
     states = {"n1": LinkState.DOWN, "n2": LinkState.UP}
