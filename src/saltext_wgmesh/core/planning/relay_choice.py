@@ -161,9 +161,9 @@ def choice_of(mesh: MeshPolicy, assigned: Mapping[str, Iterable[str]], pools: Ma
     is_full = mesh.topology is Topology.FULL
     distinct = set(pools.values())
     spreading = {pool for pool in distinct if len(pool) == 2 or (is_full and len(pool) > 1)}
-    has_one_area = not blocks.starts and len(networks.starts) == len(families)
-    if not spreading or (len(distinct) > 1 and has_one_area):
-        # The look at all addresses, which takes long in a large mesh, would find no area.
+    only_whole_mesh = not blocks.starts and len(networks.starts) == len(families)
+    if not spreading or (len(distinct) > 1 and only_whole_mesh):
+        # There is no area. To find that out by the addresses of all leaves takes long in a large mesh.
         return RelayChoice(families=families, networks=networks, blocks=blocks, areas={})
     values: dict[str, list[int]] = {}
     pools_in: dict[str, set[Pool]] = {}

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ class CountingMaster(FakeMaster):
         relays = {f"r{i}": {"role": "relay", "endpoint": f"203.0.113.{i}"} for i in (1, 2)}
         self.policy["wg0"]["nodes"] = {**relays, "*": {}}
         self.mine = {node: mine(node) for node in (*relays, "a", "b", "c")}
-        self.env = self.env.__class__(**{f: getattr(self.env, f) for f in self.env.__slots__} | {"fleet": _Fleet(self)})
+        self.env = replace(self.env, fleet=_Fleet(self))
         self.waited = 0.0
         self.changed: set[str] = set()
         """Nodes that say of each apply that it changed something."""

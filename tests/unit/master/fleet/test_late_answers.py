@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from saltext_wgmesh.master.fleet import jobs
-from saltext_wgmesh.master.fleet.jobs import JobResult, PresumedDead, Urgent, no_hint, nothing_urgent
+from saltext_wgmesh.master.fleet.port import SaltFleet
 from saltext_wgmesh.master.records.conduct import ASKED_SECONDS, AWAITED_SECONDS
 from saltext_wgmesh.master.records.inventory import Inventory
 from tests.unit.harness.fake_master import FakeFleet, FakeMaster, mine
@@ -57,21 +59,9 @@ class _Client(TimedClient):
 class _Fleet(FakeFleet):
     """Questions and pushes by the real jobs."""
 
-    def links(
-        self, nodes: Sequence[str], presumed_dead: PresumedDead = no_hint, *, is_urgent: Urgent = nothing_urgent
-    ) -> JobResult:
-        return jobs.links({}, nodes, presumed_dead, is_urgent=is_urgent)
-
-    def apply(
-        self,
-        nodes: Sequence[str],
-        not_awaited: Collection[str],
-        *,
-        retry_rolled_back: bool,
-        impatient_of: Collection[str] = (),
-        is_urgent: Urgent = nothing_urgent,
-    ) -> JobResult:
-        return jobs.run_apply({}, nodes, not_awaited, impatient_of=impatient_of, is_urgent=is_urgent)
+    opts: Mapping[str, Any] = MappingProxyType({})
+    links = SaltFleet.links
+    apply = SaltFleet.apply
 
 
 class LateMaster(FakeMaster):
@@ -82,7 +72,7 @@ class LateMaster(FakeMaster):
         relays = {f"r{i}": {"role": "relay", "endpoint": f"203.0.113.{i}"} for i in (1, 2)}
         self.policy["wg0"] |= {"nodes": {**relays, "*": {}}, "prune_guard": 1}
         self.mine = {node: mine(node) for node in (*RELAYS, *LEAVES)}
-        self.env = self.env.__class__(**{f: getattr(self.env, f) for f in self.env.__slots__} | {"fleet": _Fleet(self)})
+        self.env = replace(self.env, fleet=_Fleet(self))
         self.delays: dict[str, float] = {}
         self.revoked_at = NEVER
         """When the key of *b* is deleted."""
@@ -102,6 +92,11 @@ class LateMaster(FakeMaster):
 
     def applies(self, nodes: list[str]) -> dict[str, Any]:
         return {n: self.applied(n) for n in nodes}
+
+    def relays_without_b(self) -> float:
+        """When the last relay was first told of a view without *b*."""
+        first = {node: at for at, node, has_b in reversed(self.told) if not has_b}
+        return max(first[node] for node in RELAYS)
 
     def timed_run(self, **words: Any) -> float:
         """One run in the background; the seconds that it took."""
@@ -186,8 +181,7 @@ def test_run_with_revocation_waits_for_nobody(
     master.told, master.revoked_at = [], master.now
     began = master.now
     master.timed_run(**words)
-    without = {node: at for at, node, has_b in reversed(master.told) if not has_b}
-    assert max(without[n] for n in RELAYS) - began <= 0.1
+    assert master.relays_without_b() - began <= 0.1
 
 
 @SETTINGS
@@ -207,5 +201,4 @@ def test_revocation_cuts_waits_of_run_short(
         master.now = max(master.now + 0.1, min(master.now + 5.0, master.revoked_at))
     # The event of the deletion, which was queued during the run.
     master.timed_run()
-    without = {node: when for when, node, has_b in reversed(master.told) if not has_b}
-    assert max(without[n] for n in RELAYS) - master.revoked_at <= 1.0
+    assert master.relays_without_b() - master.revoked_at <= 1.0

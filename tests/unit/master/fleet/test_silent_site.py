@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ class SlowNodes(NineNodes):
     def __init__(self, topology: str) -> None:
         self.delays: dict[str, float] = {}
         super().__init__(topology)
-        self.env = self.env.__class__(**{f: getattr(self.env, f) for f in self.env.__slots__} | {"fleet": _Fleet(self)})
+        self.env = replace(self.env, fleet=_Fleet(self))
 
     def links(self, nodes: list[str]) -> dict[str, Any]:
         self.question = str(self.now)
