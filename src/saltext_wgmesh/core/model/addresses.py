@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 
 def address_family(address: str) -> int:
     """Return 4 or 6, the family of a canonical *address* or prefix."""
     return 6 if ":" in address else 4
+
+
+def read_addresses(stored: Iterable[str]) -> tuple[str, ...]:
+    """Return *stored*, bare addresses of a record that may be damaged. ValueError if one of them is none."""
+    found = tuple(stored)
+    for address in found:
+        ip_address(address)
+    return found
 
 
 def first_of_each_family(addresses: Iterable[str]) -> tuple[str, ...]:

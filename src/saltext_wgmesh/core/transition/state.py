@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any
 
+from saltext_wgmesh.core.model.addresses import read_addresses
 from saltext_wgmesh.core.model.pairs import NodePair, node_pair
 from saltext_wgmesh.core.model.plan import AccessSocket
 from saltext_wgmesh.core.model.policy import Endpoint
@@ -163,14 +165,15 @@ def transition_from_dict(raw: Mapping[str, Any]) -> Transition:
     def lists(key: str) -> Mapping[str, tuple[str, ...]]:
         return MappingProxyType({node: tuple(names) for node, names in raw.get(key, {}).items()})
 
+    dual = {node: read_addresses(listed) for node, listed in raw.get("dual_addresses", {}).items()}
     sockets = {node: _socket(*listed) for node, listed in raw.get("previous_sockets", {}).items()}
     return Transition(
         previous_relays=lists("previous_relays"),
         unrouted_relays=lists("unrouted_relays"),
         previous_direct_links=frozenset((a, b) for a, b in raw.get("previous_direct_links", ())),
         previous_sockets=MappingProxyType(sockets),
-        dual_addresses=lists("dual_addresses"),
-        former_networks=tuple(raw.get("former_networks", ())),
+        dual_addresses=MappingProxyType(dual),
+        former_networks=tuple(str(ip_network(each)) for each in raw.get("former_networks", ())),
         waiting_nodes=frozenset(raw.get("waiting_nodes", ())),
         gateway_moves=MappingProxyType(moves_from_dict(raw.get("gateway_moves", {}))),
         unproven_relays=frozenset(raw.get("unproven_relays", ())),

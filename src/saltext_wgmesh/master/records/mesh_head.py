@@ -12,6 +12,7 @@ from saltext_wgmesh.core.keys import psk_rollover as secrecy_module
 from saltext_wgmesh.core.keys import rotation as rotation_module
 from saltext_wgmesh.core.keys.psk_rollover import PskRollover
 from saltext_wgmesh.core.keys.rotation import Rotation
+from saltext_wgmesh.core.model.addresses import read_addresses
 from saltext_wgmesh.core.model.facts import Facts
 from saltext_wgmesh.core.model.plan import Allocations
 from saltext_wgmesh.core.transition import state
@@ -98,7 +99,7 @@ def allocations_as_dict(allocations: Allocations) -> dict[str, Any]:
 def allocations_from_dict(raw: Mapping[str, Any]) -> Allocations:
     """The allocations that ``allocations_as_dict`` wrote."""
     return Allocations(
-        addresses={node: tuple(value) for node, value in raw["addresses"].items()},
+        addresses={node: read_addresses(value) for node, value in raw["addresses"].items()},
         relay_numbers=dict(raw["relay_numbers"]),
         relays={node: tuple(value) for node, value in raw["relays"].items()},
     )

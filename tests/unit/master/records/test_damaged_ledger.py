@@ -118,6 +118,26 @@ def test_wrong_value_ends_no_run_by_other_error(file: tuple[str, str], data: st.
             assert bank not in OF_A_NODE
 
 
+@pytest.mark.parametrize(
+    ("record", "key", "value"),
+    [
+        ("allocations", "addresses", {"a": "x"}),
+        ("transition", "dual_addresses", {"a": ["10.100.0.5", "x"]}),
+        ("transition", "former_networks", ["x"]),
+    ],
+)
+def test_damaged_address_of_head_is_named(tmp_path: Path, record: str, key: str, value: Any) -> None:
+    """A run would parse it long after the record was read, and end without the name of the file."""
+    master = DiskMaster(tmp_path)
+    master.run()
+    path = master.folder / banks.HEADS / "wg0.p"
+    raw = salt.payload.loads(path.read_bytes())
+    raw[record][key] = value
+    path.write_bytes(salt.payload.dumps(raw))
+    (master.folder / banks.HEAD_COPIES / "wg0.p").unlink()
+    assert f"{banks.HEADS} wg0" in master.problem_of_run()
+
+
 def replaced(raw: Any, data: st.DataObject) -> Any:
     """*raw* with one value in it replaced."""
     if not isinstance(raw, dict) or not raw or data.draw(st.integers(0, 3)) == 0:

@@ -32,12 +32,15 @@ def shift(folder: Path, by: float) -> None:
 
 
 class Clock:
-    """The wall clock of the node, which is *ahead* by some seconds."""
+    """The wall clock of the node, which is *ahead* by some seconds. The node has been up for an hour."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + self.ahead)
+        # A moment of a day ago is none of this boot, however long the machine of the test has been up.
+        monotonic, started = time.monotonic, time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() - started + 3600.0)
 
 
 @pytest.fixture
